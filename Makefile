@@ -1,0 +1,75 @@
+# The commands we use. `make demo` and `make test` do all their own set-up and can be run again and again.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*.py kernels/*.h kernels/*.c)
+PYTEST := $(BIN)/python -m pytest
+# what the integration tests compare with; torch is pinned because its wheels without CUDA are
+PEERS := torch==2.13.0 jax pandas polars scikit-learn 'dask[array]' distributed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-jit test-integrations test-wheel lint format types bench bench-smoke generated accuracy docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+# One stamp file for each set of extras; touched again when the build inputs change.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed-%: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.installed-integrations: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet $(PEERS)
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-integrations
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.installed-eval ## compare two real logits files from examples/ and print the report
+	$(BIN)/kullback compare examples/f16.kld examples/q4_k_m.kld
+
+test: $(VENV)/.installed-test ## run the test suite
+	$(PYTEST) -m "not integration"
+
+test-jit: $(VENV)/.installed-test ## run it once more on kernels compiled by Numba when used
+	KULLBACK_ENGINE=jit $(PYTEST) -m "not integration"
+
+test-integrations: $(VENV)/.installed-integrations ## run the tests against torch, jax and other libraries
+	$(PYTEST) -m integration
+
+test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
+	$(BIN)/python tests/wheel_check.py
+
+lint: $(VENV)/.installed-lint ## ruff: style, imports, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-lint ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-lint ## mypy on src
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench ## time the kernels and their peers; verify every result first
+	$(BIN)/python -m benchmarks
+
+bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small inputs: it must still work
+	$(BIN)/python -m benchmarks --smoke
+
+generated: accuracy ## rewrite every number and picture of README.md and docs/ that a command makes
+	$(BIN)/python docs/generate.py
+
+accuracy: $(VENV)/.installed-test ## measure the worst errors against long double: docs/accuracy.md
+	$(BIN)/python docs/accuracy.py
+
+docs: $(VENV)/.installed-docs ## build the site in build/site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
+clean: ## remove the environment and build products
+	rm -rf $(VENV) build dist src/*.egg-info

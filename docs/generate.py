@@ -1,0 +1,40 @@
+"""Rewrites what commands make: the marked blocks of README.md and the pictures. `make generated` runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pictures import PICTURES
+
+ROOT = Path(__file__).parent.parent
+
+
+def demo():
+    """The first table of `make demo`."""
+    program = "import sys; from kullback.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "compare", "examples/f16.kld", "examples/q4_k_m.kld"]
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    shown = done.stdout.partition("By p's greatest")[0]
+    return "```\n" + "\n".join(line.rstrip() for line in shown.strip().splitlines()) + "\n```"
+
+
+BLOCKS = {"demo": demo}
+
+
+def with_blocks(text):
+    """The text with every block between `<!-- NAME -->` and `<!-- /NAME -->` made anew."""
+    for name, make in BLOCKS.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->\n")
+        assert start and end, f"README.md has no block {name!r}"
+        text = f"{before}{start}{make()}\n{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_blocks(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, picture in PICTURES.items():
+        (ROOT / "docs" / "pictures" / name).write_text(picture(), encoding="utf-8")

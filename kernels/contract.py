@@ -1,0 +1,47 @@
+"""kullback.h, read: what cffi parses, and the Numba signature of every function in it.
+
+Plain text in, so that neither numba nor a compiler is needed to know the contract.
+"""
+
+import re
+from pathlib import Path
+
+HEADER = Path(__file__).with_name("kullback.h")
+
+
+def declarations():
+    """The part of the header that cffi parses."""
+    text = HEADER.read_text(encoding="utf-8")
+    return text[text.index("/* CDEF */") : text.index("/* END CDEF */")]
+
+
+def functions():
+    """{name: list of C parameter types} of every function in the header, in its order."""
+    text = re.sub(r"/\*.*?\*/", "", declarations(), flags=re.DOTALL)
+    found = {}
+    for name, parameters in re.findall(r"\bint64_t\s+(kullback_\w+)\(([^)]*)\)\s*;", text):
+        types = [re.sub(r"\w+$", "", " ".join(p.split())).strip() for p in parameters.split(",")]
+        found[name] = types
+    return found
+
+
+def numba_signature(name):
+    """The signature of the kernel behind a function: structures as pointers to words, other pointers as addresses."""
+    from numba import types
+
+    def kind(c_type):
+        if "kullback_" in c_type:
+            return types.CPointer(types.int64)
+        return types.float64 if c_type == "double" else types.int64
+
+    return types.int64(*(kind(c_type) for c_type in functions()[name]))
+
+
+def source_digest():
+    """A digest of every file the machine code depends on: what a cache of it must be keyed by."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in [*sorted(HEADER.parent.glob("*.py")), HEADER]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:20]

@@ -1,0 +1,180 @@
+"""One block of a pair of rows -> the six sums from which every cumulant statistic follows.
+
+Shape letters: V outcomes, n of them in this block. Space: `a` and `b` are logs of unnormalised measures (logits,
+log-probs), k = 1/temperature, y = k·(b - a) - centre, log2 w = k·log2(e)·a - shift. Precision: storage as it lies;
+arithmetic in lanes like `like`, for SPAN elements at most before a sum goes on in float64 lanes.
+
+    S = Σw   B = Σw·y   A = Σw·φ(y)   G = Σw·(y·exp(y) - exp(y) + 1)
+    U = Σw·(k·log2(e)·a - top_log_p)   Q = Σw·exp(y)·(k·log2(e)·b - top_log_q)
+
+with φ(y) = exp(y) - 1 - y ≥ 0. No term of A or of G is negative, so nothing cancels however close the rows are.
+U and Q are taken relative to about the greatest of a row, in the same scale: that is where a logarithm is small.
+"""
+
+import math
+
+import numpy as np
+
+from .elementary import phi_and_exp, phi_near_zero, scaled_exp2
+from .lanes import (
+    absolute,
+    both,
+    equal,
+    fma,
+    greatest,
+    inlined,
+    kernel,
+    load,
+    maximum,
+    number,
+    select,
+    smaller,
+    splat,
+    sum_lanes,
+    widened,
+    width,
+)  # fmt: skip
+
+LOG2E = 1.44269504088896340736
+
+# places of the sums; TOP_P and TOP_Q are the greatest a and b, FAR the greatest |y|
+S, B, A, G, U, Q, TOP_P, TOP_Q, FAR = 0, 1, 2, 3, 4, 5, 6, 7, 8
+SUMS = 9
+
+# A lane adds SPAN/16 float32 terms: rounding errors that all go one way stay below 2^-20 of the sum.
+SPAN = 512
+
+NEAR = 0.35  # greatest |y| that `cumulants_near` serves
+
+
+@kernel
+def least_argument(k, shift, like):
+    """The x below which exp2(k·log2(e)·x - shift) would leave the normal numbers; weights stop there, at 2^-125."""
+    return (shift - (125.0 if width(like) == 16 else 1021.0)) / (k * LOG2E)
+
+
+@kernel
+def weight(x, k, shift, like):
+    """The weight that the lanes give to the one element x."""
+    origin = number(splat(0.0, like), "round") - splat(shift, like)
+    return np.float64(greatest(scaled_exp2(splat(x, like), splat(k * LOG2E, like), origin)))
+
+
+@inlined
+def difference(z, x, k, minus_centre, like):
+    """k·(z - x) - centre. In float64 lanes to full relative accuracy, however near k·(z - x) is to the centre:
+    the rounding of z - x is recovered (Knuth's two-sum) and added back. Float32 rows that need it go to float64.
+    """
+    d = z - x
+    y = fma(d, k, minus_centre)
+    if width(like) == 8:
+        x_again = z - d
+        rounding = (z - (d + x_again)) - (x - x_again)
+        y = fma(rounding, k, y)
+    return y
+
+
+@kernel
+def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+    """The sums of a block in which every |y| ≤ 0.35: no range reduction. FAR tells afterwards whether that held."""
+    zero = splat(0.0, like)
+    none = splat(0.0, 0.0)
+    s_all, b_all, a_all, g_all, u_all, q_all = none, none, none, none, none, none
+    far = zero
+    top_p = number(zero, "-infinity")
+    top_q = top_p
+    scale = splat(k * LOG2E, like)
+    origin = number(zero, "round") - splat(shift, like)
+    minus_top_p = splat(-top_log_p, like)
+    least = splat(least_argument(k, shift, like), like)
+    k_lanes = splat(k, like)
+    minus_centre = splat(-centre, like)
+    for j in range(0, n, SPAN):
+        s, bb, aa, g, u, q = zero, zero, zero, zero, zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            x = load(a, i, like)
+            z = load(b, i, like)
+            top_p = maximum(x, top_p)
+            top_q = maximum(z, top_q)
+            x = maximum(x, least)
+            w = scaled_exp2(x, scale, origin)
+            y = difference(z, x, k_lanes, minus_centre, like)
+            far = maximum(y * y, far)
+            phi = phi_near_zero(y)
+            wy = w * y
+            wphi = w * phi
+            t = fma(x, scale, minus_top_p)
+            s = s + w
+            bb = bb + wy
+            aa = aa + wphi
+            g = fma(w, fma(y, y + phi, zero - phi), g)
+            u = fma(w, t, u)
+            q = fma(w + (wy + wphi), t, q)
+        s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)
+        g_all, u_all, q_all = g_all + widened(g), u_all + widened(u), q_all + widened(q)
+    write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
+    sums[FAR] = math.sqrt(sums[FAR])
+    # k·log2(e)·b - top_log_q is t + log2(e)·(y + centre) + top_log_p - top_log_q: one operation an outcome less
+    between = LOG2E * centre + top_log_p - top_log_q
+    sums[Q] += LOG2E * (sums[B] + sums[G] + sums[A]) + between * (sums[S] + sums[B] + sums[A])
+
+
+@kernel
+def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+    """The sums of a block for any finite y; outcomes impossible under both contribute nothing.
+
+    FAR is inf where only one of the two is -inf; a NaN makes the sums NaN.
+    """
+    zero = splat(0.0, like)
+    none = splat(0.0, 0.0)
+    s_all, b_all, a_all, g_all, u_all, q_all = none, none, none, none, none, none
+    far = zero
+    one = number(zero, "1")
+    nothing = number(zero, "-infinity")
+    top_p = nothing
+    top_q = nothing
+    scale = splat(k * LOG2E, like)
+    origin = number(zero, "round") - splat(shift, like)
+    minus_top_p = splat(-top_log_p, like)
+    minus_top_q = splat(-top_log_q, like)
+    least = splat(least_argument(k, shift, like), like)
+    k_lanes = splat(k, like)
+    minus_centre = splat(-centre, like)
+    for j in range(0, n, SPAN):
+        s, bb, aa, g, u, q = zero, zero, zero, zero, zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            x = load(a, i, like)
+            z = load(b, i, like)
+            top_p = maximum(x, top_p)
+            top_q = maximum(z, top_q)
+            impossible = both(equal(x, nothing), equal(z, nothing))
+            x = maximum(x, least)
+            w = select(impossible, zero, scaled_exp2(x, scale, origin))
+            y = select(impossible, zero, difference(z, x, k_lanes, minus_centre, like))
+            far = maximum(absolute(y), far)
+            phi, exp_y = phi_and_exp(y)
+            wy = w * y
+            t = fma(x, scale, minus_top_p)
+            s = s + w
+            bb = bb + wy
+            aa = fma(w, phi, aa)
+            near = smaller(absolute(y), one)  # beyond, exp(y) - 1 = y + φ(y) would lose what y is larger than 1
+            g = fma(w, select(near, fma(y, y + phi, zero - phi), fma(y - one, exp_y, one)), g)
+            u = fma(w, t, u)
+            q = fma(w * exp_y, select(impossible, zero, fma(z, scale, minus_top_q)), q)
+        s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)
+        g_all, u_all, q_all = g_all + widened(g), u_all + widened(u), q_all + widened(q)
+    write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
+
+
+@inlined
+def write_sums(s, b, a, g, u, q, top_p, top_q, far, sums):
+    sums[S] = sum_lanes(s)
+    sums[B] = sum_lanes(b)
+    sums[A] = sum_lanes(a)
+    sums[G] = sum_lanes(g)
+    sums[U] = sum_lanes(u)
+    sums[Q] = sum_lanes(q)
+    sums[TOP_P] = greatest(top_p)
+    sums[TOP_Q] = greatest(top_q)
+    sums[FAR] = greatest(far)

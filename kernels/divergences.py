@@ -1,0 +1,575 @@
+"""Divergences that need normalised terms: Σ p·f(d) over d = ln q - ln p, with f convex, f(0) = f'(0) = 0.
+
+Four kinds cover the family; w is `weight`, c₁ and c₂ are `first` and `second`:
+
+    LINEAR      c₁·KL(p‖q) + c₂·KL(q‖p)                     from the cumulant sums alone
+    MIXTURE     c₁·KL(p‖m) + c₂·KL(q‖m), m = w·p + (1-w)·q     Jensen-Shannon, skew KL
+    VARIATION   ½ Σ|p - q|
+    RENYI       D_w(p‖q) of order w ≥ 0, w ≠ 1; Hellinger is 1 - exp(-D_½/2), χ² is exp(D₂) - 1
+
+Where |d| ≤ 0.69, f is its own power series in d, whose coefficients `write_series` derives from the kind: no term
+cancels, and a block costs one exponential an outcome. MOMENT is Σ q·r with r the slope of the divergence along ln q
+(gradients.py): what a gradient needs beside the normalisers.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from .decode import element, row_of
+from .elementary import log, phi_and_exp
+from .lanes import (
+    absolute,
+    fma,
+    greatest,
+    horner,
+    inlined,
+    kernel,
+    load,
+    maximum,
+    number,
+    pointer,
+    select,
+    smaller,
+    splat,
+    stack,
+    sum_lanes,
+    width,
+)  # fmt: skip
+from .pairs import (
+    BESIDE_P,
+    BESIDE_Q,
+    DISTANT,
+    FORWARD,
+    GAP,
+    LOG_MASS_P,
+    LOG_MASS_Q,
+    MOMENT,
+    NEAR,
+    NEGATIVE_MASS,
+    PAIRS,
+    PATH,
+    REVERSE,
+    SINGLE,
+    STATE,
+    TOP_P,
+    TOP_Q,
+    UNDEFINED,
+    coefficient_count,
+    normalise_pair,
+    read_pairs,
+    scale_pair,
+    series,
+)  # fmt: skip
+from .probabilities import NEGATIVE
+from .single import mass_alone
+from .status import ARGUMENT, LOGS, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
+
+LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
+
+# Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
+# 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.
+LEAST_WEIGHT, LEAST_WEIGHT_OF_ONE_SIDE = 0.1, 0.4
+
+# ln((1+r)/2) for 0 ≤ r ≤ 0.505, lowest degree first; interpolated at Chebyshev points to 2.9e-11
+LOG_HALF = (
+    -0.693147181, 0.999999989, -0.499999241, 0.333313689, -0.249738314, 0.197961186, -0.156719643, 0.111322628,
+    -0.0586287822, 0.0159363553,
+)  # fmt: skip
+
+
+@kernel
+def mixture_series(weight, first, second, value, moment):
+    """Coefficients of f(d)/d² and of exp(d)·r(d)/d for MIXTURE, c₁·G + c₂·exp(d)·G', r below.
+
+    With u = (1-w)·expm1(d) = m/p - 1:  G = u - log1p(u), and (log1p u)'·(1 + u) = u' gives the coefficients
+    n·Gₙ = Σ j·Lⱼ·uₙ₋ⱼ without cancellation. G' is the same from v = w·expm1(-d) = m/q - 1.
+    r = -c₂·log1p(v) + κ·expm1(d)/(1 + u), κ = (1-w)·((1-w)·c₁ - w·c₂).
+    """
+    u = stack(32, 0.0)
+    log_u = stack(32, 0.0)
+    gap_u = stack(32, 0.0)
+    v = stack(32, 0.0)
+    log_v = stack(32, 0.0)
+    gap_v = stack(32, 0.0)
+    slope = stack(32, 0.0)
+    ratio = stack(32, 0.0)
+    inverse = stack(32, 0.0)
+    factorial, sign = 1.0, 1.0
+    inverse[0] = 1.0
+    for n in range(1, 32):
+        factorial *= n
+        sign = -sign
+        inverse[n] = 1.0 / factorial
+        u[n] = (1.0 - weight) / factorial
+        v[n] = weight * sign / factorial
+        sum_u, sum_v = 0.0, 0.0
+        for j in range(1, n):
+            sum_u += j * log_u[j] * u[n - j]
+            sum_v += j * log_v[j] * v[n - j]
+        gap_u[n] = sum_u / n
+        gap_v[n] = sum_v / n
+        log_u[n] = u[n] - gap_u[n]
+        log_v[n] = v[n] - gap_v[n]
+        # expm1(d)/(1 + u)
+        total = inverse[n]
+        for j in range(1, n):
+            total -= ratio[j] * u[n - j]
+        ratio[n] = total
+        slope[n] = (1.0 - weight) * ((1.0 - weight) * first - weight * second) * ratio[n] - second * log_v[n]
+    for n in range(1, 31):
+        total, total_slope = 0.0, 0.0
+        for j in range(1, n + 1):
+            total += gap_v[j] * inverse[n - j]
+            total_slope += slope[j] * inverse[n - j]
+        if n > 1:
+            value[n - 2] = first * gap_u[n] + second * total
+        moment[n - 1] = total_slope
+
+
+@kernel
+def write_series(kind, like, weight, first, second, value, moment):
+    """The power series of a kind into `value` (f(d)/d²) and `moment` (exp(d)·r(d)/d, or expm1(d)/d)."""
+    wide_value = stack(32, 0.0)
+    wide_moment = stack(32, 0.0)
+    if kind == MIXTURE:
+        mixture_series(weight, first, second, wide_value, wide_moment)
+    else:
+        factorial, power = 1.0, 1.0
+        for n in range(1, 31):
+            factorial *= n
+            wide_moment[n - 1] = 1.0 / factorial
+            if n > 1:
+                power *= 1.0 - weight
+                wide_value[n - 2] = (1.0 - power) / factorial
+    for i in range(coefficient_count(like)):
+        value[i] = wide_value[i]
+        moment[i] = wide_moment[i]
+
+
+@kernel
+def near_value(probs, diffs, n, like, value):
+    """Σ p·f(d) of a block in which every |d| ≤ 0.69."""
+    total = splat(0.0, like)
+    for i in range(0, n, width(like)):
+        d = load(diffs, i, like)
+        total = fma(load(probs, i, like) * d * d, series(d, value), total)
+    return sum_lanes(total)
+
+
+@kernel
+def near_sums(probs, diffs, n, like, kind, value, moment, sums):
+    """(value, moment) of a block in which every |d| ≤ 0.69."""
+    zero = splat(0.0, like)
+    total, total_moment = zero, zero
+    if kind == VARIATION:
+        for i in range(0, n, width(like)):
+            p = load(probs, i, like)
+            d = load(diffs, i, like)
+            e = p * (d * series(d, moment))
+            total = total + absolute(e)
+            total_moment = total_moment + (p + e) * sign(d)
+        sums[0] = 0.5 * sum_lanes(total)
+        sums[1] = 0.5 * sum_lanes(total_moment)
+    else:
+        for i in range(0, n, width(like)):
+            p = load(probs, i, like)
+            d = load(diffs, i, like)
+            pd = p * d
+            total = fma(pd * d, series(d, value), total)
+            if kind == MIXTURE:
+                total_moment = fma(pd, series(d, moment), total_moment)
+        sums[0] = sum_lanes(total)
+        sums[1] = sum_lanes(total_moment)
+
+
+@inlined
+def sign(d):
+    """-1, 0 or 1 in every lane."""
+    zero = number(d, "0")
+    one = number(d, "1")
+    return select(smaller(zero, d), one, select(smaller(d, zero), zero - one, zero))
+
+
+@inlined
+def mixture_logs(p, q, d, weight, rest):
+    """(ln m/p, ln m/q) for lanes of p, q and d, not near equality; `rest` is 1 - weight."""
+    swapped = smaller(p, q)
+    great = maximum(p, q)
+    small = select(swapped, p, q)
+    share = small / maximum(great, number(p, "smallest normal"))
+    # m/great is 1 + e; a small e, as of a small weight, is not rounded into 1 + e first
+    one = number(p, "1")
+    e = select(swapped, weight, rest) * (share - one)
+    s = e / ((one + one) + e)
+    ln = select(
+        smaller(absolute(s) * (one + one), number(p, "1/3")), (s + s) * horner(s * s, "atanh(s)/s"), log(one + e)
+    )
+    return select(swapped, ln + d, ln), select(swapped, ln, ln - d)
+
+
+@kernel
+def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
+    """`mixture_sums` without the moment for a mixture in equal parts: weight·Σ p·ln(p/m) + q·ln(q/m).
+
+    Beyond the series the lesser of p and q is at most half the greater, r = lesser/greater ≤ 0.51, and
+    ln(m/greater) = ln((1+r)/2) is a polynomial in float32.
+    """
+    zero = splat(0.0, like)
+    total = zero
+    limit = splat(NEAR, like)
+    minus = splat(-weight, like)
+    half = number(zero, "1/2")
+    tiniest = number(zero, "smallest normal")
+    logs = stack(32, like)
+    for i in range(coefficient_count(like)):
+        logs[i] = LOG_HALF[i] if i < len(LOG_HALF) else 0.0
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        size = absolute(d)
+        great = maximum(p, q)
+        small = zero - maximum(zero - p, zero - q)
+        r = small / maximum(great, tiniest)
+        ln = series(r, logs) if width(like) == 16 else log(fma(r, half, half))
+        far = minus * fma(p + q, ln, small * size)
+        total = total + select(smaller(size, limit), p * d * d * series(d, value), far)
+    return sum_lanes(total)
+
+
+@kernel
+def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, moment, sums):
+    """(value, moment) of any block of MIXTURE."""
+    zero = splat(0.0, like)
+    total, total_moment = zero, zero
+    w = splat(weight, like)
+    rest = splat(1.0 - weight, like)
+    c1 = splat(first, like)
+    c2 = splat(second, like)
+    tilt = splat(first * (1.0 - weight) - second * weight, like)
+    kappa = splat((1.0 - weight) * ((1.0 - weight) * first - weight * second), like)
+    limit = splat(NEAR, like)
+    tiniest = number(zero, "smallest normal")
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        near = smaller(absolute(d), limit)
+        to_p, to_q = mixture_logs(p, q, d, w, rest)
+        gap = q - p
+        term = fma(tilt, gap, zero - fma(c1 * p, to_p, c2 * q * to_q))
+        pd = p * d
+        total = total + select(near, pd * d * series(d, value), term)
+        m = maximum(fma(w, p, rest * q), tiniest)
+        slope = q * fma(kappa, gap / m, zero - c2 * to_q)
+        total_moment = total_moment + select(near, pd * series(d, moment), slope)
+    sums[0] = sum_lanes(total)
+    sums[1] = sum_lanes(total_moment)
+
+
+@kernel
+def variation_sums(probs, partners, diffs, n, like, moment, sums):
+    """(½ Σ|p - q|, ½ Σ q·sign(q - p)) of any block."""
+    zero = splat(0.0, like)
+    total, total_moment = zero, zero
+    limit = splat(NEAR, like)
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        near = smaller(absolute(d), limit)
+        total = total + absolute(select(near, p * (d * series(d, moment)), q - p))
+        total_moment = total_moment + q * sign(d)
+    sums[0] = 0.5 * sum_lanes(total)
+    sums[1] = 0.5 * sum_lanes(total_moment)
+
+
+@kernel
+def renyi_sums(probs, diffs, n, like, order, limit, value, sums):
+    """(Σ p·f(d), Σ p·exp((1-α)·d), greatest |d|) of a block of moderate d; f = φ(d) - φ(ε·d)/ε, ε = 1 - α."""
+    zero = splat(0.0, like)
+    total, power_sum, far = zero, zero, zero
+    epsilon = splat(1.0 - order, like)
+    inverse = splat(1.0 / (1.0 - order), like)
+    close = splat(limit, like)
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        d = load(diffs, i, like)
+        size = absolute(d)
+        far = maximum(size, far)
+        phi_d, _ratio = phi_and_exp(d)
+        phi_tilted, tilted = phi_and_exp(epsilon * d)
+        f = select(smaller(size, close), (d * d) * series(d, value), phi_d - phi_tilted * inverse)
+        total = fma(p, f, total)
+        power_sum = fma(p, tilted, power_sum)
+    sums[0] = sum_lanes(total)
+    sums[1] = sum_lanes(power_sum)
+    sums[2] = greatest(far)
+
+
+@kernel
+def pair_sums(
+    p, q, vocab, space, k, like, kind, weight, first, second, state, scales, value, moment, with_moment, sums
+):
+    """(value, moment) of a whole row into `sums`; False where RENYI leaves the range of the exponentials."""
+    even = kind == MIXTURE and not with_moment and weight == 0.5 and first == second
+    room_p = stack(1024, like)
+    room_q = stack(1024, like)
+    probs = stack(1024, like)
+    partners = stack(1024, like)
+    diffs = stack(1024, like)
+    part = stack(3, 0.0)
+    reach = 80.0 if width(like) == 16 else 600.0
+    limit = NEAR
+    if kind == RENYI:
+        limit /= max(1.0, abs(1.0 - weight))
+        reach /= max(1.0, abs(1.0 - weight))
+    path = state[PATH]
+    for attempt in range(2):
+        total, total_moment = 0.0, 0.0
+        for start in range(0, vocab, PAIRS):
+            n = min(PAIRS, vocab - start)
+            if read_pairs(p, q, start, n, space, k, like, path, limit, scales, room_p, room_q, probs, partners, diffs):
+                if kind == VARIATION or with_moment:
+                    near_sums(probs, diffs, n, like, kind, value, moment, part)
+                else:
+                    part[0], part[1] = near_value(probs, diffs, n, like, value), 0.0
+            elif even:
+                part[0], part[1] = jensen_shannon_value(probs, partners, diffs, n, like, first, value), 0.0
+            elif kind == MIXTURE:
+                mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, moment, part)
+            elif kind == VARIATION:
+                variation_sums(probs, partners, diffs, n, like, moment, part)
+            else:
+                renyi_sums(probs, diffs, n, like, weight, limit, value, part)
+                if not part[2] <= reach:
+                    return False
+            total += part[0]
+            total_moment += part[1]
+        if kind != RENYI:
+            break
+        # near disjoint rows 1 + (α-1)·Σ p·f cancels; the power sum Σ p^α·q^(1-α) itself does not
+        grown = (weight - 1.0) * total
+        if attempt == 1:
+            total = math.log(total_moment) / (weight - 1.0)
+        elif grown > -0.5:
+            total = total * (math.log1p(grown) / grown) if grown != 0.0 else total
+            break
+        else:
+            limit = -1.0
+    sums[0] = max(total, 0.0)
+    sums[1] = total_moment
+    return True
+
+
+@kernel
+def log_masses(p, q, v, space, k, state, scales):
+    """(ln p, ln q, ln q - ln p) of one outcome, in float64 at any distance."""
+    x, y = element(p, v), element(q, v)
+    if space == LOGS:
+        if state[PATH] == DISTANT:
+            log_p = k * (x - scales[TOP_P]) - scales[BESIDE_P]
+            log_q = k * (y - scales[TOP_Q]) - scales[BESIDE_Q]
+            d = k * ((y - scales[TOP_Q]) - (x - scales[TOP_P])) + (scales[BESIDE_P] - scales[BESIDE_Q])
+            return log_p, log_q, d
+        return k * x - state[LOG_MASS_P], k * y - state[LOG_MASS_Q], k * (y - x) - state[GAP]
+    log_x = math.log(x) if x > 0.0 else -np.inf
+    log_y = math.log(y) if y > 0.0 else -np.inf
+    d = math.log1p((y - x) / x) if x > 0.0 and 0.5 * x < y < 2.0 * x else log_y - log_x
+    return log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d - state[GAP]
+
+
+@kernel
+def phi(y):
+    """exp(y) - 1 - y."""
+    if abs(y) > 0.5:
+        return math.expm1(y) - y
+    total = 0.0
+    for n in range(17, 1, -1):
+        total = (total + 1.0) * y / n
+    return total * y
+
+
+@kernel
+def distant_renyi(p, q, vocab, space, k, order, state, scales):
+    """D_order(p‖q) for any rows and any order ≥ ½ (inf too) or 0, one outcome at a time."""
+    epsilon = 1.0 - order
+    most, total, lost, meets = -np.inf, 0.0, 0.0, False
+    for v in range(vocab):
+        log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        if log_p == -np.inf:
+            total += math.exp(log_q)
+            lost += math.exp(log_q)
+            continue
+        if log_q == -np.inf:
+            if order > 1.0:
+                return np.inf
+            total += math.exp(log_p) * (order / epsilon)
+            continue
+        meets = True
+        if order == 0.0:
+            total += math.exp(log_q)
+        elif order == np.inf:
+            most = max(most, -d)
+        else:
+            most = max(most, log_p + epsilon * d)
+            if abs(d) < 1.0:
+                total += math.exp(log_p) * (phi(d) - phi(epsilon * d) / epsilon)
+            elif order < 1.0:
+                power = math.exp(log_p + epsilon * d)
+                total += (order * math.exp(log_p) - power) / epsilon + math.exp(log_q)
+            else:
+                power = math.exp(min(log_p + epsilon * d, 709.0))
+                total += (power - order * math.exp(log_p)) / -epsilon + math.exp(log_q)
+    if not meets:
+        return np.inf
+    if order == 0.0:
+        return -math.log1p(-lost) if lost < 0.5 else -math.log(total - lost)
+    if order == np.inf:
+        return max(most, 0.0)
+    grown = -epsilon * total
+    if -0.5 < grown < 1e100:
+        return max(total * (math.log1p(grown) / grown) if grown != 0.0 else total, 0.0)
+    power_sum = 0.0
+    for v in range(vocab):
+        log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        if log_p > -np.inf and log_q > -np.inf:
+            power_sum += math.exp(log_p + epsilon * d - most)
+    return (most + math.log(power_sum)) / (order - 1.0)
+
+
+@kernel
+def weighted_sum(first, forward, second, reverse):
+    """first·forward + second·reverse, where a weight of 0 drops its term even if that is infinite."""
+    return (first * forward if first != 0.0 else 0.0) + (second * reverse if second != 0.0 else 0.0)
+
+
+@kernel
+def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, work, state, scales):
+    """`divergence_row` but for orders between 0 and 1/2."""
+    single = kind in (LINEAR, VARIATION)
+    if kind == MIXTURE:
+        both_sides = abs(first * (1.0 - weight) - second * weight) < 1e-9
+        least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
+        single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
+    single |= kind == RENYI and weight <= 1.5
+    normalise_pair(p, q, vocab, space, k, single, work, state)
+    state[MOMENT] = np.nan
+    if state[PATH] >= UNDEFINED:
+        return np.nan
+    if kind == LINEAR:
+        state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
+        return weighted_sum(first, state[FORWARD], second, state[REVERSE])
+    room = stack(2048, 0.0)
+    sums = stack(2, 0.0)
+    scale_pair(p, q, vocab, space, k, state, room, scales)
+    done = False
+    if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
+        pass
+    elif state[PATH] == SINGLE:
+        value = stack(32, np.float32(0.0))
+        moment = stack(32, np.float32(0.0))
+        write_series(kind, np.float32(0.0), weight, first, second, value, moment)
+        done = pair_sums(
+            p,
+            q,
+            vocab,
+            space,
+            k,
+            np.float32(0.0),
+            kind,
+            weight,
+            first,
+            second,
+            state,
+            scales,
+            value,
+            moment,
+            with_moment,
+            sums,
+        )
+    else:
+        wide_value = stack(32, 0.0)
+        wide_moment = stack(32, 0.0)
+        write_series(kind, 0.0, weight, first, second, wide_value, wide_moment)
+        done = pair_sums(
+            p,
+            q,
+            vocab,
+            space,
+            k,
+            0.0,
+            kind,
+            weight,
+            first,
+            second,
+            state,
+            scales,
+            wide_value,
+            wide_moment,
+            with_moment,
+            sums,
+        )
+    if not done:
+        sums[0] = distant_renyi(p, q, vocab, space, k, weight, state, scales)
+        sums[1] = np.nan
+    state[MOMENT] = sums[1]
+    return sums[0]
+
+
+@kernel
+def divergence_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, work, state, scales):
+    """The divergence of one pair of rows; fills `state`. NaN where a row is undefined or negative.
+
+    Orders below 1/2 are those above, mirrored: D_α(p‖q) = α/(1-α)·D_(1-α)(q‖p).
+    """
+    mirrored = kind == RENYI and 0.0 < weight < 0.5
+    a, b = (q, p) if mirrored else (p, q)
+    order = 1.0 - weight if mirrored else weight
+    value = upper_row(a, b, vocab, space, k, kind, order, first, second, with_moment, work, state, scales)
+    if not mirrored:
+        return value
+    normalise_pair(p, q, vocab, space, k, True, work, state)
+    return weight / (1.0 - weight) * value
+
+
+@kernel
+def kullback_divergence(
+    p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
+):
+    """The divergence of rows start ... stop into `out`; masked rows give 0. `state` (T, STATE) may be null."""
+    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not LINEAR <= kind <= RENYI:
+        return report(bad_row, start, ARGUMENT)
+    work = stack(9, 0.0)
+    scales = stack(8, 0.0)
+    own_state = stack(9, 0.0)
+    for t in range(start, stop):
+        if mask != 0 and pointer(mask, types.uint8)[t] == 0:
+            pointer(out, types.float64)[t] = 0.0
+            continue
+        row_p, row_q = row_of(p, t), row_of(q, t)
+        value = divergence_row(
+            row_p,
+            row_q,
+            vocab,
+            space,
+            inverse_temperature,
+            kind,
+            weight,
+            first,
+            second,
+            state != 0,
+            work,
+            own_state,
+            scales,
+        )
+        if own_state[PATH] == NEGATIVE_MASS:
+            in_p = mass_alone(row_p, vocab, 0.0, work) == NEGATIVE
+            return report(bad_row, t, NEGATIVE_P if in_p else NEGATIVE_Q)
+        pointer(out, types.float64)[t] = value
+        if state != 0:
+            for i in range(STATE):
+                pointer(state + 8 * (t * STATE + i), types.float64)[0] = own_state[i]
+    return OK

@@ -1,0 +1,212 @@
+"""The entry points: serial loops over rows [start, stop), one C function each, declared in kullback.h.
+
+Threads are the caller's: rows are independent, so any split of [0, T) gives the same bits. An entry allocates nothing,
+raises nothing, and answers with a status. Structures arrive as pointers to their 64-bit words, in the header's order.
+"""
+
+import numpy as np
+from numba import types
+
+from .decode import AFFINE16, FLOAT64, NO_LOG, element, row_of, view
+from .direct import direct_row, normalised_row
+from .divergences import kullback_divergence  # noqa: F401 (an entry point too)
+from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
+from .lanes import fma, kernel, load, pointer, splat, stack, store, width
+from .probabilities import NEGATIVE, mass_row
+from .rows import (
+    ARGMAX_P,
+    ARGMAX_Q,
+    DONE,
+    ENTROPY_P,
+    ENTROPY_Q,
+    LSE_GAP,
+    LSE_P,
+    LSE_Q,
+    TOO_CLOSE,
+    cumulant_row,
+)
+from .segments import kullback_sum_segments  # noqa: F401 (an entry point too)
+from .single import ARGMAX, ENTROPY, LSE, log_row, mass_alone
+from .sparse import kullback_rest_mass  # noqa: F401 (an entry point too)
+
+OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT = 0, 1, 2, 3, 4
+LOGS, MASSES = 0, 1
+
+# words of a kullback_comparison: KL ... LSE_Q as in rows.py, then
+TOP1_P, TOP1_Q, LOG_PROB_P, LOG_PROB_Q, LOG_RATIO = 6, 7, 8, 9, 10
+
+
+@kernel
+def valid_array(array, vocab, space):
+    return (
+        array[0] != 0
+        and vocab >= 1
+        and FLOAT64 <= array[4] <= AFFINE16
+        and LOGS <= space <= MASSES
+        and not (array[4] == AFFINE16 and space == MASSES)
+    )
+
+
+@kernel
+def report(bad_row, t, status):
+    if bad_row != 0:
+        pointer(bad_row, types.int64)[0] = t
+    return status
+
+
+@kernel
+def log_prob(row, v, space, k, lse):
+    """The log-probability of outcome v of a row whose log mass is `lse`; NaN for a negative (ignored) id."""
+    if v < 0:
+        return np.nan
+    x = element(row, v)
+    return k * x - lse if space == LOGS else np.log(x) - lse
+
+
+@kernel
+def log_ratio(p, q, v, space, k, gap):
+    """log p(v) - log q(v), where `gap` is lse_q - lse_p; NaN for a negative id and where both are impossible."""
+    if v < 0:
+        return np.nan
+    x, y = element(p, v), element(q, v)
+    if space == LOGS:
+        return gap - k * (y - x)
+    if y > 0.0 and 0.5 * y < x < 2.0 * y:
+        return gap + np.log1p((x - y) / y)
+    return gap + (np.log(x) - np.log(y))
+
+
+@kernel
+def compare_row(p, q, vocab, space, k, entropies, result):
+    """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q."""
+    double = p[2] == FLOAT64 or q[2] == FLOAT64
+    if space == LOGS:
+        outcome = TOO_CLOSE
+        if not double:
+            outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
+        if outcome == TOO_CLOSE:
+            outcome = cumulant_row(p, q, vocab, k, 0.0, result)
+        if outcome != DONE:
+            served = not double and normalised_row(p, q, vocab, k, np.float32(0.0), result)
+            if not served and not normalised_row(p, q, vocab, k, 0.0, result):
+                direct_row(p, q, vocab, k, result)
+        return OK
+    outcome = TOO_CLOSE
+    if not double:
+        outcome = mass_row(p, q, vocab, entropies, np.float32(0.0), result)
+    if outcome == TOO_CLOSE:
+        outcome = mass_row(p, q, vocab, entropies, 0.0, result)
+    if outcome != NEGATIVE:
+        return OK
+    return NEGATIVE_P if mass_alone(p, vocab, 0.0, result) == NEGATIVE else NEGATIVE_Q
+
+
+@kernel
+def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
+    if not (valid_array(p, vocab, space) and valid_array(q, vocab, space)):
+        return report(bad_row, start, ARGUMENT)
+    result = stack(9, 0.0)
+    entropies = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0
+    for t in range(start, stop):
+        row_p = row_of(p, t)
+        row_q = row_of(q, t)
+        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, entropies, result)
+        if status != OK:
+            return report(bad_row, t, status)
+        for i in range(6):
+            if out[i] != 0:
+                pointer(out[i], types.float64)[t] = result[i]
+        if out[TOP1_P] != 0:
+            pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
+        if out[TOP1_Q] != 0:
+            pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+        if tokens != 0:
+            v = pointer(tokens, types.int64)[t]
+            if v >= vocab:
+                return report(bad_row, t, TOKEN)
+            if out[LOG_PROB_P] != 0:
+                value = log_prob(row_p, v, space, inverse_temperature, result[LSE_P])
+                pointer(out[LOG_PROB_P], types.float64)[t] = value
+            if out[LOG_PROB_Q] != 0:
+                value = log_prob(row_q, v, space, inverse_temperature, result[LSE_Q])
+                pointer(out[LOG_PROB_Q], types.float64)[t] = value
+            if out[LOG_RATIO] != 0:
+                value = log_ratio(row_p, row_q, v, space, inverse_temperature, result[LSE_GAP])
+                pointer(out[LOG_RATIO], types.float64)[t] = value
+    return OK
+
+
+@kernel
+def describe_row(row, vocab, space, k, result):
+    """LSE, ENTROPY and ARGMAX of one row; OK or NEGATIVE_P."""
+    if space == MASSES:
+        if row[2] == FLOAT64:
+            status = mass_alone(row, vocab, 0.0, result)
+        else:
+            status = mass_alone(row, vocab, np.float32(0.0), result)
+        return NEGATIVE_P if status == NEGATIVE else OK
+    if row[2] == FLOAT64 or not log_row(row, vocab, k, np.float32(0.0), result):
+        log_row(row, vocab, k, 0.0, result)
+    return OK
+
+
+@kernel
+def kullback_describe(
+    x, tokens, tokens_per_row, vocab, space, inverse_temperature, out, log_probs, start, stop, bad_row
+):
+    if not valid_array(x, vocab, space) or (tokens != 0 and log_probs == 0):
+        return report(bad_row, start, ARGUMENT)
+    result = stack(3, 0.0)
+    for t in range(start, stop):
+        row = row_of(x, t)
+        status = describe_row(row, vocab, space, inverse_temperature, result)
+        if status != OK:
+            return report(bad_row, t, status)
+        if out[LSE] != 0:
+            pointer(out[LSE], types.float64)[t] = result[LSE]
+        if out[ENTROPY] != 0:
+            pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
+        if out[ARGMAX] != 0:
+            pointer(out[ARGMAX], types.int64)[t] = np.int64(result[ARGMAX])
+        if tokens != 0:
+            for i in range(t * tokens_per_row, (t + 1) * tokens_per_row):
+                v = pointer(tokens, types.int64)[i]
+                if v >= vocab:
+                    return report(bad_row, t, TOKEN)
+                value = log_prob(row, v, space, inverse_temperature, result[LSE])
+                pointer(log_probs, types.float64)[i] = value
+    return OK
+
+
+@kernel
+def write_log_softmax(row, vocab, k, lse, out, scratch):
+    """k·a - lse for one row, into `out`, in lanes of scratch's type."""
+    like = scratch[0]
+    lanes = width(like)
+    for start in range(0, vocab, 2048):
+        n = min(2048, vocab - start)
+        a = view(row, start, n, scratch, NO_LOG)
+        whole = n - n % lanes
+        for i in range(0, whole, lanes):
+            store(out, start + i, fma(load(a, i, like), splat(k, like), splat(-lse, like)))
+        for i in range(whole, n):
+            out[start + i] = k * a[i] - lse
+
+
+@kernel
+def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad_row):
+    if not valid_array(x, vocab, LOGS) or out == 0:
+        return report(bad_row, start, ARGUMENT)
+    result = stack(3, 0.0)
+    room = stack(2048, np.float32(0.0))
+    wide_room = stack(2048, 0.0)
+    k = inverse_temperature
+    for t in range(start, stop):
+        row = row_of(x, t)
+        describe_row(row, vocab, LOGS, k, result)
+        lse = result[LSE] if result[LSE] > -np.inf else np.nan
+        if wide != 0:
+            write_log_softmax(row, vocab, k, lse, pointer(out + 8 * t * vocab, types.float64), wide_room)
+        else:
+            write_log_softmax(row, vocab, k, lse, pointer(out + 4 * t * vocab, types.float32), room)
+    return OK

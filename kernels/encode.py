@@ -1,0 +1,96 @@
+"""Arithmetic -> storage: a block of float32 or float64 lanes rounded to nearest even into any storage type."""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .decode import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from .lanes import F32, _constant, has_half_conversion, kernel, load, pointer, stack
+
+_I32 = ir.IntType(32)
+
+
+def _float_to_half(builder, values, count):
+    """float32 to float16 bits, to nearest even, for targets without a conversion instruction."""
+    ints, floats = ir.VectorType(_I32, count), ir.VectorType(ir.FloatType(), count)
+    bits = builder.bitcast(values, ints)
+    size = builder.and_(bits, _constant(ints, 0x7FFFFFFF))
+    sign = builder.and_(builder.lshr(bits, _constant(ints, 16)), _constant(ints, 0x8000))
+    is_nan = builder.icmp_unsigned(">", size, _constant(ints, 0x7F800000))
+    special = builder.select(is_nan, _constant(ints, 0x7E00), _constant(ints, 0x7C00))
+    # subnormals: adding 1/2 leaves the 10 bits, rounded, at the low end of the float
+    raised = builder.fadd(builder.bitcast(size, floats), _constant(floats, 0.5))
+    tiny = builder.sub(builder.bitcast(raised, ints), _constant(ints, 0x3F000000))
+    odd = builder.and_(builder.lshr(size, _constant(ints, 13)), _constant(ints, 1))
+    rebiased = builder.add(builder.add(size, _constant(ints, (0xC8000000 + 0xFFF) & 0xFFFFFFFF)), odd)
+    normal = builder.lshr(rebiased, _constant(ints, 13))
+    is_special = builder.icmp_unsigned(">=", size, _constant(ints, 0x47800000))
+    is_tiny = builder.icmp_unsigned("<", size, _constant(ints, 0x38800000))
+    chosen = builder.select(is_special, special, builder.select(is_tiny, tiny, normal))
+    return builder.trunc(builder.or_(chosen, sign), ir.VectorType(ir.IntType(16), count))
+
+
+def _float_to_bfloat(builder, values, count):
+    """float32 to bfloat16 bits, to nearest even; NaN stays NaN."""
+    ints = ir.VectorType(_I32, count)
+    bits = builder.bitcast(values, ints)
+    odd = builder.and_(builder.lshr(bits, _constant(ints, 16)), _constant(ints, 1))
+    nearest = builder.lshr(builder.add(builder.add(bits, _constant(ints, 0x7FFF)), odd), _constant(ints, 16))
+    is_nan = builder.fcmp_unordered("uno", values, values)
+    return builder.trunc(builder.select(is_nan, _constant(ints, 0x7FC0), nearest), ir.VectorType(ir.IntType(16), count))
+
+
+@intrinsic
+def store_words(typingctx, ptr, index, x):
+    """Write float32 lanes as 16-bit words: float16 through a pointer to int16, bfloat16 through one to uint16."""
+    if x != F32:
+        return None
+
+    def codegen(context, builder, signature, args):
+        if ptr.dtype == types.uint16:
+            words = _float_to_bfloat(builder, args[2], x.count)
+        elif has_half_conversion():
+            halves = builder.fptrunc(args[2], ir.VectorType(ir.HalfType(), x.count))
+            words = builder.bitcast(halves, ir.VectorType(ir.IntType(16), x.count))
+        else:
+            words = _float_to_half(builder, args[2], x.count)
+        place = builder.bitcast(builder.gep(args[0], [args[1]], inbounds=True), words.type.as_pointer())
+        builder.store(words, place, align=2)
+        return context.get_dummy_value()
+
+    return types.void(ptr, index, x), codegen
+
+
+@kernel
+def _write_words(block, n, destination):
+    whole = n - n % 16
+    for i in range(0, whole, 16):
+        store_words(destination, i, load(block, i, np.float32(0.0)))
+    if whole < n:
+        last = stack(16, destination[0])
+        store_words(last, 0, load(block, whole, np.float32(0.0)))
+        for i in range(whole, n):
+            destination[i] = last[i - whole]
+
+
+@kernel
+def write(block, n, address, storage):
+    """Write n elements of `block`, which is readable up to a whole register beyond, as `storage` at `address`."""
+    if storage == FLOAT64:
+        wide = pointer(address, types.float64)
+        for i in range(n):
+            wide[i] = block[i]
+        return
+    if storage == FLOAT32:
+        single = pointer(address, types.float32)
+        for i in range(n):
+            single[i] = block[i]
+        return
+    narrow = stack(1024, np.float32(0.0))
+    for i in range(n):
+        narrow[i] = block[i]
+    if storage == FLOAT16:
+        _write_words(narrow, n, pointer(address, types.int16))
+    elif storage == BFLOAT16:
+        _write_words(narrow, n, pointer(address, types.uint16))

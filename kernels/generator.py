@@ -1,0 +1,57 @@
+"""Σ q·f(p/q) for a user's own f: a scalar loop that Numba compiles around it, the one kernel that is never built ahead.
+
+Normalisers come from `kullback_divergence`, so this file needs nothing of the vector kernels and compiles in a second.
+"""
+
+import functools
+import math
+
+import numpy as np
+from numba import njit, types
+
+from .decode import element, row_of
+from .lanes import pointer
+from .pairs import GAP, LOG_MASS_P, PATH, STATE, UNDEFINED
+from .status import LOGS
+
+
+@functools.lru_cache(maxsize=32)
+def driver(generator):
+    """The loop over rows for one compiled `generator`: rows(p, q, state, vocab, space, k, slope, out, start, stop).
+
+    It answers 0, or t + 1 for the first row t in which q = 0 < p met a slope of NaN.
+    """
+
+    @njit(nogil=True, error_model="numpy")
+    def rows(p, q, state, vocab, space, k, slope, out, start, stop):
+        for t in range(start, stop):
+            row_p = row_of(pointer(p, types.int64), t)
+            row_q = row_of(pointer(q, types.int64), t)
+            of_row = pointer(state + 8 * t * STATE, types.float64)
+            total = 0.0
+            for v in range(vocab):
+                x, y = element(row_p, v), element(row_q, v)
+                if space == LOGS:
+                    no_p, no_q = x == -np.inf, y == -np.inf
+                    log_p = k * x - of_row[LOG_MASS_P]
+                    d = k * (y - x) - of_row[GAP]
+                else:
+                    no_p, no_q = x == 0.0, y == 0.0
+                    log_p = math.log(x) - of_row[LOG_MASS_P]
+                    near = not no_p and 0.5 * x < y < 2.0 * x
+                    d = (math.log1p((y - x) / x) if near else math.log(y) - math.log(x)) - of_row[GAP]
+                if no_p and no_q:
+                    continue
+                if no_q:
+                    if slope != slope:
+                        return t + 1
+                    total += math.exp(log_p) * slope
+                elif no_p:
+                    weight = k * y if space == LOGS else math.log(y)
+                    total += math.exp(weight - of_row[GAP] - of_row[LOG_MASS_P]) * generator(0.0)
+                else:
+                    total += math.exp(log_p + d) * generator(math.exp(-d))
+            pointer(out, types.float64)[t] = np.nan if of_row[PATH] >= UNDEFINED else total
+        return 0
+
+    return rows

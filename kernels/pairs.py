@@ -1,0 +1,312 @@
+"""Blocks of a pair of rows as normalised pairs: p, q and d = ln q - ln p, whatever the rows were given as.
+
+The second pass of everything that needs normalised terms. `d` comes from the difference of the inputs and the
+difference of the normalisers, never from two rounded logs, so it keeps its relative accuracy near equality. Outcomes
+impossible under both have p = q = 0 and d = 0; those impossible under one have d = ±FARTHEST, finite, so that 0·d is 0.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .cumulants import LOG2E, difference, least_argument
+from .decode import FLOAT64, NO_LOG, element, view
+from .direct import direct_row, normaliser
+from .elementary import exp2, log, scaled_exp2
+from .lanes import (
+    _intrinsic_call,
+    absolute,
+    both,
+    equal,
+    fma,
+    greatest,
+    horner,
+    kernel,
+    load,
+    maximum,
+    number,
+    select,
+    smaller,
+    splat,
+    stack,
+    store,
+    width,
+)  # fmt: skip
+from .probabilities import NEGATIVE, mass_row
+from .rows import (
+    ARGMAX_P,
+    ARGMAX_Q,
+    DONE,
+    KL,
+    LN2,
+    LSE_GAP,
+    LSE_P,
+    LSE_Q,
+    MAX_SHIFT,
+    REVERSE_KL,
+    TOO_CLOSE,
+    cumulant_row,
+)
+from .single import LSE, log_row
+from .status import LOGS, MASSES
+
+PAIRS = 1024  # outcomes a block: p, q, d and the decoded rows in float32 take 20 KiB of first-level cache
+FARTHEST = 1e30
+# A KL from which on q is normalised by itself: found from p's weights and exp(d), whose d is rounded, its mass is off
+# by 1e-5 at a KL of 10. That is nothing to the KL, but something to a gradient.
+DISTINCT = 1.0
+NEAR = 0.69  # |d| up to which power series serve; r = tanh(d/2) is then below 1/3
+
+# how a pair of rows is read: float32 lanes, float64 lanes, or float64 lanes with zeros on one side and any exponents
+SINGLE, DOUBLE, DISTANT, UNDEFINED, NEGATIVE_MASS = 0, 1, 2, 3, 4
+
+# what is kept of a pair between the passes, all float64
+PATH, LOG_MASS_P, LOG_MASS_Q, GAP, GREATEST_P, GREATEST_Q, FORWARD, REVERSE, MOMENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+STATE = 9
+
+# constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
+SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
+TOP_P, BESIDE_P, TOP_Q, BESIDE_Q = 0, 1, 2, 3
+RAISE_P, INVERSE_P, RAISE_Q, INVERSE_Q, EXCESS = 0, 1, 2, 3, 4
+
+
+def _count(elem):
+    """Coefficients of a series in d: (0.69/π)^12 = 1e-8, (0.69/π)^25 = 3e-17."""
+    return 12 if elem == types.float32 else 25
+
+
+@intrinsic
+def coefficient_count(typingctx, like):
+    """Coefficients that `series` reads for lanes like `like`."""
+    count = _count(like)
+    return types.intp(like), lambda context, builder, signature, args: ir.Constant(ir.IntType(64), count)
+
+
+@intrinsic
+def series(typingctx, x, coefficients):
+    """The polynomial with the coefficients in memory, lowest first, at the lanes x."""
+    if coefficients.dtype != x.elem:
+        return None
+
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(x)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), x.count), [0] * x.count)
+
+        def coefficient(i):
+            value = builder.load(builder.gep(args[1], [ir.Constant(ir.IntType(64), i)], inbounds=True))
+            first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            return builder.shuffle_vector(first, first, everywhere)
+
+        total = coefficient(_count(x.elem) - 1)
+        for i in range(_count(x.elem) - 2, -1, -1):
+            total = _intrinsic_call(builder, "fma", x, [total, args[0], coefficient(i)])
+        return total
+
+    return x(x, coefficients), codegen
+
+
+@kernel
+def normalise_pair(p, q, vocab, space, k, single, result, state):
+    """Fill `state` from the first pass over a pair of rows. `single`: float32 lanes are good enough for 32-bit rows."""
+    narrow = single and p[2] != FLOAT64 and q[2] != FLOAT64
+    path, outcome = SINGLE, TOO_CLOSE
+    if space == LOGS:
+        if narrow:
+            outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
+            if outcome == DONE and max(result[KL], result[REVERSE_KL]) > DISTINCT:
+                alone = stack(3, 0.0)
+                if log_row(q, vocab, k, np.float32(0.0), alone):
+                    result[LSE_Q] = alone[LSE]
+                    result[LSE_GAP] = alone[LSE] - result[LSE_P]
+        if outcome == TOO_CLOSE:
+            path, outcome = DOUBLE, cumulant_row(p, q, vocab, k, 0.0, result)
+        if outcome == DONE and not abs(result[LSE_P]) * LOG2E < MAX_SHIFT:
+            outcome = TOO_CLOSE
+        if outcome != DONE:
+            path = DISTANT
+            direct_row(p, q, vocab, k, result)
+    else:
+        if narrow:
+            outcome = mass_row(p, q, vocab, False, np.float32(0.0), result)
+        if outcome == DONE and not (abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0):
+            outcome = TOO_CLOSE  # masses so great or small that float32 cannot scale them
+        if outcome == TOO_CLOSE:
+            path, outcome = DOUBLE, mass_row(p, q, vocab, False, 0.0, result)
+        if outcome == NEGATIVE:
+            path = NEGATIVE_MASS
+    if path != NEGATIVE_MASS and result[KL] != result[KL]:
+        path = UNDEFINED
+    state[PATH] = path
+    state[LOG_MASS_P] = result[LSE_P]
+    state[LOG_MASS_Q] = result[LSE_Q]
+    state[GAP] = result[LSE_GAP]
+    state[GREATEST_P] = element(p, np.int64(result[ARGMAX_P])) if result[ARGMAX_P] >= 0.0 else np.nan
+    state[GREATEST_Q] = element(q, np.int64(result[ARGMAX_Q])) if result[ARGMAX_Q] >= 0.0 else np.nan
+    state[FORWARD] = result[KL]
+    state[REVERSE] = result[REVERSE_KL]
+
+
+@kernel
+def scale_pair(p, q, vocab, space, k, state, room, scales):
+    """Fill `scales` with the constants of a pair of rows that turn stored elements into p, q and d."""
+    log_mass_p, log_mass_q = state[LOG_MASS_P], state[LOG_MASS_Q]
+    if space == MASSES:
+        raise_p = 2.0**700 if log_mass_p < -500.0 else 1.0
+        raise_q = 2.0**700 if log_mass_q < -500.0 else 1.0
+        scales[RAISE_P] = raise_p
+        scales[INVERSE_P] = math.exp(-log_mass_p - math.log(raise_p))
+        scales[RAISE_Q] = raise_q
+        scales[INVERSE_Q] = math.exp(-log_mass_q - math.log(raise_q))
+        scales[EXCESS] = math.expm1(-state[GAP])
+    elif state[PATH] == DISTANT:
+        scales[TOP_P], _, scales[BESIDE_P], _ = normaliser(p, vocab, k, room)
+        scales[TOP_Q], _, scales[BESIDE_Q], _ = normaliser(q, vocab, k, room)
+    else:
+        # in the lanes k·log2(e) is rounded; the greatest element, which weighs most, is given its own probability
+        scale = np.float64(np.float32(k * LOG2E)) if state[PATH] == SINGLE else k * LOG2E
+        scales[SHIFT] = np.rint(log_mass_p * LOG2E)
+        scales[SHIFT_Q] = np.rint(log_mass_q * LOG2E)
+        top, top_q = state[GREATEST_P], state[GREATEST_Q]
+        scales[FACTOR] = math.exp((k * top - log_mass_p) - LN2 * (scale * top - scales[SHIFT]))
+        scales[FACTOR_Q] = math.exp((k * top_q - log_mass_q) - LN2 * (scale * top_q - scales[SHIFT_Q]))
+        scales[MINUS_GAP] = -state[GAP]
+
+
+@kernel
+def read_pairs(p, q, start, n, space, k, like, path, limit, scales, room_p, room_q, probs, partners, diffs):
+    """Fill a block of p, d and, unless every |d| ≤ limit, of q. True where that was so: q was not needed."""
+    if space == MASSES:
+        x = view(p, start, n, room_p, 0.0)
+        y = view(q, start, n, room_q, 0.0)
+        r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
+        if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
+            return True
+        mass_pairs(x, y, n, like, scales, probs, partners, diffs)
+        return False
+    x = view(p, start, n, room_p, NO_LOG)
+    y = view(q, start, n, room_q, NO_LOG)
+    if path == DISTANT:
+        distant_log_pairs(x, y, n, like, k, scales, probs, partners, diffs)
+        return False
+    if log_pairs(x, y, n, like, k, scales, probs, diffs) <= limit:
+        return True
+    fill_partners(y, n, like, k, scales, partners)
+    return False
+
+
+@kernel
+def log_pairs(x, z, n, like, k, scales, probs, diffs):
+    """p and d of a block of logs whose differences are moderate; the greatest |d|."""
+    zero = splat(0.0, like)
+    nothing = number(zero, "-infinity")
+    far = zero
+    scale = splat(k * LOG2E, like)
+    origin = number(zero, "round") - splat(scales[SHIFT], like)
+    factor = splat(scales[FACTOR], like)
+    least = splat(least_argument(k, scales[SHIFT], like), like)
+    k_lanes = splat(k, like)
+    minus_gap = splat(scales[MINUS_GAP], like)
+    for i in range(0, n, width(like)):
+        a = load(x, i, like)
+        b = load(z, i, like)
+        gone = equal(a, nothing)
+        p = factor * scaled_exp2(maximum(a, least), scale, origin)
+        d = select(gone, zero, difference(b, a, k_lanes, minus_gap, like))
+        far = maximum(absolute(d), far)
+        store(probs, i, select(gone, zero, p))
+        store(diffs, i, d)
+    return np.float64(greatest(far))
+
+
+@kernel
+def fill_partners(z, n, like, k, scales, partners):
+    """q of a block of logs, from its own exponential: p·exp(d) would have the rounding of d in it."""
+    zero = splat(0.0, like)
+    scale = splat(k * LOG2E, like)
+    origin = number(zero, "round") - splat(scales[SHIFT_Q], like)
+    factor = splat(scales[FACTOR_Q], like)
+    least = splat(least_argument(k, scales[SHIFT_Q], like), like)
+    for i in range(0, n, width(like)):
+        b = load(z, i, like)
+        gone = equal(b, number(zero, "-infinity"))
+        store(partners, i, select(gone, zero, factor * scaled_exp2(maximum(b, least), scale, origin)))
+
+
+@kernel
+def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
+    """p, q and d of a block of any logs, for float64; weights stop at 2^-1022, so that only -inf is impossible."""
+    top_p, mass_p, top_q, mass_q = scales[TOP_P], scales[BESIDE_P], scales[TOP_Q], scales[BESIDE_Q]
+    zero = splat(0.0, like)
+    nothing = number(zero, "-infinity")
+    least = number(zero, "least exponent")
+    log2e = splat(LOG2E, like)
+    most = splat(FARTHEST, like)
+    for i in range(0, n, width(like)):
+        a = load(x, i, like)
+        b = load(z, i, like)
+        no_p = equal(a, nothing)
+        no_q = equal(b, nothing)
+        below_p = a - splat(top_p, like)
+        below_q = b - splat(top_q, like)
+        log_p = below_p * splat(k, like) - splat(mass_p, like)
+        log_q = below_q * splat(k, like) - splat(mass_q, like)
+        d = fma(below_q - below_p, splat(k, like), splat(mass_p - mass_q, like))
+        d = maximum(zero - most, zero - maximum(zero - most, zero - d))
+        d = select(no_p, most, select(no_q, zero - most, d))
+        store(probs, i, select(no_p, zero, exp2(maximum(log_p * log2e, least))))
+        store(partners, i, select(no_q, zero, exp2(maximum(log_q * log2e, least))))
+        store(diffs, i, select(both(no_p, no_q), zero, d))
+
+
+@kernel
+def mass_pairs_near(x, y, n, like, scales, probs, diffs):
+    """p and d of a block of masses, valid where the answer, the greatest |tanh(d/2)|, is at most 1/3.
+
+    r = (q - p)/(q + p) from e = y·X/Y - x, and d = 2·atanh(r). EXCESS is X/Y - 1, so e is one fma from y - x.
+    """
+    zero = splat(0.0, like)
+    far = zero
+    tiniest = number(zero, "smallest")
+    for i in range(0, n, width(like)):
+        p = load(x, i, like)
+        q = load(y, i, like)
+        e = fma(q, splat(scales[EXCESS], like), q - p)
+        r = e / maximum((p + p) + e, tiniest)
+        far = maximum(absolute(r), far)
+        t = r * r
+        d = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
+        store(probs, i, (p * splat(scales[RAISE_P], like)) * splat(scales[INVERSE_P], like))
+        store(diffs, i, d + d)
+    return np.float64(greatest(far))
+
+
+@kernel
+def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+    """p, q and d of a block of any masses."""
+    zero = splat(0.0, like)
+    most = splat(FARTHEST, like)
+    tiniest = number(zero, "smallest")
+    smallest = number(zero, "smallest normal")
+    infinite = number(zero, "infinity")
+    for i in range(0, n, width(like)):
+        p = load(x, i, like)
+        q = load(y, i, like)
+        no_p = equal(p, zero)
+        no_q = equal(q, zero)
+        e = fma(q, splat(scales[EXCESS], like), q - p)
+        r = e / maximum((p + p) + e, tiniest)
+        t = r * r
+        d = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
+        p = (p * splat(scales[RAISE_P], like)) * splat(scales[INVERSE_P], like)
+        q = (q * splat(scales[RAISE_Q], like)) * splat(scales[INVERSE_Q], like)
+        ratio = q / p
+        in_range = both(smaller(smallest, ratio), smaller(ratio, infinite))
+        u = select(in_range, log(ratio), log(q) - log(p))
+        d = select(smaller(absolute(r), number(zero, "1/3")), d + d, u)
+        d = select(no_p, most, select(no_q, zero - most, d))
+        store(probs, i, p)
+        store(partners, i, q)
+        store(diffs, i, select(both(no_p, no_q), zero, d))

@@ -1,0 +1,231 @@
+"""One pair of rows -> its statistics, in one read of memory.
+
+A pair is served by the cumulant sums (cumulants.py) in float32 lanes; where those could miss 1e-6 (rows nearly equal
+up to a large constant) in float64 lanes; and where exponents leave the range (|y| > 8) or a probability is zero on
+one side only, by `direct` (direct.py). With E = (A + B)/S and Z = S·(1 + E):
+
+    KL(p‖q) = A/S + log1p(E) - E                 the bracket is -E²/2 + ...: small, as centre is near E_p[k(b - a)];
+            = log1p(E) - B/S                     the same, for E ≥ 1/2
+    KL(q‖p) = G/Z + log1p(z) - z           z = -E/(1 + E);
+            = (A + B + G)/Z - log1p(E)               the same, for E ≥ 1/2
+    H       = lse - E[k·a], both relative to the row's greatest element
+"""
+
+import math
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .cumulants import FAR, LOG2E, NEAR, TOP_P, TOP_Q, A, B, G, Q, S, U, cumulants, cumulants_near, weight
+from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
+from .lanes import any_lane, equal, greatest, kernel, load, maximum, pointer, rounded, splat, stack, width
+
+LN2 = 0.69314718055994530942
+
+# statistics of a pair of rows, all in float64
+KL, REVERSE_KL, ENTROPY_P, ENTROPY_Q, LSE_P, LSE_Q, ARGMAX_P, ARGMAX_Q, LSE_GAP = 0, 1, 2, 3, 4, 5, 6, 7, 8
+STATISTICS = 9  # LSE_GAP is LSE_Q - LSE_P, without the rounding of either
+
+DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
+
+MAX_RISE = 8.0  # bits by which a weight may exceed 1 before its block is done again against the new maximum
+MAX_SHIFT = 2.0**21  # an integer below it is exact beside the rounding constant of float32
+
+
+@kernel
+def log1p_minus(x):
+    """log1p(x) - x ≤ 0 for x > -1, to 4e-16 relative near 0 too."""
+    if abs(x) > 0.05:
+        return math.log1p(x) - x
+    total, power = 0.0, x
+    for n in range(2, 14):
+        power = -power * x
+        total += power / n
+    return total
+
+
+@kernel
+def greatest_of(x, n, like):
+    """The greatest of n padded elements (NaN passed over), -inf if there is none."""
+    top = splat(-np.inf, like)
+    for i in range(0, n, width(like)):
+        top = maximum(load(x, i, like), top)
+    return greatest(top)
+
+
+@kernel
+def index_of(x, n, value, like):
+    """The lowest index at which x equals `value`, or -1."""
+    wanted = splat(value, like)
+    for i in range(0, n, width(like)):
+        if any_lane(equal(load(x, i, like), wanted)):
+            for j in range(i, n):
+                if x[j] == value:
+                    return j
+    return -1
+
+
+@kernel
+def argmax(row, vocab, block, value, scratch):
+    """The lowest index of the greatest element `value`, first met in the block that starts at `block`; -1 if none."""
+    if block < 0:
+        return -1
+    n = min(BLOCK, vocab - block)
+    return block + index_of(view(row, block, n, scratch, NO_LOG), n, value, scratch[0])
+
+
+@kernel
+def _sums(a, b, n, like, k, shift, log_p, log_q, centre, near, sums):
+    if near:
+        cumulants_near(a, b, n, like, k, shift, log_p, log_q, centre, sums)
+    else:
+        cumulants(a, b, n, like, k, shift, log_p, log_q, centre, sums)
+
+
+def block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+    """The cumulant sums of elements start ... start + n of two rows, decoded in registers where both allow it."""
+
+
+@overload(block_sums)
+def _block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+    def float32_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+        in_registers = p[1] == 2 and q[1] == 2 and p[2] == q[2] and n % width(like) == 0
+        if in_registers and p[2] == BFLOAT16:
+            a = pointer(p[0] + 2 * start, types.uint16)
+            b = pointer(q[0] + 2 * start, types.uint16)
+            _sums(a, b, n, like, k, shift, log_p, log_q, centre, near, sums)
+        elif in_registers and p[2] == FLOAT16:
+            c = pointer(p[0] + 2 * start, types.int16)
+            d = pointer(q[0] + 2 * start, types.int16)
+            _sums(c, d, n, like, k, shift, log_p, log_q, centre, near, sums)
+        else:
+            x = view(p, start, n, room_p, NO_LOG)
+            z = view(q, start, n, room_q, NO_LOG)
+            _sums(x, z, n, like, k, shift, log_p, log_q, centre, near, sums)
+
+    def float64_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+        x = view(p, start, n, room_p, NO_LOG)
+        z = view(q, start, n, room_q, NO_LOG)
+        _sums(x, z, n, like, k, shift, log_p, log_q, centre, near, sums)
+
+    return float32_lanes if like == types.float32 else float64_lanes
+
+
+@kernel
+def cumulant_row(p, q, vocab, k, like, result):
+    """The statistics of one pair of log rows into `result`, in lanes like `like`; DONE, TOO_CLOSE or TOO_FAR."""
+    single = width(like) == 16
+    reach = 8.0 if single else 300.0  # float32 rounds |y| < 8 to 2.4e-7, and exp(y) to as much of itself
+    room_p = stack(2048, like)
+    room_q = stack(2048, like)
+    sums = stack(9, 0.0)
+
+    # shift: about log2 of the first block's greatest weight; centre: k·(b - a) there. Any are right, good ones exact.
+    n = min(BLOCK, vocab)
+    x = view(p, 0, n, room_p, NO_LOG)
+    z = view(q, 0, n, room_q, NO_LOG)
+    top = greatest_of(x, n, like)
+    shift, log_p, log_q, centre = -MAX_SHIFT, -MAX_SHIFT, -MAX_SHIFT, 0.0
+    if -np.inf < top < np.inf:
+        at = index_of(x, n, top, like)
+        log_p = rounded(k * LOG2E * top, like)
+        shift = np.rint(log_p)
+        centre = k * (np.float64(z[at]) - np.float64(x[at]))
+        centre = rounded(centre, like) if abs(centre) < 1e30 else 0.0
+    top = greatest_of(z, n, like)
+    if -np.inf < top < np.inf:
+        log_q = rounded(k * LOG2E * top, like)
+    if not (abs(shift) <= MAX_SHIFT and abs(log_q) <= MAX_SHIFT):
+        return TOO_FAR
+
+    near, centred = True, False
+    for attempt in range(2):
+        s, b, a, g, u, w = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
+        start = 0
+        while start < vocab:
+            n = min(BLOCK, vocab - start)
+            block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums)
+            rise = k * LOG2E * sums[TOP_P] - shift
+            if rise > MAX_RISE:
+                raised = np.rint(k * LOG2E * sums[TOP_P])
+                if not raised < MAX_SHIFT:
+                    return TOO_FAR
+                u += (log_p - rounded(k * LOG2E * sums[TOP_P], like)) * s
+                log_p = rounded(k * LOG2E * sums[TOP_P], like)
+                shrink = 2.0 ** (shift - raised)
+                s, b, a, g, u, w = s * shrink, b * shrink, a * shrink, g * shrink, u * shrink, w * shrink
+                shift = raised
+                continue
+            if k * LOG2E * sums[TOP_Q] - log_q > MAX_RISE and sums[TOP_Q] < np.inf:
+                w += (log_q - rounded(k * LOG2E * sums[TOP_Q], like)) * (s + a + b)
+                log_q = rounded(k * LOG2E * sums[TOP_Q], like)
+                continue
+            within = sums[FAR] <= (NEAR if near else reach) and sums[B] == sums[B]
+            if not within:
+                if not near:
+                    return TOO_FAR
+                near = False
+                continue
+            if not centred and sums[S] > 0.0:
+                centred = True
+                mean = sums[B] / sums[S]
+                if mean * mean > 0.5 * sums[A] / sums[S]:
+                    centre = rounded(centre + mean, like)
+                    continue
+            s += sums[S]
+            b += sums[B]
+            a += sums[A]
+            g += sums[G]
+            u += sums[U]
+            w += sums[Q]
+            if sums[TOP_P] > top_p:
+                top_p, block_p = sums[TOP_P], start
+            if sums[TOP_Q] > top_q:
+                top_q, block_q = sums[TOP_Q], start
+            start += n
+        if not s > 0.0:
+            return TOO_FAR
+        e = (a + b) / s
+        if not e > -0.999:
+            return TOO_FAR
+        spread = a / s
+        kl = spread + log1p_minus(e) if e < 0.5 else math.log1p(e) - b / s
+        if attempt == 0 and (spread > 2.0 * kl if e < 0.5 else abs(b / s) > 4.0 * kl):
+            centre = rounded(centre + b / s, like)
+        else:
+            break
+
+    z_mass = s + a + b
+    spread_q = g / z_mass
+    reverse = spread_q + log1p_minus(-e / (1.0 + e)) if e < 0.5 else (b + a + g) / z_mass - math.log1p(e)
+    if single and (a > 0.0 or centre != 0.0):
+        # float32 rounds y to 2^-24 of centre + y: worth less than 5e-7 of the KL while centre is below 8 of its spread
+        least = min(kl, reverse)
+        # and what is subtracted (the last terms of each formula, the parts of E) must not be much the larger
+        if e < 0.5:
+            cancels = a > 8.0 * z_mass or spread > 4.0 * kl or spread_q > 4.0 * reverse
+        else:
+            cancels = math.log1p(e) > 3.0 * reverse
+        if not (centre * centre <= 128.0 * least) or cancels:
+            return TOO_CLOSE
+
+    # relative to the greatest element, whose share of the mass is 1 / (s / heaviest)
+    heaviest = weight(top_p, k, shift, like)
+    log_scale = rounded(k * LOG2E, like)
+    depth_p = LN2 * (log_scale * top_p - log_p - u / s)
+    depth_q = LN2 * (log_scale * top_q - log_q - w / z_mass)
+    lse_p = k * top_p + math.log(s / heaviest)
+    gap = centre + math.log1p(e)
+    lse_q = lse_p + gap
+    result[KL] = max(kl, 0.0)
+    result[REVERSE_KL] = max(reverse, 0.0)
+    result[ENTROPY_P] = max(math.log(s / heaviest) + depth_p, 0.0) if s > heaviest else 0.0
+    result[ENTROPY_Q] = max(lse_q - k * top_q + depth_q, 0.0)
+    result[LSE_P] = lse_p
+    result[LSE_Q] = lse_q
+    result[LSE_GAP] = gap
+    result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
+    result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
+    return DONE

@@ -1,0 +1,202 @@
+"""Sums over ragged segments in float64, the same whether the segments are padded, packed or chunked.
+
+Each of 8 lanes keeps hi + lo; Knuth's TwoSum moves into lo, exactly, what hi loses. The result is the exact
+sum rounded once, up to 2^-100 of Σ|x|: which lane a value fell into is forgotten but in the rarest ties.
+"""
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .decode import BFLOAT16, BLOCK, DATA, FLOAT16, FLOAT32, FLOAT64, STORAGE, element, row_of
+from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store
+
+LANES = 8  # of float64
+OK, ARGUMENT = 0, 4  # as in kullback.h
+
+
+@intrinsic
+def nonzero_bytes(typingctx, ptr, index):
+    """Mask, for float64 lanes, of the bytes of `ptr[index:]` that are not 0."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        place = builder.bitcast(builder.gep(args[0], [args[1]], inbounds=True), kind.as_pointer())
+        return builder.icmp_unsigned("!=", builder.load(place, align=1), ir.Constant(kind, [0] * LANES))
+
+    return _MASKS[F64](ptr, index), codegen
+
+
+@intrinsic
+def last_lanes(typingctx, count):
+    """Mask of the `count` last of 8 lanes."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.VectorType(ir.IntType(64), LANES)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), args[0], ir.IntType(32)(0))
+        every = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        counts = builder.shuffle_vector(first, first, every)
+        return builder.icmp_signed(">", counts, ir.Constant(kind, list(range(LANES - 1, -1, -1))))
+
+    return _MASKS[F64](types.int64), codegen
+
+
+@intrinsic
+def count_lanes(typingctx, mask):
+    """How many lanes of the mask are set."""
+
+    def codegen(context, builder, signature, args):
+        packed = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.zext(builder.ctpop(packed), ir.IntType(64))
+
+    return types.int64(mask), codegen
+
+
+@intrinsic(prefer_literal=True)
+def rotated(typingctx, x, by):
+    """The lanes of x, each moved `by` (a literal) places down, around the end."""
+    if not isinstance(by, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        places = [(i + by.literal_value) % x.count for i in range(x.count)]
+        index = ir.Constant(ir.VectorType(ir.IntType(32), x.count), places)
+        return builder.shuffle_vector(args[0], args[0], index)
+
+    return x(x, by), codegen
+
+
+@inlined
+def two_sum(a, b):
+    """(a + b rounded, what the rounding lost), exactly."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+@inlined
+def added(x, keep, hi, lo):
+    """(hi, lo) with the lanes of x to keep, and how many those are."""
+    hi, lost = two_sum(hi, select(keep, x, splat(0.0, 0.0)))
+    return hi, lo + lost, count_lanes(keep)
+
+
+@kernel
+def add_values(values, n, state):
+    """Add n >= 8 values to `state` (8 lanes of hi, then 8 of lo); how many were not NaN.
+
+    The last register overlaps the one before, whose values it leaves out: no tail loop, no read past the end.
+    """
+    hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
+    kept = 0
+    for i in range(0, n - LANES + 1, LANES):
+        x = load(values, i, 0.0)
+        hi, lo, count = added(x, equal(x, x), hi, lo)
+        kept += count
+    x = load(values, n - LANES, 0.0)
+    hi, lo, count = added(x, both(equal(x, x), last_lanes(n % LANES)), hi, lo)
+    store(state, 0, hi)
+    store(state, LANES, lo)
+    return kept + count
+
+
+@kernel
+def add_masked_values(values, mask, n, state):
+    """`add_values`, of the values whose byte in `mask` is not 0: (how many were not NaN, how many in all)."""
+    hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
+    kept, unmasked = 0, 0
+    for i in range(0, n - LANES + 1, LANES):
+        x = load(values, i, 0.0)
+        wanted = nonzero_bytes(mask, i)
+        hi, lo, count = added(x, both(equal(x, x), wanted), hi, lo)
+        kept += count
+        unmasked += count_lanes(wanted)
+    x = load(values, n - LANES, 0.0)
+    wanted = both(nonzero_bytes(mask, n - LANES), last_lanes(n % LANES))
+    hi, lo, count = added(x, both(equal(x, x), wanted), hi, lo)
+    store(state, 0, hi)
+    store(state, LANES, lo)
+    return kept + count, unmasked + count_lanes(wanted)
+
+
+@kernel
+def add(values, mask, n, state):
+    """Add n >= 8 values; `mask` is the address of n bytes, or 0. (Not NaN, unmasked.)"""
+    if mask == 0:
+        return add_values(values, n, state), n
+    return add_masked_values(values, pointer(mask, types.uint8), n, state)
+
+
+@kernel
+def add_gathered(row, start, n, mask, room, flags, state):
+    """Add n <= BLOCK elements from `start` on, of any storage and stride, by way of padded scratch."""
+    for i in range(n):
+        room[i] = element(row, start + i)
+        flags[i] = pointer(mask, types.uint8)[i] if mask != 0 else np.uint8(1)
+    padded = max(n, LANES)
+    for i in range(n, padded):
+        flags[i] = np.uint8(0)
+    return add_masked_values(room, flags, padded, state)
+
+
+@kernel
+def sum_segment(row, n, mask, state, room, flags):
+    """Fill `state` from n elements of a row; `mask`: the address of their bytes or 0. (Not NaN, unmasked.)"""
+    address, stride, storage = row
+    zero = splat(0.0, 0.0)
+    store(state, 0, zero)
+    store(state, LANES, zero)
+    if n >= LANES:
+        if storage == FLOAT32 and stride == 4:
+            return add(pointer(address, types.float32), mask, n, state)
+        if storage == FLOAT64 and stride == 8:
+            return add(pointer(address, types.float64), mask, n, state)
+        if storage == BFLOAT16 and stride == 2:
+            return add(pointer(address, types.uint16), mask, n, state)
+        if storage == FLOAT16 and stride == 2:
+            return add(pointer(address, types.int16), mask, n, state)
+    kept, unmasked = 0, 0
+    for start in range(0, n, BLOCK):
+        own = mask + start if mask != 0 else 0
+        counts = add_gathered(row, start, min(BLOCK, n - start), own, room, flags, state)
+        kept += counts[0]
+        unmasked += counts[1]
+    return kept, unmasked
+
+
+@kernel
+def collapsed(state):
+    """The 8 lanes as one float64; where hi overflowed or met an infinity, hi alone, as in a plain sum."""
+    hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
+    hi, lost = two_sum(hi, rotated(hi, 4))
+    lo = lo + rotated(lo, 4) + lost
+    hi, lost = two_sum(hi, rotated(hi, 2))
+    lo = lo + rotated(lo, 2) + lost
+    hi, lost = two_sum(hi, rotated(hi, 1))
+    lo = lo + rotated(lo, 1) + lost
+    store(state, 0, hi)
+    store(state, LANES, lo)
+    return state[0] + state[LANES] if math.isfinite(state[LANES]) else state[0]
+
+
+@kernel
+def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
+    """Segment t: `lengths[t]` (if null `length`) elements of row t of `x`, bytes of row t of `mask`."""
+    if not FLOAT64 <= x[STORAGE] <= BFLOAT16 or x[DATA] == 0 or sums == 0 or kept == 0 or unmasked == 0:
+        if bad_row != 0:
+            pointer(bad_row, types.int64)[0] = start
+        return ARGUMENT
+    state = stack(16, 0.0)
+    room = stack(2048, 0.0)
+    flags = stack(2048, np.uint8(0))
+    for t in range(start, stop):
+        n = pointer(lengths, types.int64)[t] if lengths != 0 else length
+        bytes_of_row = row_of(mask, t)[0] if mask[DATA] != 0 else 0
+        counts = sum_segment(row_of(x, t), n, bytes_of_row, state, room, flags)
+        pointer(sums, types.float64)[t] = collapsed(state)
+        pointer(kept, types.int64)[t] = counts[0]
+        pointer(unmasked, types.int64)[t] = counts[1]
+    return OK

@@ -1,0 +1,23 @@
+"""What an entry point answers with, and the check of a row array that they share. The numbers stand in kullback.h."""
+
+from numba import types
+
+from .decode import AFFINE16, DATA, FLOAT64, STORAGE
+from .lanes import kernel, pointer
+
+OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT = 0, 1, 2, 3, 4
+LOGS, MASSES = 0, 1
+
+
+@kernel
+def readable(array, vocab, space):
+    """True for an array of rows that the kernels can read."""
+    known = FLOAT64 <= array[STORAGE] <= AFFINE16 and LOGS <= space <= MASSES
+    return known and array[DATA] != 0 and vocab >= 1 and not (array[STORAGE] == AFFINE16 and space == MASSES)
+
+
+@kernel
+def report(bad_row, t, status):
+    if bad_row != 0:
+        pointer(bad_row, types.int64)[0] = t
+    return status

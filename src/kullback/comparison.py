@@ -1,0 +1,134 @@
+"""compare: every statistic of two arrays of rows in one pass, per token and summed up.
+
+compare(p, q) -> TokenComparison (arrays of one value a row) -> summary() -> ComparisonSummary (mergeable).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback import arrays, calls
+from kullback.summary import ComparisonSummary, summarize
+from kullback.tokens import IGNORE_INDEX
+
+_STATISTICS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "top1_p", "top1_q")
+_TOKEN_STATISTICS = ("log_prob_p", "log_prob_q", "log_ratio")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenComparison:
+    """What `compare` found, one value a row in arrays of the leading shape; nats unless `base` said otherwise.
+
+    Attributes
+    ----------
+    kl, reverse_kl : float64 arrays
+        KL(p‖q) and KL(q‖p).
+    cross_entropy : float64 array
+        -Σ p·ln q = entropy_p + kl.
+    entropy_p, entropy_q : float64 arrays
+    top1_p, top1_q : int64 arrays
+        The lowest index of the greatest element; -1 for a row that has no distribution.
+    same_top1 : bool array
+    log_prob_p, log_prob_q : float64 arrays, or None without tokens
+        Log-probability of the row's token; NaN for ignored tokens.
+    log_ratio : float64 array, or None without tokens
+        log_prob_p - log_prob_q, to relative accuracy where the rows are close.
+    """
+
+    kl: NDArray[np.float64]
+    reverse_kl: NDArray[np.float64]
+    entropy_p: NDArray[np.float64]
+    entropy_q: NDArray[np.float64]
+    top1_p: NDArray[np.int64]
+    top1_q: NDArray[np.int64]
+    log_prob_p: NDArray[np.float64] | None = None
+    log_prob_q: NDArray[np.float64] | None = None
+    log_ratio: NDArray[np.float64] | None = None
+    unit: float = 1.0  # nats in one unit of the arrays
+
+    @property
+    def cross_entropy(self) -> NDArray[np.float64]:
+        return self.entropy_p + self.kl
+
+    @property
+    def same_top1(self) -> NDArray[np.bool_]:
+        return np.asarray((self.top1_p == self.top1_q) & (self.top1_p >= 0))
+
+    def summary(self, groups: Any = None) -> ComparisonSummary:
+        """Means with errors, quantiles, agreement and perplexities over all rows.
+
+        Parameters
+        ----------
+        groups : array_like of int, optional
+            The document or chunk of each row: standard errors that respect the correlation within groups are then
+            given beside the naive ones.
+        """
+        return summarize(self, groups)
+
+    def __repr__(self) -> str:
+        wide = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
+        return f"TokenComparison(shape={np.shape(self.kl)}, arrays={', '.join(wide)})"
+
+
+def compare(
+    p: Any,
+    q: Any,
+    tokens: Any = None,
+    *,
+    given: str = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    axis: int = -1,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    num_threads: int | None = None,
+) -> TokenComparison:
+    """Both KL directions, entropies, argmaxes and token log-probs of each pair of rows, in one read of memory.
+
+    Parameters
+    ----------
+    p, q : array_like, shape (..., V)
+        p is the reference. Dtypes, layouts, broadcasting and edge cases are those of `kl_divergence`.
+    tokens : array_like of int, shape (...), optional
+        The token whose log-probability is wanted, one a row.
+    given : {"logits", "log_probs", "probs"}
+    base, temperature, axis, vocab_size, num_threads
+        As in `kl_divergence`.
+    ignore_index : int
+        Tokens with this id get NaN log-probs.
+
+    Returns
+    -------
+    TokenComparison
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `kl_divergence`; a token id outside [0, V).
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> c = kb.compare(np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.9, 0.1], [0.9, 0.1]]), tokens=[0, 0], base=2)
+    >>> print(c.kl.round(3), c.same_top1)
+    [0.737 0.   ] [ True  True]
+    """
+    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
+    ids = None
+    if tokens is not None:
+        ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
+        if ids.shape != pair.lead:
+            raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead} to match `p` and `q`")
+    wanted = _STATISTICS + (_TOKEN_STATISTICS if ids is not None else ())
+    found = calls.compare(pair, space, k, wanted, num_threads, ids)
+    if base is not None:
+        for name in wanted:
+            if not name.startswith("top1"):
+                found[name] /= unit
+    shaped = {name: arrays.finish(values, pair.lead) for name, values in found.items()}
+    return TokenComparison(**shaped, unit=unit)

@@ -1,0 +1,137 @@
+"""One way to look at a table, whatever library made it: numeric columns as arrays, categories as counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUMERIC, CATEGORICAL = "numeric", "categorical"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table seen without copying it: `columns` holds 1-D arrays or narwhals series, by name."""
+
+    columns: dict[str, Any]
+    rows: int
+    array: NDArray[Any] | None = None  # the whole of it, where it is a two-dimensional array
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns, in order."""
+        return list(self.columns)
+
+
+def as_table(name: str, data: Any) -> Table:
+    """`data`, called `name` in messages, as a Table."""
+    if isinstance(data, Table):
+        return data
+    if isinstance(data, np.ndarray):
+        return _of_array(name, data)
+    if isinstance(data, Mapping):
+        arrays = {str(key): np.asarray(value) for key, value in data.items()}
+        lengths = {array.shape for array in arrays.values()}
+        if len(lengths) > 1 or any(len(shape) != 1 for shape in lengths):
+            raise ValueError(f"`{name}` has columns of shapes {sorted(lengths)}, expected one length for all")
+        return Table(arrays, next(iter(lengths))[0] if lengths else 0)
+    nw = narwhals()
+    if type(data).__name__ == "RecordBatch" and type(data).__module__.startswith("pyarrow"):
+        import pyarrow
+
+        data = pyarrow.Table.from_batches([data])
+    try:
+        frame = nw.from_native(data, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            f"`{name}` is a {type(data).__module__}.{type(data).__name__}, expected a pandas, Polars or "
+            "Arrow table, a NumPy array or a dict of arrays (collect a lazy frame, or pass it batch by batch)"
+        ) from None
+    if len(set(map(str, frame.columns))) != len(frame.columns):
+        raise ValueError(f"`{name}` has two columns of the same name, expected different names")
+    return Table({str(column): frame[column] for column in frame.columns}, len(frame))
+
+
+def narwhals() -> Any:
+    """The narwhals module, which reads every data frame library through one interface."""
+    try:
+        import narwhals as module
+    except ImportError:
+        raise ImportError("reading data frames needs narwhals: pip install kullback[drift]") from None
+    return module
+
+
+def _of_array(name: str, array: NDArray[Any]) -> Table:
+    """(T, D), or (T,) for one column; the columns are called "0", "1", ..."""
+    if array.dtype.names:
+        return Table({key: array[key] for key in array.dtype.names}, array.shape[0])
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ValueError(f"`{name}` has shape {array.shape}, expected (rows, columns)")
+    columns = {str(j): array[:, j] for j in range(array.shape[1])}
+    whole = array if _is_number(array.dtype) else None
+    return Table(columns, array.shape[0], whole)
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fiu" or dtype.name == "bfloat16"
+
+
+def kind_of(name: str, column: Any) -> str:
+    """Numeric or categorical, by the type of the column."""
+    if isinstance(column, np.ndarray):
+        if _is_number(column.dtype):
+            return NUMERIC
+        if column.dtype.kind in "bOUST":
+            return CATEGORICAL
+    else:
+        nw = narwhals()
+        if column.dtype.is_numeric():
+            return NUMERIC
+        if isinstance(column.dtype, nw.Boolean | nw.String | nw.Categorical | nw.Enum | nw.Object):
+            return CATEGORICAL
+    raise TypeError(f"column {name!r} has type {column.dtype}, expected numbers, strings, booleans or categories")
+
+
+def numbers(name: str, column: Any) -> NDArray[Any]:
+    """A numeric column as a 1-D array, missing values as NaN; a view where the library allows one."""
+    if kind_of(name, column) != NUMERIC:
+        raise TypeError(f"column {name!r} has type {column.dtype}, expected numbers as in the reference")
+    array = column if isinstance(column, np.ndarray) else column.to_numpy()
+    if not _is_number(array.dtype):  # decimals, or integers a library keeps as objects beside their nulls
+        array = np.array([np.nan if is_missing(value) else value for value in array], dtype=np.float64)
+    return np.asarray(array)
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN, NaT or pandas.NA."""
+    if value is None:
+        return True
+    different = value != value
+    return bool(different) if isinstance(different, bool | np.bool_) else True
+
+
+def category_counts(column: Any) -> tuple[dict[Hashable, int], int]:
+    """How often each value occurs, and how many are missing."""
+    pairs: Iterable[tuple[Any, int]]
+    if not isinstance(column, np.ndarray):
+        frame = column.alias("value").value_counts(name="count")
+        pairs = zip(frame["value"].to_list(), frame["count"].to_list(), strict=True)
+    elif column.dtype.kind in "OT":
+        pairs = Counter(column.tolist()).items()
+    else:
+        values, counts = np.unique(column, return_counts=True)
+        pairs = zip(values.tolist(), counts.tolist(), strict=True)
+    present: dict[Hashable, int] = {}
+    missing = 0
+    for value, count in pairs:
+        if is_missing(value):
+            missing += int(count)
+        else:
+            present[value] = present.get(value, 0) + int(count)
+    return present, missing

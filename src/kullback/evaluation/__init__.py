@@ -1,0 +1,1 @@
+"""From files of logits to a report: sources, jobs, statistics."""

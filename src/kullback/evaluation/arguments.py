@@ -1,0 +1,128 @@
+"""The arguments of the command `kullback`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+
+__all__ = ["build_parser"]
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
+    """The parser; `options.run` is the command chosen."""
+    parser = argparse.ArgumentParser(
+        prog="kullback", description="Compare what language models predict, from files of their logits.",
+        epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, description: str) -> argparse.ArgumentParser:
+        new = subparsers.add_parser(
+            name, help=description, description=description, epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        new.set_defaults(run=commands[name])
+        return new
+
+    _compare(command("compare", "compare candidates Q with a base P: KL(p‖q), agreement, perplexities"))
+    _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
+    _info(command("info", "say what a file of logits holds"))
+    _convert(command("convert", "write logits as .npy, .safetensors or a llama.cpp dump (.kld)"))
+    _bench(command("bench", "measure this machine's throughput for a minute"))
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"kullback {version('kullback')}")
+        parser.exit()
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("p", metavar="P", help="the base: a file, folder or URL of logits")
+    add("q", metavar="Q", nargs="+", help="the candidates; the base is read once for all of them")
+    add("--given", choices=("logits", "log_probs", "probs"), default="logits", help="what the files hold")
+    add("--tokens", metavar="FILE", help="target token of each row, where no file has them (.npy, .json, text)")
+    add("--vocab-size", metavar="N", type=int, help="compare the first N columns only")
+    add("--ignore-index", metavar="ID", type=int, default=-100, help="leave tokens with this id out (-100)")
+    add("--rows", metavar="A:B", type=_row_range, help="compare these rows only")
+    add("--js", action="store_true", help="give the Jensen-Shannon divergence too")
+    add("--top-k", metavar="K", type=int, nargs="+", default=(), help="agreement of the K likeliest tokens")
+    add("--convention", choices=("llama.cpp",), help="give what llama-perplexity --kl-divergence prints too")
+    _reading(parser)
+    _outputs(parser)
+    add("--per-token", metavar="FILE", help="write a Parquet file with a row for each token")
+    add("--checkpoint", metavar="FILE", help="log what was computed, so that a killed job can go on")
+    add("--resume", action="store_true", help="go on from the checkpoint (or begin, if there is none)")
+    add("--dask", metavar="SCHEDULER", help="compute on the cluster of this Dask scheduler (tcp://host:8786)")
+    add(
+        "--chunk-mib",
+        metavar="MIB",
+        type=_positive,
+        default=32,
+        help="read so much at a time, all files; 4 times it is held (32)",
+    )
+    add("--threads", metavar="N", type=_positive, help="threads that compute (all the cores allowed)")
+    add("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the table")
+    add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
+    add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
+    add("--fail-above", metavar="NATS", type=float, help="exit with 1 if the mean KL(p‖q) is above this")
+
+
+def _merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("parts", metavar="CHECKPOINT", nargs="+", help="files written by compare --checkpoint")
+    _outputs(parser)
+
+
+def _reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tensor", metavar="NAME", help="name of the array or column in files that hold several")
+    add("--dtype", choices=("bfloat16",), help="2-byte words in NumPy, HDF5 or zarr files are bfloat16")
+    add("--salvage", action="store_true", help="use what is there of truncated dumps and incomplete folders")
+    add("--lm-head", metavar="FILE", help="the files hold hidden states; multiply them by these weights")
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    _reading(parser)
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="IN")
+    add("target", metavar="OUT", help="its suffix says the format: .npy, .safetensors or .kld")
+    add("--to-dtype", choices=("float64", "float32", "float16", "bfloat16"), help="the source's, by default")
+    add("--quiet", action="store_true", help="no progress on standard error")
+    _reading(parser)
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--rows", metavar="T", type=_positive, default=256, help="rows of a pair (256)")
+    add("--vocab-size", metavar="V", type=_positive, default=131072, help="columns (131072)")
+    add("--threads", metavar="N", type=_positive, help="threads that compute (all the cores allowed)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1")
+    return int(text)
+
+
+def _row_range(text: str) -> tuple[int, int]:
+    first, colon, stop = text.partition(":")
+    if not (colon and first.isdigit() and stop.isdigit() and int(first) <= int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected two row numbers A:B with A ≤ B")
+    return int(first), int(stop)

@@ -1,0 +1,193 @@
+"""The same comparison on a Dask cluster: ranges of rows to workers, their summaries merged in a tree.
+
+A task opens the files itself (every worker must see them under the same path or URL), compares its rows and returns a
+summary, about 100 bytes a token. Summaries merge to the same bits in any order, and a task that is lost with its
+worker is done again elsewhere: the result does not depend on the cluster. (Above 2²¹ tokens quantiles come from
+t-digests, which depend on the tree, not on the workers: the tree is that of the row ranges.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from kullback.comparison import compare
+from kullback.evaluation.job import Job, compare_candidates
+from kullback.evaluation.sources import Source, open_logits
+from kullback.evaluation.statistics import EXACT_TOKENS
+from kullback.summary import ComparisonSummary
+
+__all__ = ["compare_arrays", "compare_on_cluster"]
+
+# of all files together: some seconds of work, so that little is lost with a worker and the scheduler is idle
+_TASK_BYTES = 2 << 30
+_MERGED_AT_ONCE = 8
+
+Path = str | os.PathLike[str]
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(f"clusters need {name}: pip install kullback[dask]") from None
+
+
+def compare_on_cluster(
+    p_path: Path,
+    q_paths: Sequence[Path],
+    *,
+    scheduler: Any = None,
+    rows_per_task: int | None = None,
+    rows: tuple[int, int] | None = None,
+    num_threads: int | None = None,
+    **options: Any,
+) -> list[ComparisonSummary]:
+    """`compare_candidates` on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    p_path : path-like
+        The base; workers open it under this name.
+    q_paths : sequence of path-like
+        The candidates.
+    scheduler : str or distributed.Client, optional
+        Address of the scheduler (`tcp://host:8786`), or a client; by default the client of this process.
+    rows_per_task : int, optional
+        By default as many as make 2 GiB of all files.
+    rows : (start, stop), optional
+    num_threads : int, optional
+        Of a task; by default 1, as a worker runs as many tasks as it has threads.
+    **options
+        Of `compare_candidates`, without `checkpoint`, `resume`, `per_token` and `progress`.
+
+    Returns
+    -------
+    list of ComparisonSummary
+        One a candidate, with the bits that `compare_candidates` gives.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `compare_candidates`.
+    ImportError
+        If dask or distributed is missing.
+    """
+    distributed = _library("distributed")
+    with ExitStack() as stack:
+        client = scheduler
+        if isinstance(scheduler, str):
+            client = stack.enter_context(distributed.Client(scheduler, set_as_default=False, timeout=30))
+        elif scheduler is None:
+            client = distributed.get_client()
+        paths = [os.fspath(path) for path in (p_path, *q_paths)]
+        readers = {name: options[name] for name in ("tensor", "dtype", "salvage", "lm_head") if name in options}
+        sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
+        checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
+        job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
+        step = rows_per_task or _rows_per_task(sources)
+        ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]
+        futures = [
+            client.submit(_compare_range, paths, r, num_threads, options, pure=False, retries=5)
+            for r in ranges or [(job.start, job.stop)]
+        ]
+        while len(futures) > 1:
+            futures = [
+                client.submit(_merge, futures[i : i + _MERGED_AT_ONCE], pure=False, retries=5)
+                for i in range(0, len(futures), _MERGED_AT_ONCE)
+            ]
+        found: list[ComparisonSummary] = futures[0].result()
+        job.note(found)
+        return found
+
+
+def _rows_per_task(sources: Sequence[Source]) -> int:
+    return max(1, _TASK_BYTES // sum(source.shape[1] * source.dtype.itemsize for source in sources))
+
+
+def _compare_range(
+    paths: Sequence[str], rows: tuple[int, int], num_threads: int | None, options: dict[str, Any]
+) -> list[ComparisonSummary]:
+    """A task: the summaries of some rows."""
+    if num_threads is None:
+        num_threads = 1  # a worker with n threads runs n tasks side by side
+    return compare_candidates(paths[0], paths[1:], rows=rows, num_threads=num_threads, **options)
+
+
+def _merge(parts: Sequence[list[ComparisonSummary]]) -> list[ComparisonSummary]:
+    """A task: neighbouring summaries of each candidate together."""
+    merged = list(parts[0])
+    for part in parts[1:]:
+        merged = [a.merge(b) for a, b in zip(merged, part, strict=True)]
+    for summary in merged:
+        summary.compact(EXACT_TOKENS)
+    return merged
+
+
+def compare_arrays(p: Any, q: Any, tokens: Any = None, *, groups: Any = None, **options: Any) -> ComparisonSummary:
+    """The summary of `compare` of two Dask arrays, computed where their blocks are.
+
+    Parameters
+    ----------
+    p, q : dask.array.Array, shape (T, V)
+        p the reference. q is brought to the blocks of p's rows; the vocabulary becomes one block, as a row must be in
+        one place.
+    tokens, groups : array_like of int (T,), optional
+        As in `compare` and `TokenComparison.summary`.
+    **options
+        Of `compare`: given, base, temperature, vocab_size, num_threads (by default 1, as blocks run side by side).
+
+    Returns
+    -------
+    ComparisonSummary
+        With the bits of `compare(p, q, tokens).summary(groups)` on the whole arrays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes do not fit, and as `compare`.
+    ImportError
+        If dask is missing.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np, kullback as kb
+    >>> p = np.arange(24.0).reshape(6, 4) % 5
+    >>> s = compare_arrays(da.from_array(p, chunks=(2, 4)), da.from_array(p[::-1], chunks=(3, 2)))
+    >>> s == kb.compare(p, p[::-1].copy()).summary()
+    True
+    """
+    dask, array = _library("dask"), _library("dask.array")
+    p, q = array.asarray(p), array.asarray(q)
+    if p.ndim != 2 or q.ndim != 2 or p.shape[0] != q.shape[0]:
+        raise ValueError(f"`q` has shape {q.shape}, expected (T, V) with as many rows as `p`, {p.shape}")
+    p = p.rechunk({1: -1})
+    q = q.rechunk((p.chunks[0], -1))
+    columns = {"tokens": tokens, "groups": groups}
+    for name, column in columns.items():
+        if column is not None and np.shape(column) != (p.shape[0],):
+            raise ValueError(f"`{name}` has shape {np.shape(column)}, expected ({p.shape[0]},)")
+    options = {"num_threads": 1} | options
+    edges = np.concatenate([[0], np.cumsum(p.chunks[0])]).tolist()
+    blocks = zip(p.to_delayed().ravel(), q.to_delayed().ravel(), edges, edges[1:], strict=False)
+    parts = [
+        dask.delayed(_compare_blocks)(
+            a, b, *(None if c is None else np.asarray(c)[i:j] for c in columns.values()), options
+        )
+        for a, b, i, j in blocks
+    ]
+    while len(parts) > 1:
+        parts = [dask.delayed(_merge)(parts[i : i + _MERGED_AT_ONCE]) for i in range(0, len(parts), _MERGED_AT_ONCE)]
+    summary: ComparisonSummary = dask.compute(parts[0])[0][0]
+    return summary
+
+
+def _compare_blocks(p: Any, q: Any, tokens: Any, groups: Any, options: dict[str, Any]) -> list[ComparisonSummary]:
+    """A task: the summary of one block of rows."""
+    return [compare(np.ascontiguousarray(p), np.ascontiguousarray(q), tokens, **options).summary(groups)]

@@ -1,0 +1,387 @@
+"""compare_files: two (or more) files of logits -> a summary, in memory bounded by the chunk, resumable.
+
+sources -> reading.chunks (a thread a file reads ahead) -> columns.compare_rows (kernels, all threads)
+        -> checkpoint log and per-token file -> statistics.Summarizer -> ComparisonSummary
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback import arrays
+from kullback.evaluation.checkpoint import Candidates, Checkpoint
+from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
+from kullback.evaluation.per_token import PerToken
+from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
+from kullback.evaluation.sources import LlamaCppLogits, Source, open_logits
+from kullback.evaluation.statistics import Convention, Summarizer, position_width
+from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
+from kullback.summary import ComparisonSummary
+
+__all__ = ["Job", "compare_candidates", "compare_files"]
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Sources checked against each other, and everything that decides what is computed."""
+
+    p: Source
+    qs: tuple[Source, ...]
+    plan: Plan
+    start: int
+    stop: int
+    tokens: NDArray[np.int64] | None
+    groups: NDArray[np.int64] | None
+    positions: NDArray[np.int64]
+    windows: tuple[float, ...]  # of p and the candidates, as known before reading: what is met later changes nothing
+
+    @classmethod
+    def of(
+        cls,
+        p: Source,
+        qs: Sequence[Source],
+        *,
+        given: str = "logits",
+        vocab_size: int | None = None,
+        tokens: NDArray[Any] | Path | None = None,
+        rows: tuple[int, int] | None = None,
+        jensen_shannon: bool = False,
+        top_k: Sequence[int] = (),
+        convention: str | None = None,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> Job:
+        """Check everything that can be checked before the first row is read."""
+        arrays.space(given)
+        total = common_rows(p, qs)
+        vocab = common_vocabulary(p, qs, vocab_size)
+        ids = target_tokens(p, qs, tokens, ignore_index)
+        if ids is not None:
+            outside = (ids >= vocab) & (ids != ignore_index)
+            if outside.any():
+                row = int(np.flatnonzero(outside)[0])
+                raise ValueError(f"the token of row {row} is {ids[row]}, outside the vocabulary of {vocab} compared")
+        dumps = [source for source in (p, *qs) if isinstance(source, LlamaCppLogits)]
+        if dumps and given == "probs":
+            raise ValueError(f"`given` is 'probs', but {dumps[0].path} holds log-probabilities")
+        if convention not in (None, "llama.cpp"):
+            raise ValueError(f"`convention` is {convention!r}, expected 'llama.cpp' or None")
+        if convention and not (isinstance(p, LlamaCppLogits) and vocab == p.shape[1]):
+            raise ValueError(
+                f"`convention` is 'llama.cpp', which needs a llama.cpp dump with its whole vocabulary as P; "
+                f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
+            )
+        if any(isinstance(k, bool) or k < 1 for k in top_k):
+            raise ValueError(f"`top_k` is {tuple(top_k)}, expected whole numbers from 1")
+        start, stop = (0, total) if rows is None else rows
+        if not 0 <= start <= stop <= total:
+            raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
+        if convention and start == stop:
+            raise ValueError(f"`rows` is {(start, stop)}: no rows for the statistics of llama.cpp")
+        plan = Plan(
+            given, vocab, total, jensen_shannon, tuple(sorted(set(top_k))), convention is not None, ignore_index
+        )
+        windows = tuple(source.window if isinstance(source, LlamaCppLogits) else 0.0 for source in (p, *qs))
+        return cls(p, tuple(qs), plan, start, stop, ids, *target_groups(p, qs), windows)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the result depends on, for checkpoints."""
+        return {
+            "p": self.p.facts(),
+            "q": [q.facts() for q in self.qs],
+            "files": [_stamp(source) for source in (self.p, *self.qs)],
+            "plan": asdict(self.plan),
+            "rows": [self.start, self.stop],
+            "tokens": None if self.tokens is None else zlib.crc32(self.tokens.tobytes()),
+            "longest_group": self.longest_group,
+        }
+
+    @property
+    def longest_group(self) -> int:
+        return int(self.positions.max(initial=0)) + 1
+
+    def columns(
+        self, start: int, p: NDArray[Any], q: NDArray[Any], candidate: int, num_threads: int | None
+    ) -> dict[str, NDArray[Any]]:
+        """The columns of a chunk of one candidate, with what the rows are."""
+        part = slice(start, start + len(p))
+        tokens = None if self.tokens is None else self.tokens[part]
+        windows = self.windows[0], self.windows[1 + candidate]
+        columns = compare_rows(self.plan, p, q, windows, start, tokens, num_threads)
+        columns["row"] = np.arange(part.start, part.stop)
+        columns["position"] = self.positions[part]
+        if tokens is not None:
+            columns["token"] = tokens
+        if self.groups is not None:
+            columns["group"] = self.groups[part]
+        return columns
+
+    def summarizers(self) -> list[Summarizer]:
+        """One a candidate."""
+        return [Summarizer(position_width(self.longest_group), self.tokens) for _ in self.qs]
+
+    def finish(self, summarizers: Sequence[Summarizer]) -> list[ComparisonSummary]:
+        """The summaries, with the facts about the files as known after reading them."""
+        found = [summarizer.finish() for summarizer in summarizers]
+        self.note(found)
+        return found
+
+    def note(self, summaries: Sequence[ComparisonSummary]) -> None:
+        """Put the facts about the files, as known after reading them, into the summaries."""
+        ignored = 0
+        if self.tokens is not None:
+            ignored = int((self.tokens[self.start : self.stop] == self.plan.ignore_index).sum())
+        for q, summary in zip(self.qs, summaries, strict=True):
+            note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop), ignored)
+
+
+def note_facts(
+    summary: ComparisonSummary, p: dict[str, Any], q: dict[str, Any], plan: Plan, rows: tuple[int, int], ignored: int
+) -> None:
+    """Put into `summary.facts` what is known about the files and how they were compared."""
+    dumps = "llama.cpp" in (p["format"], q["format"])
+    method = CLIPPED_METHOD if dumps else f"all entries, given as {plan.given}, normalised"
+    summary.facts = {
+        "p": _lasting(p),
+        "q": _lasting(q),
+        "vocab_size": plan.vocab,
+        "rows": list(rows),
+        "given": plan.given,
+        "method": method,
+        "ignored_tokens": ignored,
+    }
+    convention = summary.parts.get("llama_cpp")
+    if isinstance(convention, Convention) and q["format"] == "llama.cpp":
+        convention.note = DUMP_NOTE
+
+
+CLIPPED_METHOD = (
+    "Σ p·ln(p/q) - p + q over the entries that the 16-bit codes tell; a clipped entry counts with the least possible"
+)
+DUMP_NOTE = (
+    "The candidate is a 16-bit dump, not live logits as in llama.cpp: each of its log-probabilities is rounded "
+    "(by at most 1.2e-4 nats in a window of 16), and those below its window stand at the window's end. KLD then "
+    "differs by about 3e-6 in the mean and 5e-4 for a token; PPL(Q) is too low where targets are clipped."
+)
+
+
+def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what tells only how far this process has read a file."""
+    return {name: x for name, x in facts.items() if name not in ("rows_read", "clipped_targets")}
+
+
+def _stamp(source: Source) -> dict[str, Any]:
+    """Size and time of a local file, so that another one under its name is noticed."""
+    try:
+        status = os.stat(source.path)
+    except (OSError, ValueError):
+        return {}
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def compare_candidates(
+    p_path: Path | Source,
+    q_paths: Sequence[Path | Source],
+    *,
+    given: str = "logits",
+    tokens: NDArray[Any] | Path | None = None,
+    vocab_size: int | None = None,
+    rows: tuple[int, int] | None = None,
+    jensen_shannon: bool = False,
+    top_k: Sequence[int] = (),
+    convention: str | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    chunk_bytes: int = CHUNK_BYTES,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    per_token: Path | None = None,
+    **options: Any,
+) -> list[ComparisonSummary]:
+    """Compare several candidates with one base, reading the base once: one summary a candidate.
+
+    See `compare_files`, which is this for a single candidate.
+
+    Returns
+    -------
+    list of ComparisonSummary
+        In the order of `q_paths`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     names = [os.path.join(folder, name) for name in ("base.npy", "q8.npy", "q4.npy")]
+    ...     for name, noise in zip(names, (0.0, 0.01, 0.1)):
+    ...         np.save(name, np.arange(12.0).reshape(3, 4) + noise * np.array([1, -1, 1, -1]))
+    ...     q8, q4 = compare_candidates(names[0], names[1:])
+    >>> q8.kl.mean < q4.kl.mean
+    True
+    """
+    if not q_paths:
+        raise ValueError("`q_paths` is empty, expected one candidate at least")
+    if resume and checkpoint is None:
+        raise ValueError("`resume` needs a `checkpoint`")
+    if not chunk_bytes >= 1:
+        raise ValueError(f"`chunk_bytes` is {chunk_bytes}, expected at least 1")
+    with ExitStack() as stack:
+        p, *qs = [
+            path if isinstance(path, Source) else stack.enter_context(open_logits(path, **options))
+            for path in (p_path, *q_paths)
+        ]
+        job = Job.of(
+            p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
+            top_k=top_k, convention=convention, ignore_index=ignore_index,
+        )  # fmt: skip
+        summarizers = job.summarizers()
+        output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
+
+        def take(candidates: Candidates) -> None:
+            for summarizer, columns in zip(summarizers, candidates, strict=True):
+                summarizer.add(columns)
+            if output is not None:
+                output.add(candidates)
+
+        log, done = None, job.start
+        if checkpoint is not None:
+            log = stack.enter_context(Checkpoint(checkpoint, job.identity, resume, job.start))
+            for candidates in log.replay():
+                take(candidates)
+            done = log.done
+        if progress is not None:
+            progress(done - job.start, job.stop - job.start)
+        if done == job.stop == job.start:
+            take(_no_rows(job))
+        for start, stop, (base, *others) in chunks((p, *qs), done, job.stop, chunk_bytes):
+            candidates = [job.columns(start, base, other, i, num_threads) for i, other in enumerate(others)]
+            take(candidates)
+            if log is not None:
+                log.append(start, stop, candidates)
+            if progress is not None:
+                progress(stop - job.start, job.stop - job.start)
+        return job.finish(summarizers)
+
+
+def _no_rows(job: Job) -> Candidates:
+    """The columns of a job over no rows at all."""
+    found = []
+    for i, q in enumerate(job.qs):
+        blocks = [np.empty((0, *shape), dtype) for dtype, shape in (row_type(job.p), row_type(q))]
+        found.append(job.columns(job.start, blocks[0], blocks[1], i, 1))
+    return found
+
+
+def compare_files(
+    p_path: Path | Source,
+    q_path: Path | Source,
+    *,
+    given: str = "logits",
+    tokens: NDArray[Any] | Path | None = None,
+    vocab_size: int | None = None,
+    rows: tuple[int, int] | None = None,
+    jensen_shannon: bool = False,
+    top_k: Sequence[int] = (),
+    convention: str | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    chunk_bytes: int = CHUNK_BYTES,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    per_token: Path | None = None,
+    **options: Any,
+) -> ComparisonSummary:
+    """Compare the rows of two files of logits, KL(p‖q) and all that `compare` gives, in bounded memory.
+
+    Parameters
+    ----------
+    p_path, q_path : path-like or Source
+        Files of (T, V) logits in any format of `open_logits`, p the reference. Formats and dtypes may differ.
+    given : {"logits", "log_probs", "probs"}
+        What the files hold; llama.cpp dumps hold log-probabilities whatever it says.
+    tokens : array_like of int (T,), or path-like, optional
+        The token that each row should predict, where neither file says; `.npy`, `.json` or text. Where both (or a
+        file and this) say, they must agree.
+    vocab_size : int, optional
+        Compare the first columns only: needed where one file pads its vocabulary further than the other.
+    rows : (start, stop), optional
+        A part of the rows, for jobs split over machines.
+    jensen_shannon : bool
+        Give the Jensen-Shannon divergence too (a second pass over each chunk in memory).
+    top_k : sequence of int
+        For each k, how far the k likeliest tokens of p and q agree.
+    convention : "llama.cpp", optional
+        Give what `llama-perplexity --kl-divergence` prints too, as `parts["llama_cpp"]`; p must be its dump.
+    ignore_index : int
+        Rows with this token count in everything but the statistics of tokens.
+    chunk_bytes : int
+        Bytes of all files read at a time; four chunks are in memory.
+    num_threads : int, optional
+    progress : callable, optional
+        Called with the rows done and the rows in all.
+    checkpoint : path-like, optional
+        Log what was computed there after each chunk. With `resume` a log that is there is continued (or, if there is
+        none, begun): the result has the same bits as that of an uninterrupted run.
+    resume : bool
+    per_token : path-like, optional
+        Write a Parquet file with one row a token and candidate; it appears when it is complete.
+    **options
+        Of `open_logits`, for both files.
+
+    Returns
+    -------
+    ComparisonSummary
+        With `parts`: "by_confidence" (bins of p's greatest probability), "by_position" (within its group),
+        "worst_tokens", "null_control" (the KL that rounding to the stored dtypes would give by itself), and, where they
+        apply, "clipping", "jensen_shannon", "top_k_agreement", "llama_cpp"; and `facts` about the files. Where a
+        file knows chunks or documents, standard errors that respect them are given beside the naive ones.
+
+    Raises
+    ------
+    ValueError
+        If the files do not fit together (rows, vocabulary, tokens), are damaged, or an argument is wrong.
+    OSError
+        If a file cannot be read, was changed meanwhile, or the output cannot be written.
+    ImportError
+        If a format or an output needs a library that is not installed.
+
+    Notes
+    -----
+    Rows without a distribution (NaN, +inf, all -inf) are counted in `undefined` and left out of the means. Results do
+    not depend on `chunk_bytes` or `num_threads`, to the bit. Above 2²¹ tokens quantiles come from a t-digest.
+
+    On llama.cpp dumps, code 0 says only that a log-probability lies 16 nats under the maximum or lower. KL is then
+    the sum over the other entries of p·ln(p/q) - p + q, whose terms are not negative and which the rounding of the
+    codes moves in second order only; renormalising instead would add 4e-4 nats (see `evaluation.clipped`).
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     p, q = os.path.join(folder, "p.npy"), os.path.join(folder, "q.npy")
+    ...     np.save(p, np.log([[0.5, 0.5], [0.9, 0.1]]))
+    ...     np.save(q, np.log(np.float32([[0.9, 0.1], [0.9, 0.1]])))
+    ...     summary = compare_files(p, q, tokens=np.array([0, 1]))
+    >>> print(summary.tokens, round(summary.kl.max, 4), summary.same_top1.mean)
+    2 0.5108 1.0
+    """
+    (summary,) = compare_candidates(
+        p_path, [q_path], given=given, tokens=tokens, vocab_size=vocab_size, rows=rows,
+        jensen_shannon=jensen_shannon, top_k=top_k, convention=convention, ignore_index=ignore_index,
+        chunk_bytes=chunk_bytes, num_threads=num_threads, progress=progress, checkpoint=checkpoint, resume=resume,
+        per_token=per_token, **options,
+    )  # fmt: skip
+    return summary

@@ -1,0 +1,93 @@
+"""The parts of a job that was split over processes or machines, brought together from their checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.evaluation.checkpoint import Candidates, read_log
+from kullback.evaluation.columns import Plan
+from kullback.evaluation.job import note_facts
+from kullback.evaluation.statistics import Summarizer, position_width
+from kullback.summary import ComparisonSummary
+
+__all__ = ["merge_logs"]
+
+
+def merge_logs(paths: Sequence[str | os.PathLike[str]]) -> list[ComparisonSummary]:
+    """The summaries, one a candidate, of all rows in the checkpoints of one job's parts.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Checkpoints of `compare_files` calls that differ in `rows` only. Rows that several of them have count once.
+
+    Returns
+    -------
+    list of ComparisonSummary
+        With the bits of the job done in one piece; `facts["rows"]` says which rows there are.
+
+    Raises
+    ------
+    ValueError
+        If they are of different jobs, or rows between the first and the last one are missing.
+    """
+    identity: dict[str, Any] = {}
+    records: list[tuple[int, int, Candidates]] = []
+    origin = ""
+    for path in paths:
+        found, some = read_log(path)
+        found.pop("rows")
+        if not identity:
+            identity, origin = found, os.fspath(path)
+        for name in identity:
+            if _kept(found.get(name)) != _kept(identity[name]):
+                raise ValueError(f"{os.fspath(path)}: of another job than {origin} (`{name}` differs)")
+        records += some
+    records.sort(key=lambda record: record[:2])
+    if not records:
+        raise ValueError(f"{origin}: no rows in these checkpoints")
+    targets = _targets(records)
+    settings: dict[str, Any] = identity["plan"]
+    plan = Plan(**(settings | {"top_k": tuple(settings["top_k"])}))
+    ignored = 0 if targets is None else int((targets == plan.ignore_index).sum())
+    summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
+    first = done = records[0][0]
+    for start, stop, candidates in records:
+        if start > done:
+            raise ValueError(f"rows {done} to {start} are in none of the checkpoints")
+        if stop <= done:
+            continue
+        for summarizer, columns in zip(summarizers, candidates, strict=True):
+            summarizer.add({name: x[done - start :] for name, x in columns.items()})
+        done = stop
+    found_summaries = []
+    for q, summarizer in zip(identity["q"], summarizers, strict=True):
+        summary = summarizer.finish()
+        note_facts(summary, identity["p"], q, plan, (first, done), ignored)
+        found_summaries.append(summary)
+    return found_summaries
+
+
+def _targets(records: Sequence[tuple[int, int, Candidates]]) -> NDArray[np.int64] | None:
+    """The tokens of all rows up to the last one; -1 where there are none."""
+    if "token" not in records[0][2][0]:
+        return None
+    targets = np.full(max(stop for _, stop, _ in records), -1, np.int64)
+    for start, stop, candidates in records:
+        targets[start:stop] = candidates[0]["token"]
+    return targets
+
+
+def _kept(value: Any) -> Any:
+    """Without what depends on how far a file was read or when it was copied."""
+    if isinstance(value, dict):
+        return {
+            name: _kept(x) for name, x in value.items()
+            if name not in ("rows_read", "clipped_targets", "window", "modified_ns", "path")
+        }  # fmt: skip
+    return [_kept(x) for x in value] if isinstance(value, list) else value

@@ -1,0 +1,147 @@
+"""One page, without anything from elsewhere, that shows a comparison: tables and drawings in one HTML file.
+
+`write_report` fills page.html.jinja; drawings.py makes the SVG from summaries.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from kullback.evaluation.report import drawings
+from kullback.evaluation.sources.convert import atomic_file
+from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
+from kullback.evaluation.terminal import short
+from kullback.spread import Spread
+from kullback.summary import ComparisonSummary
+
+__all__ = ["check_library", "render_report", "write_report"]
+
+_SPREADS = (
+    ("kl", "KL(p‖q)", "nats by which q's predictions miss p's; the headline"),
+    ("reverse_kl", "KL(q‖p)", "the same with the roles exchanged"),
+    ("jensen_shannon", "Jensen-Shannon", "symmetric, at most ln 2"),
+    ("entropy_p", "entropy of p", "how uncertain p itself is"),
+    ("entropy_q", "entropy of q", ""),
+    ("log_ratio", "ln p/q of the token", "how much likelier p found the true token"),
+)
+
+
+def check_library() -> Any:
+    """jinja2, or an ImportError that names the extra."""
+    try:
+        import jinja2
+    except ImportError:
+        raise ImportError("the report needs jinja2: pip install kullback[report]") from None
+    return jinja2
+
+
+def write_report(
+    summaries: Sequence[ComparisonSummary], path: str | os.PathLike[str], *, title: str | None = None
+) -> None:
+    """Write the report of one comparison, or of several candidates with one base, as a single HTML file.
+
+    Parameters
+    ----------
+    summaries : sequence of ComparisonSummary
+        From `compare_files` or `compare_candidates`.
+    path : path-like
+        The file, which appears when it is complete.
+    title : str, optional
+
+    Raises
+    ------
+    ImportError
+        If jinja2 is missing.
+    OSError
+        If the file cannot be written.
+    """
+    with atomic_file(os.fspath(path)) as file:
+        file.write(render_report(summaries, title=title).encode())
+
+
+def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None = None) -> str:
+    """The page as a string; see `write_report`."""
+    jinja2 = check_library()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kullback.evaluation.report", "."), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"short": short, "percent": _percent}
+    names = _names(summaries)
+    base = _file_name(summaries[0], "p")
+    return str(
+        environment.get_template("page.html.jinja").render(
+            title=title or f"{', '.join(names)} against {base}",
+            base=base,
+            version=version("kullback"),
+            candidates=[_candidate(s, name, i) for i, (s, name) in enumerate(zip(summaries, names, strict=True))],
+            kl_drawing=drawings.kl_distribution(summaries, names),
+            delta_drawing=drawings.delta_distribution(summaries, names),
+            position_drawing=drawings.kl_by_position(summaries, names),
+            confidence_drawing=drawings.agreement_by_confidence(summaries, names),
+        )
+    )
+
+
+def _file_name(summary: ComparisonSummary, side: str) -> str:
+    path = str(summary.facts.get(side, {}).get("path", side))
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def _names(summaries: Sequence[ComparisonSummary]) -> list[str]:
+    """File names of the candidates; whole paths where names repeat."""
+    names = [_file_name(s, "q") for s in summaries]
+    if len(set(names)) < len(names):
+        names = [str(s.facts.get("q", {}).get("path", f"candidate {i + 1}")) for i, s in enumerate(summaries)]
+    return names
+
+
+def _percent(x: float, digits: int = 2) -> str:
+    return "–" if math.isnan(x) else f"{100 * x:.{digits}f} %"
+
+
+def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
+    """What the page shows of one candidate, as plain values."""
+    error = s.kl.group_standard_error
+    low, high = s.kl.group_interval()
+    null, clipping = s.parts.get("null_control"), s.parts.get("clipping")
+    worst, convention = s.parts.get("worst_tokens"), s.parts.get("llama_cpp")
+    confidence, agreement = s.parts.get("by_confidence"), s.parts.get("top_k_agreement")
+    log_error = s.log_ratio.group_standard_error
+    return {
+        "name": name,
+        "index": index,
+        "summary": s,
+        "kl_error": s.kl.standard_error if math.isnan(error) else error,
+        "interval": None if math.isnan(low) else (low, high),
+        "ratio_error": s.perplexity_ratio * (s.log_ratio.standard_error if math.isnan(log_error) else log_error),
+        "agreement_error": s.same_top1.standard_error
+        if math.isnan(s.same_top1.group_standard_error)
+        else s.same_top1.group_standard_error,
+        "spreads": [
+            (label, note, spread)
+            for key, label, note in _SPREADS
+            if isinstance(spread := s.parts.get(key) or getattr(s, key, None), Spread) and spread.count
+        ],
+        "null": null.mean if isinstance(null, Mean) and null.count else None,
+        "clipping": clipping if isinstance(clipping, Clipping) else None,
+        "agreement": agreement if isinstance(agreement, Agreement) else None,
+        "confidence": [(confidence.label(k), confidence.bins[k]) for k in sorted(confidence.bins)]
+        if isinstance(confidence, Breakdown)
+        else [],
+        "worst": worst.tokens if isinstance(worst, WorstTokens) else [],
+        "groups": _groups(s),
+        "convention": convention if isinstance(convention, Convention) else None,
+        "facts": {side: s.facts[side] for side in "pq" if side in s.facts},
+    }
+
+
+def _groups(s: ComparisonSummary, most: int = 10) -> list[tuple[int, int, float]]:
+    """The chunks or documents with the greatest mean KL."""
+    groups, counts, means = s.kl.group_means()
+    order = sorted(range(len(groups)), key=lambda i: -means[i])[:most]
+    return [(int(groups[i]), int(counts[i]), float(means[i])) for i in order] if len(groups) > 1 else []

@@ -1,0 +1,188 @@
+"""Parquet and Arrow IPC, read through pyarrow: one row of logits a record, in a column of lists."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.evaluation.sources.base import (
+    ByteReader,
+    LocalFile,
+    Source,
+    chosen,
+    float_dtype,
+    integer_column,
+    library,
+)
+
+PARQUET_MAGIC = b"PAR1"
+IPC_MAGIC = b"ARROW1"
+# a stream of messages has no magic but begins with this continuation marker
+STREAM_MAGIC = b"\xff\xff\xff\xff"
+# records decoded at a time: the files' own units (row groups, record batches) may be any size
+BATCH_RECORDS = 64
+FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+
+
+class Arrow(Source):
+    """Rows of the list column `tensor`, else of `logits`, else of the only column of lists of floats.
+
+    Records are decoded in order; asking for rows before the last ones starts again from the row group, or the
+    record batch, that holds them (from the beginning of an IPC stream, which has no index).
+    """
+
+    def __init__(self, file: ByteReader, tensor: str | None = None) -> None:
+        pa = library("pyarrow", f"{file.path}: Arrow and Parquet")
+        self._file = file
+        self._lock = threading.Lock()
+        self._next = 0
+        self._records: Iterator[NDArray[Any]] | None = None
+        self._rest: NDArray[Any] | None = None
+        try:
+            self._units = _open(file)
+            self._column = _find(self._units.schema, tensor, file.path)
+            kind = self._units.schema.field(self._column).type.value_type
+            dtype = float_dtype(FLOATS.get(str(kind), str(kind)), f"{file.path}: column {self._column!r}")
+            self._starts = list(accumulate(self._units.lengths, initial=0))
+            if self._starts[-1] == 0:
+                raise ValueError(f"{file.path}: no rows")
+            first = next(self._decoded(0))
+            super().__init__(file.path, self._units.format, (self._starts[-1], first.shape[1]), dtype)
+            for name in ("tokens", "groups"):
+                if name in self._units.schema.names and name != self._column:
+                    parts = [part.to_numpy(zero_copy_only=False) for part in self._units.batches(0, name)]
+                    column = integer_column(np.concatenate(parts), self.shape[0], f"{file.path}: column {name!r}")
+                    setattr(self, name, column)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file.path}: not a readable Arrow or Parquet file ({error})") from None
+
+    def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        self._file.check()
+        pa = library("pyarrow", self.path)
+        try:
+            with self._lock:
+                self._seek(start)
+                filled = 0
+                while filled < stop - start:
+                    if self._rest is None or not len(self._rest):
+                        self._rest = next(self._records)  # type: ignore[arg-type]
+                    taken = self._rest[: stop - start - filled]
+                    out[filled : filled + len(taken)] = taken
+                    filled += len(taken)
+                    self._rest = self._rest[len(taken) :]
+                self._next = stop
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            self._records = None
+            raise OSError(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from None
+
+    def _seek(self, start: int) -> None:
+        if self._records is not None and self._next == start:
+            return
+        unit = int(np.searchsorted(self._starts, start, side="right")) - 1
+        self._records, self._rest = self._decoded(unit), None
+        skip = start - self._starts[unit]
+        while skip:
+            self._rest = next(self._records)
+            taken = min(skip, len(self._rest))
+            self._rest, skip = self._rest[taken:], skip - taken
+
+    def _decoded(self, unit: int) -> Iterator[NDArray[Any]]:
+        """The column from the given row group or batch on, a few rows at a time, as (n, V) arrays."""
+        for part in self._units.batches(unit, self._column):
+            for start in range(0, len(part), BATCH_RECORDS):
+                lists = part.slice(start, BATCH_RECORDS)
+                lists.validate(full=True)  # the library trusts the offsets it finds in a file
+                values = lists.flatten()
+                width = len(values) // len(lists)
+                if lists.null_count or values.null_count or (lists.value_lengths().to_numpy() != width).any():
+                    raise ValueError(f"{self._file.path}: nulls or lists of unequal length in {self._column!r}")
+                if width != getattr(self, "shape", (0, width))[1]:
+                    raise ValueError(f"{self._file.path}: lists of length {width} and others in {self._column!r}")
+                yield values.to_numpy(zero_copy_only=False).reshape(len(lists), width)
+
+    def close(self) -> None:
+        self._records = None
+        self._units.close()
+
+
+def _open(file: ByteReader) -> Any:
+    head = file.read(8)
+    if head.startswith(PARQUET_MAGIC):
+        return _Parquet(file)
+    return _IpcStream(file) if head.startswith(STREAM_MAGIC) else _IpcFile(file)
+
+
+def _find(schema: Any, tensor: str | None, path: str) -> str:
+    lists = [f.name for f in schema if str(f.type).startswith(("list<", "fixed_size_list<", "large_list<"))]
+    floats = [name for name in lists if str(schema.field(name).type.value_type) in FLOATS]
+    return chosen(tensor, lists, floats, path)
+
+
+def _mapped(file: ByteReader) -> Any:
+    return library("pyarrow", file.path).memory_map(file.path) if isinstance(file, LocalFile) else file.open()
+
+
+class _Parquet:
+    format = "parquet"
+
+    def __init__(self, file: ByteReader) -> None:
+        parquet = library("pyarrow.parquet", file.path)
+        # buffered: a column chunk is read page by page, not at once
+        self._reader = parquet.ParquetFile(
+            file.path if isinstance(file, LocalFile) else file.open(), buffer_size=1 << 20, pre_buffer=False
+        )
+        self.schema = self._reader.schema_arrow
+        metadata = self._reader.metadata
+        self.lengths = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    def batches(self, unit: int, column: str) -> Iterator[Any]:
+        groups = list(range(unit, len(self.lengths)))
+        for batch in self._reader.iter_batches(BATCH_RECORDS, row_groups=groups, columns=[column]):
+            yield batch.column(0)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _IpcFile:
+    format = "arrow"
+
+    def __init__(self, file: ByteReader) -> None:
+        pa = library("pyarrow", file.path)
+        # the index gives offsets only, a batch's length is in its own header: mapped, only that is read
+        with pa.ipc.open_file(_mapped(file)) as reader:
+            self.schema = reader.schema
+            self.lengths = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+        self._file = pa.PythonFile(file.open(), mode="r")
+        self._reader = pa.ipc.open_file(self._file)
+
+    def batches(self, unit: int, column: str) -> Iterator[Any]:
+        for i in range(unit, len(self.lengths)):
+            yield self._reader.get_batch(i).column(column)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _IpcStream:
+    format = "arrow stream"
+
+    def __init__(self, file: ByteReader) -> None:
+        self._file = file
+        with library("pyarrow", file.path).ipc.open_stream(_mapped(file)) as reader:
+            self.schema = reader.schema
+            self.lengths = [sum(batch.num_rows for batch in reader)]
+
+    def batches(self, unit: int, column: str) -> Iterator[Any]:
+        pa = library("pyarrow", self._file.path)
+        with self._file.open() as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                yield batch.column(column)
+
+    def close(self) -> None:
+        """Each pass opens the file anew."""

@@ -1,0 +1,286 @@
+"""What every reader gives: a shape, a dtype and rows on demand; and the one way bytes are read."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+class ByteReader(Protocol):
+    """A file read by position: what a reader of a flat format needs, local or remote."""
+
+    path: str
+    size: int
+
+    def read(self, count: int, offset: int = 0) -> bytes: ...
+
+    def read_into(self, out: NDArray[Any], offset: int) -> None: ...
+
+    def open(self) -> BinaryIO: ...
+
+    def check(self) -> None: ...
+
+
+class LocalFile:
+    """A local file read by position, never mapped.
+
+    A page of a mapped file that was truncated meanwhile kills the process with SIGBUS; a read comes back
+    short and becomes an error here. The file is opened for each read (about 10 µs, against milliseconds for
+    a chunk of rows): no descriptor is shared between threads or forks, thousands of shards need no more than
+    one, and a file that was replaced under its name is noticed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        status = os.stat(self.path)
+        self.size = status.st_size
+        self._identity = _identity(status)
+
+    def read(self, count: int, offset: int = 0) -> bytes:
+        """Up to `count` bytes at `offset`; fewer only where the file ends."""
+        buffer = np.empty(max(0, min(count, self.size - offset)), np.uint8)
+        self.read_into(buffer, offset)
+        return buffer.tobytes()
+
+    def read_into(self, out: NDArray[Any], offset: int) -> None:
+        """Fill the C-contiguous array `out` with the bytes at `offset`."""
+        view = out.reshape(-1).view(np.uint8).data
+        with open(self.path, "rb", buffering=0) as file:
+            self._check(file.fileno())
+            file.seek(offset)
+            filled = 0
+            while filled < len(view):
+                count = file.readinto(view[filled:])
+                if not count:
+                    raise OSError(
+                        f"{self.path}: ended at byte {offset + filled}, {offset + len(view)} were expected; "
+                        "it was truncated while it was being read"
+                    )
+                filled += count
+            self._check(file.fileno())
+
+    def open(self) -> BinaryIO:
+        """A file object, for the libraries that want one."""
+        return open(self.path, "rb")
+
+    def check(self) -> None:
+        """OSError if this is no longer the file that was opened."""
+        self._check(self.path)
+
+    def _check(self, descriptor: int | str) -> None:
+        if _identity(os.stat(descriptor)) != self._identity:
+            raise OSError(f"{self.path}: replaced or modified since it was opened; open it again to read it")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Source:
+    """Rows of logits (or log-probabilities, or probabilities) in a file, read on demand.
+
+    Attributes
+    ----------
+    path : str
+        The file or directory.
+    format : str
+        Short name of the format: "npy", "safetensors", "llama.cpp", ...
+    shape : tuple of int
+        (T, V): rows (tokens) and vocabulary.
+    dtype : numpy.dtype
+        What `rows` returns: float64, float32, float16 or ``ml_dtypes.bfloat16``.
+    tokens : ndarray of int64 (T,) or None
+        Target token of each row: the token whose probability the row should be asked for.
+    groups : ndarray of int64 (T,) or None
+        Chunk, window or document that each row comes from.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        format: str,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        tokens: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        if shape[1] < 1:
+            raise ValueError(f"{path}: a vocabulary of {shape[1]} entries; rows need at least one")
+        self.path = path
+        self.format = format
+        self.shape = shape
+        self.dtype = dtype
+        self.tokens = tokens
+        self.groups = groups
+
+    def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read rows `start` to `stop` and nothing else.
+
+        Parameters
+        ----------
+        start, stop : int
+            0 <= start <= stop <= T.
+        out : ndarray (stop - start, V), optional
+            C-contiguous array of the source's dtype to fill; reusing one saves an allocation a chunk.
+
+        Returns
+        -------
+        ndarray (stop - start, V)
+            `out`, or a new array, with the values as the file stores them (decoded where it stores codes).
+
+        Raises
+        ------
+        ValueError
+            If the range or `out` does not fit.
+        OSError
+            If the file was truncated or replaced since it was opened.
+        """
+        shape = self._range(start, stop), self.shape[1]
+        if out is None:
+            out = np.empty(shape, self.dtype)
+        elif out.shape != shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError(f"`out` is {out.dtype} of shape {out.shape}, expected C-contiguous {self.dtype} {shape}")
+        if shape[0]:
+            self._read(start, stop, out)
+        return out
+
+    def facts(self) -> dict[str, Any]:
+        """Facts about the file, ready for JSON."""
+        return {
+            "path": self.path,
+            "format": self.format,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "tokens": self.tokens is not None,
+            "groups": None if self.groups is None else int(np.unique(self.groups).size),
+        }
+
+    def close(self) -> None:
+        """Release whatever the reader holds open; for most formats that is nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.format} {self.path!r}: {self.shape[0]} x {self.shape[1]} {self.dtype.name}>"
+
+    def _range(self, start: int, stop: int) -> int:
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise ValueError(f"rows {start} to {stop} asked for; {self.path} has rows 0 to {self.shape[0]}")
+        return stop - start
+
+    def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        raise NotImplementedError
+
+
+class FlatRows(Source):
+    """Rows of one dtype that lie one after the other from `offset` on."""
+
+    def __init__(
+        self,
+        file: ByteReader,
+        format: str,
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        offset: int,
+        tokens: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(file.path, format, shape, dtype.newbyteorder("="), tokens, groups)
+        needed = offset + shape[0] * shape[1] * dtype.itemsize
+        if needed > file.size:
+            raise ValueError(
+                f"{file.path}: {file.size} bytes, but its header makes {needed} ({shape[0]} x {shape[1]} "
+                f"{dtype.name}); the file is truncated"
+            )
+        self._file = file
+        self._offset = offset
+        self._swapped = not dtype.isnative
+
+    def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        self._file.read_into(out, self._offset + start * self.shape[1] * self.dtype.itemsize)
+        if self._swapped:
+            out.byteswap(inplace=True)
+
+
+def float_dtype(name: str, path: str) -> np.dtype[Any]:
+    """The NumPy dtype of a supported float type by name; ValueError for anything else."""
+    if name not in FLOAT_DTYPES:
+        raise ValueError(f"{path}: holds {name}, expected one of {', '.join(FLOAT_DTYPES)}")
+    if name != "bfloat16":
+        return np.dtype(name)
+    dtype: np.dtype[Any] = np.dtype(library("ml_dtypes", f"{path}: bfloat16").bfloat16)
+    return dtype
+
+
+def stored_dtype(stored: np.dtype[Any], asked: str | None, path: str) -> np.dtype[Any]:
+    """`stored`, a supported float type; or bfloat16 where `asked` says that 2-byte words are that."""
+    if stored.kind in "Vui" and stored.itemsize == 2 and stored.name != "bfloat16":
+        # NumPy cannot name bfloat16 in a file: it comes as raw 2-byte words
+        if asked == "bfloat16":
+            return float_dtype(asked, path)
+        raise ValueError(f'{path}: holds 2-byte words ({stored}); if they are bfloat16 say dtype="bfloat16"')
+    if asked not in (None, stored.name):
+        raise ValueError(f"{path}: holds {stored.name}, but `dtype` says {asked}")
+    float_dtype(stored.name, path)
+    return stored
+
+
+def batches(start: int, stop: int, length: int) -> Iterator[tuple[int, slice, slice]]:
+    """Split rows of a (B, length, V) array: batch, rows in it, and where they go in the result."""
+    row = start
+    while row < stop:
+        batch, first = divmod(row, length)
+        count = min(length - first, stop - row)
+        yield batch, slice(first, first + count), slice(row - start, row - start + count)
+        row += count
+
+
+def chosen(tensor: str | None, names: list[str], candidates: list[str], path: str) -> str:
+    """`tensor`, or without it `logits`, or the only candidate; ValueError if that does not settle it."""
+    if tensor is None and "logits" in names:
+        return "logits"
+    if tensor is None and len(candidates) == 1:
+        return candidates[0]
+    if tensor is None or tensor not in names:
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise ValueError(f"{path}: no array {tensor or 'logits'!r}; it holds {listed or 'none'}, see `tensor`")
+    return tensor
+
+
+def library(name: str, what: str) -> Any:
+    """Import an optional library, or say which extra brings it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {name}: pip install kullback[files]") from error
+
+
+def flat_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:
+    """(T, V) of a 2-D or 3-D array, (B, T, V) being B*T rows; ValueError for anything else."""
+    if len(shape) not in (2, 3) or any(n < 0 for n in shape):
+        raise ValueError(f"{what} has shape {tuple(shape)}, expected (T, V) or (B, T, V)")
+    rows = shape[0] if len(shape) == 2 else shape[0] * shape[1]
+    if max(rows, shape[-1]) > sys.maxsize:
+        raise ValueError(f"{what} has shape {tuple(shape)}, more rows or columns than a file can hold")
+    return rows, shape[-1]
+
+
+def integer_column(values: ArrayLike, rows: int, what: str) -> NDArray[np.int64]:
+    """One integer a row as int64 (T,), from any shape with T elements; ValueError for anything else."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" or array.size != rows:
+        raise ValueError(f"{what} is {array.dtype} of shape {array.shape}, expected {rows} integers, one a row")
+    return array.reshape(-1).astype(np.int64)

@@ -1,0 +1,39 @@
+"""NumPy's `.npy`: a short text header, then the rows."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from kullback.evaluation.sources.base import ByteReader, FlatRows, flat_shape, stored_dtype
+
+MAGIC = npy_format.MAGIC_PREFIX
+# np.save writes about 128 bytes; NumPy itself refuses to parse more than 10,000
+LONGEST_HEADER = 1 << 16
+
+
+def open_npy(file: ByteReader, dtype: str | None = None) -> FlatRows:
+    """Rows of the array in `file`; `dtype="bfloat16"` says what 2-byte words without a float type are."""
+    shape, fortran, stored, offset = parse_header(file.read(LONGEST_HEADER), file.path)
+    if fortran and len(shape) > 1:
+        raise ValueError(f"{file.path}: in Fortran order, so that no row is contiguous; save it in C order")
+    stored = stored_dtype(stored, dtype, file.path)
+    return FlatRows(file, "npy", flat_shape(shape, file.path), stored, offset)
+
+
+def parse_header(head: bytes, path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, Fortran order, dtype and offset of the data, from the first bytes of an .npy file."""
+    stream = io.BytesIO(head)
+    try:
+        version = npy_format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"format version {version}, expected (1, 0) or (2, 0)")
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except Exception as error:  # the tokenizer, the parser of literals and dtype() each have their own
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable .npy header ({reason})") from None
+    return shape, fortran, dtype, stream.tell()

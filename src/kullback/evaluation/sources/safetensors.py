@@ -1,0 +1,121 @@
+"""safetensors: 8 bytes of header length, a JSON header, then the tensors' bytes.
+
+The header is parsed here and the rows are read by position: the library maps the file, and a mapped file that
+shrinks while it is read ends the process. Format: https://huggingface.co/docs/safetensors, section "Format".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.evaluation.sources.base import (
+    ByteReader,
+    FlatRows,
+    Source,
+    chosen,
+    flat_shape,
+    float_dtype,
+    integer_column,
+)
+from kullback.evaluation.sources.shards import Concatenated
+
+# the limit of the reference implementation
+LONGEST_HEADER = 100_000_000
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16": "<i2", "U16": "<u2"}
+# tried in this order, before anything else
+LOGITS_NAMES = ("logits", "hidden_states")
+LM_HEAD_NAMES = ("lm_head.weight", "output.weight", "model.embed_tokens.weight")
+# windows of one run in one file: `logits_0`, ... (vLLM), `tensor.0`, ... (exllamav3)
+WINDOW = re.compile(r"(?:logits_|tensor\.)(\d+)")
+
+
+class Tensor(NamedTuple):
+    """Where one tensor lies: its safetensors dtype, its shape and its bytes [start, stop) in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def open_safetensors(file: ByteReader, tensor: str | None = None, usual: tuple[str, ...] = LOGITS_NAMES) -> Source:
+    """Rows of `tensor`, else of the first of the `usual` names, of the windows, or of the only matrix."""
+    tensors = parse_header(file)
+    names = _find(tensors, tensor, usual, file.path)
+    sources: list[Source] = [_rows(file, tensors[name], f"{file.path}: tensor {name!r}") for name in names]
+    source = sources[0] if len(sources) == 1 else Concatenated(file.path, "safetensors", sources)
+    for name in ("tokens", "groups"):
+        if name in tensors and name not in names:
+            column = _integers(file, tensors[name], source.shape[0], f"{file.path}: tensor {name!r}")
+            setattr(source, name, column)
+    return source
+
+
+def parse_header(file: ByteReader) -> dict[str, Tensor]:
+    """Every tensor of the file by name; ValueError for a header that the file cannot hold."""
+    path = file.path
+    head = file.read(8)
+    length = int.from_bytes(head, "little")
+    if len(head) < 8 or not 2 <= length <= min(LONGEST_HEADER, file.size - 8):
+        raise ValueError(f"{path}: a safetensors header of {length} bytes in a file of {file.size} bytes")
+    try:
+        header = json.loads(file.read(length, 8))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: the safetensors header is not JSON ({str(error)[:80]})") from None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: the safetensors header is {type(header).__name__}, expected an object")
+    header.pop("__metadata__", None)
+    return {name: _tensor(entry, 8 + length, file.size, f"{path}: tensor {name!r}") for name, entry in header.items()}
+
+
+def _tensor(entry: Any, data: int, size: int, what: str) -> Tensor:
+    try:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        start, stop = offsets
+        if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)) or not isinstance(dtype, str):
+            raise TypeError
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{what} has an entry without a valid dtype, shape and data_offsets") from None
+    if start > stop or data + stop > size:
+        raise ValueError(
+            f"{what} lies at bytes {data + start} to {data + stop} of a file of {size} bytes; the file is truncated"
+        )
+    return Tensor(dtype, tuple(shape), data + start, data + stop)
+
+
+def _find(tensors: dict[str, Tensor], tensor: str | None, usual: tuple[str, ...], path: str) -> list[str]:
+    if tensor is None:
+        tensor = next((name for name in usual if name in tensors), None)
+    windows = [(int(match[1]), name) for name in tensors if (match := WINDOW.fullmatch(name))]
+    if tensor is None and windows:
+        return [name for _, name in sorted(windows)]
+    matrices = [name for name, t in tensors.items() if t.dtype in DTYPES and len(t.shape) in (2, 3)]
+    return [chosen(tensor, list(tensors), matrices, path)]
+
+
+def _rows(file: ByteReader, tensor: Tensor, what: str) -> FlatRows:
+    shape = flat_shape(tensor.shape, what)
+    dtype = float_dtype(DTYPES.get(tensor.dtype, tensor.dtype), what)
+    _check_size(tensor, shape[0] * shape[1] * dtype.itemsize, what)
+    return FlatRows(file, "safetensors", shape, dtype.newbyteorder("<"), tensor.start)
+
+
+def _integers(file: ByteReader, tensor: Tensor, rows: int, what: str) -> NDArray[np.int64]:
+    if tensor.dtype not in INTEGER_DTYPES:
+        raise ValueError(f"{what} holds {tensor.dtype}, expected integers")
+    dtype = np.dtype(INTEGER_DTYPES[tensor.dtype])
+    _check_size(tensor, rows * dtype.itemsize, what)
+    return integer_column(np.frombuffer(file.read(tensor.stop - tensor.start, tensor.start), dtype), rows, what)
+
+
+def _check_size(tensor: Tensor, expected: int, what: str) -> None:
+    if tensor.stop - tensor.start != expected:
+        raise ValueError(
+            f"{what} has {tensor.stop - tensor.start} bytes of data, expected {expected} for shape {tensor.shape}"
+        )

@@ -1,0 +1,237 @@
+"""Summaries as tables on a terminal (80 columns are enough), or as plain text where the output is piped."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import IO, Any
+
+from kullback.evaluation.sources.base import library
+from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
+from kullback.summary import ComparisonSummary
+
+__all__ = ["print_facts", "print_summaries", "short"]
+
+_ROWS = (
+    ("kl", "KL(p‖q)"),
+    ("reverse_kl", "KL(q‖p)"),
+    ("jensen_shannon", "JS(p, q)"),
+    ("entropy_p", "entropy p"),
+    ("entropy_q", "entropy q"),
+    ("log_ratio", "log-ratio"),
+)
+
+
+def short(x: float | None, digits: int = 4) -> str:
+    """A number in few characters: 4 significant digits, an exponent where zeros would hide them."""
+    if x is None or math.isnan(x):
+        return "-"
+    if x == 0 or math.isinf(x):
+        return f"{x:g}"
+    if 1e-4 <= abs(x) < 1e5:
+        text = f"{x:#.{digits}g}".removesuffix(".")
+        return text if "e" not in text else f"{x:.0f}"
+    mantissa, _, exponent = f"{x:.{max(digits - 2, 1)}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _percent(x: float, error: float | None = None) -> str:
+    if math.isnan(x):
+        return "-"
+    text = f"{100 * x:.3f} %"
+    return text if error is None or math.isnan(error) else f"{text} ± {100 * error:.3f}"
+
+
+def console(file: IO[str] | None = None) -> Any:
+    """A rich console on standard output; 80 columns and no colour where that is no terminal."""
+    rich: Any = library("rich.console", "the table")
+    return rich.Console(file=file, soft_wrap=False, highlight=False)
+
+
+def _table(out: Any, *columns: str, title: str | None = None) -> Any:
+    tables: Any = library("rich.table", "the table")
+    box: Any = library("rich.box", "the table")
+    table = tables.Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD if out.is_terminal else None,
+        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0) if out.is_terminal else (0, 1), header_style="bold",
+    )  # fmt: skip
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True, overflow="fold")
+    return table
+
+
+def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
+    """The tables of one comparison, or of several candidates side by side and then one by one."""
+    out = console(file)
+    if len(summaries) > 1:
+        _print_candidates(out, summaries)
+    for summary in summaries:
+        out.print()
+        _print_summary(out, summary)
+
+
+def _name(summary: ComparisonSummary, side: str) -> str:
+    path = str(summary.facts.get(side, {}).get("path", side))
+    return os.path.basename(path.rstrip("/")) or path
+
+
+def _print_candidates(out: Any, summaries: Sequence[ComparisonSummary]) -> None:
+    table = _table(out, "candidate", "KL(p‖q)", "± s.e.", "99 %", "same top", "perplexity ratio")
+    for s in summaries:
+        error = s.kl.group_standard_error
+        table.add_row(
+            _name(s, "q"), short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
+            short(s.kl.quantile(0.99)), _percent(s.same_top1.mean), _ratio(s),
+        )  # fmt: skip
+    out.print(table)
+
+
+def _ratio(s: ComparisonSummary) -> str:
+    if not s.log_ratio.count:
+        return "-"
+    error = s.log_ratio.group_standard_error
+    error = s.log_ratio.standard_error if math.isnan(error) else error
+    return f"{s.perplexity_ratio:.5f} ± {short(s.perplexity_ratio * error, 2)}"
+
+
+def _print_summary(out: Any, s: ComparisonSummary) -> None:
+    facts = s.facts
+    for side in "pq":
+        if side in facts:
+            f = facts[side]
+            kind = "llama.cpp dump, 16-bit codes" if f["format"] == "llama.cpp" else f"{f['format']}, {f['dtype']}"
+            out.print(f"{side}  {f['path']}  ({kind})", soft_wrap=True, markup=False)
+    groups = s.kl.groups
+    inside = f" in {groups} chunks or documents" if groups else ""
+    vocab = f", vocabulary {facts['vocab_size']}" if "vocab_size" in facts else ""
+    out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.to_dict()['unit']}\n")
+    _print_spreads(out, s)
+    _print_lines(out, s)
+    for name, title, header in (
+        ("by_confidence", "By p's greatest probability", "probability"),
+        ("by_position", "By position in the chunk or document", "position"),
+    ):
+        part = s.parts.get(name)
+        if isinstance(part, Breakdown) and len(part.bins) > 1:
+            _print_breakdown(out, part, title, header)
+    _print_worst(out, s)
+    convention = s.parts.get("llama_cpp")
+    if isinstance(convention, Convention):
+        out.print("\nAs llama-perplexity prints it\n", style="bold")
+        out.print(str(convention.statistics), markup=False)
+        if convention.note:
+            out.print(f"\n{convention.note}", markup=False)
+
+
+def _print_spreads(out: Any, s: ComparisonSummary) -> None:
+    grouped = s.kl.groups > 1
+    columns = ("", "mean", "± s.e.", *(["± group"] if grouped else []), "median", "99 %", "99.9 %", "max")
+    table = _table(out, *columns)
+    for name, label in _ROWS:
+        spread: Any = s.parts.get(name) if name in s.parts else getattr(s, name, None)
+        if spread is None or not spread.count:
+            continue
+        errors = [short(spread.standard_error, 2)]
+        if grouped:
+            errors.append(short(spread.group_standard_error, 2))
+        quantiles = [short(spread.quantile(level), 3) for level in (0.5, 0.99, 0.999)]
+        table.add_row(label, short(spread.mean), *errors, *quantiles, short(spread.max, 3))
+    out.print(table)
+    out.print()
+
+
+def _print_lines(out: Any, s: ComparisonSummary) -> None:
+    """One line a quantity that is no distribution, and one a warning."""
+    table = _table(out, "", "")
+    table.show_header = False
+    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    error = s.same_top1.group_standard_error
+    table.add_row(
+        "same top token", _percent(s.same_top1.mean, s.same_top1.standard_error if math.isnan(error) else error)
+    )
+    agreement = s.parts.get("top_k_agreement")
+    if isinstance(agreement, Agreement):
+        for k, mean in agreement.overlap.items():
+            same = _percent(agreement.ordered[k].mean)
+            table.add_row(f"top {k} shared", f"{_percent(mean.mean, mean.standard_error)}; in the same order {same}")
+    clipping = s.parts.get("clipping")
+    if s.log_ratio.count:
+        table.add_row("perplexity", f"p {s.perplexity_p:.6g}, q {s.perplexity_q:.6g}, ratio {_ratio(s)}")
+        d = s.delta_prob
+        table.add_row("Δp of the token", f"mean {_percent(d.mean, d.standard_error)}, rms {_percent(d.rms)}")
+    null = s.parts.get("null_control")
+    if isinstance(null, Mean) and null.count:
+        table.add_row("null control", f"KL {short(null.mean, 2)} from the rounding of the stored numbers alone")
+    if isinstance(clipping, Clipping):
+        table.add_row("clipped mass", f"p {short(clipping.mass_p.mean, 3)}, q {short(clipping.mass_q.mean, 3)} a row")
+        if clipping.targets_p or clipping.targets_q:
+            table.add_row(
+                "clipped targets",
+                f"p {clipping.targets_p}, q {clipping.targets_q} of {clipping.rows}: perplexities are lower bounds",
+            )
+    if s.kl.undefined:
+        table.add_row("undefined rows", f"{s.kl.undefined} (NaN, +inf or no mass), left out of the means")
+    if s.kl.infinite:
+        table.add_row("infinite KL", f"{s.kl.infinite} rows: q is 0 where p is not")
+    ignored = s.facts.get("ignored_tokens")
+    if ignored:
+        table.add_row("ignored tokens", f"{ignored}, left out of the statistics of tokens")
+    if s.kl.sketched:
+        table.add_row("quantiles", "estimated by t-digests")
+    out.print(table)
+
+
+def _print_breakdown(out: Any, part: Breakdown, title: str, header: str) -> None:
+    table = _table(out, header, "tokens", "KL(p‖q)", "± s.e.", "same top", title=title)
+    entries = sorted(part.bins)
+    merged = [(part.label(key), part.bins[key]) for key in entries]
+    if len(merged) > 8 and part.width:
+        coarse = Breakdown(part.bins, part.labels, part.width)
+        while len(coarse.bins) > 8:
+            coarse = coarse.merge(Breakdown({}, part.labels, coarse.width * 2))
+        merged = [(coarse.label(key), coarse.bins[key]) for key in sorted(coarse.bins)]
+    for label, means in merged:
+        kl = means["kl"]
+        table.add_row(
+            label, str(kl.count), short(kl.mean), short(kl.standard_error, 2), _percent(means["same_top1"].mean)
+        )
+    out.print()
+    out.print(table)
+
+
+def _print_worst(out: Any, s: ComparisonSummary, count: int = 5) -> None:
+    worst = s.to_dict().get("worst_tokens") or []
+    if not worst:
+        return
+    table = _table(out, "row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
+    for entry in worst[:count]:
+        table.add_row(
+            str(entry["row"]), short(float(entry["kl"])),
+            _word(entry, "token"), _number(entry.get("log_prob_p")), _number(entry.get("log_prob_q")),
+            _word(entry, "top1_p"), _word(entry, "top1_q"),
+        )  # fmt: skip
+    out.print()
+    out.print(table)
+
+
+def _word(entry: dict[str, Any], name: str) -> str:
+    """A token as text where a tokenizer was given, else its id."""
+    text = entry.get("text", {}).get(name)
+    return str(entry.get(name, "-")) if text is None else f"{text!r}"[1:-1][:12]
+
+
+def _number(x: Any) -> str:
+    return "-" if x is None else short(float(x))
+
+
+def print_facts(facts: dict[str, Any], file: IO[str] | None = None) -> None:
+    """Facts about one file, a line each."""
+    out = console(file)
+    table = _table(out, "", "")
+    table.show_header = False
+    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    for name, value in facts.items():
+        text = " x ".join(str(n) for n in value) if isinstance(value, list) else str(value)
+        table.add_row(name.replace("_", " "), {"True": "yes", "False": "no", "None": "unknown"}.get(text, text))
+    out.print(table)

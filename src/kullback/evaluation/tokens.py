@@ -1,0 +1,132 @@
+"""Target tokens of a job: which ids both sides agree on, from where, and how they read as text."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.evaluation.sources.base import Source, integer_column
+
+__all__ = ["common_rows", "common_vocabulary", "decoder", "load_tokens", "target_groups", "target_tokens"]
+
+
+def load_tokens(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """Token ids from `.npy`, `.json` (one list) or text (whole numbers between spaces, commas or line ends).
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold whole numbers.
+    OSError
+        If it cannot be read.
+    """
+    name = os.fspath(path)
+    values: Any
+    try:
+        if name.endswith(".npy"):
+            values = np.load(name, allow_pickle=False)
+        elif name.endswith(".json"):
+            with open(name, encoding="utf-8") as file:
+                values = np.asarray(json.load(file))
+        else:
+            with open(name, encoding="utf-8") as file:
+                values = np.asarray([int(word) for word in file.read().replace(",", " ").split()], np.int64)
+    except ValueError as error:
+        raise ValueError(f"{name}: not a file of token ids ({str(error)[:80]})") from None
+    return integer_column(values, values.size, f"{name}: tokens")
+
+
+def common_rows(p: Source, qs: Sequence[Source]) -> int:
+    """The number of rows of all sources; ValueError where they differ."""
+    for q in qs:
+        if q.shape[0] != p.shape[0]:
+            raise ValueError(
+                f"{q.path} has {q.shape[0]} rows, expected {p.shape[0]} as in {p.path}: "
+                "both must hold the same tokens in the same order"
+            )
+    return p.shape[0]
+
+
+def common_vocabulary(p: Source, qs: Sequence[Source], vocab_size: int | None) -> int:
+    """The vocabulary compared; ValueError, with the `vocab_size` that would do, where the files differ."""
+    sources = (p, *qs)
+    least = min(source.shape[1] for source in sources)
+    if vocab_size is not None:
+        if not 1 <= vocab_size <= least:
+            smallest = next(source.path for source in sources if source.shape[1] == least)
+            raise ValueError(f"`vocab_size` is {vocab_size}, expected from 1 to {least}, the vocabulary of {smallest}")
+        return vocab_size
+    for q in qs:
+        if q.shape[1] != p.shape[1]:
+            raise ValueError(
+                f"{q.path} has a vocabulary of {q.shape[1]}, {p.path} one of {p.shape[1]}; if the further "
+                f"columns are padding, compare the first {least}: vocab_size={least} (--vocab-size {least})"
+            )
+    return least
+
+
+def target_tokens(
+    p: Source, qs: Sequence[Source], tokens: NDArray[Any] | str | os.PathLike[str] | None, ignore_index: int
+) -> NDArray[np.int64] | None:
+    """The token of each row, from `tokens` or the sources, which must agree; None where nobody knows."""
+    rows, known, origin = p.shape[0], None, ""
+    if tokens is not None:
+        origin = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else "`tokens`"
+        known = load_tokens(tokens) if isinstance(tokens, (str, os.PathLike)) else np.asarray(tokens)
+        if known.size != rows:
+            raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}")
+        known = integer_column(known, rows, origin)
+    for source in (p, *qs):
+        if source.tokens is None:
+            continue
+        if known is None:
+            known, origin = source.tokens, source.path
+        elif not np.array_equal(known, source.tokens):
+            row = int(np.flatnonzero(known != source.tokens)[0])
+            raise ValueError(
+                f"{source.path} and {origin} have different tokens from row {row} on "
+                f"({source.tokens[row]} and {known[row]}): they do not score the same text"
+            )
+    if known is None:
+        return None
+    vocab = min(source.shape[1] for source in (p, *qs))
+    outside = ((known < 0) | (known >= vocab)) & (known != ignore_index)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"{origin} has the token {known[row]} at row {row}, expected from 0 to {vocab - 1}, "
+            f"or {ignore_index} for rows to leave out"
+        )
+    return known
+
+
+def target_groups(p: Source, qs: Sequence[Source]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+    """The document of each row, where a source knows, and the row's place within it."""
+    groups = next((source.groups for source in (p, *qs) if source.groups is not None), None)
+    rows = p.shape[0]
+    if groups is None:
+        return None, np.arange(rows)
+    if not rows:
+        return groups, np.zeros(0, np.int64)
+    first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    return groups, np.arange(rows) - np.repeat(first, np.diff(np.r_[first, rows]))
+
+
+def decoder(path: str | os.PathLike[str] | None) -> Callable[[Sequence[int]], str] | None:
+    """A function from token ids to text, from a `tokenizer.json`; None without one."""
+    if path is None:
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(f"{os.fspath(path)}: needs tokenizers: pip install kullback[report]") from None
+    try:
+        tokenizer = Tokenizer.from_file(os.fspath(path))
+    except Exception as error:  # the library raises plain Exception
+        raise ValueError(f"{os.fspath(path)}: not a readable tokenizer file ({str(error)[:80]})") from None
+    return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -1,0 +1,1 @@
+"""Thin, lazy faces for other libraries; no mathematics lives here."""

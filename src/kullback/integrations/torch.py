@@ -1,0 +1,391 @@
+"""Losses for torch tensors on the CPU, with gradients, under the names torch, TRL and torchtune users know.
+
+Every loss is one custom operator, `kullback::divergence_loss`, so that `torch.compile` keeps it as it is instead of
+breaking the graph. Between forward and backward nothing is kept but the logits and nine numbers a row. There is no
+mathematics here: see `kullback.distillation` and `kullback.calls`.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
+
+from kullback import calls
+from kullback.distillation import STUDENT, TEACHER, loss_kernel
+
+__all__ = [
+    "ForwardKLLoss",
+    "JSDLoss",
+    "ReverseKLLoss",
+    "SymmetricKLLoss",
+    "distillation_loss",
+    "generalized_jsd_loss",
+    "kl_div",
+]
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def _batch(student: torch.Tensor, teacher: torch.Tensor) -> calls.Batch:
+    return calls.batch(("teacher", teacher), ("student", student))
+
+
+@torch.library.custom_op("kullback::divergence_loss", mutates_args=())
+def _divergence_loss(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    mask: torch.Tensor | None,
+    inverse_temperature: float,
+    kind: int,
+    weight: float,
+    first: float,
+    second: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(losses of the rows, state for the gradient), float64; masked rows are not read and give 0."""
+    pair = _batch(student, teacher)
+    state = np.zeros((pair.rows, calls.STATE))
+    flat = None if mask is None else np.ascontiguousarray(mask.numpy()).reshape(-1)
+    values = calls.divergence(pair, 0, inverse_temperature, kind, (weight, first, second), None, flat, state)
+    return torch.from_numpy(values.reshape(pair.lead)), torch.from_numpy(state)
+
+
+@_divergence_loss.register_fake
+def _(student, teacher, mask, inverse_temperature, kind, weight, first, second):  # type: ignore[no-untyped-def]
+    lead = student.shape[:-1]
+    return student.new_empty(lead, dtype=torch.float64), student.new_empty(
+        (math.prod(lead), calls.STATE), dtype=torch.float64
+    )
+
+
+@torch.library.custom_op("kullback::divergence_gradient", mutates_args=())
+def _divergence_gradient(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    weights: torch.Tensor,
+    values: torch.Tensor,
+    state: torch.Tensor,
+    inverse_temperature: float,
+    kind: int,
+    weight: float,
+    first: float,
+    second: float,
+    side: int,
+) -> torch.Tensor:
+    """weights times the gradient along the logits of one side, in their dtype."""
+    pair = _batch(student, teacher)
+    out = torch.empty((student, teacher)[side == TEACHER].shape, dtype=(student, teacher)[side == TEACHER].dtype)
+    target = calls.Target.of(out, "gradient", tuple(out.shape))
+    factors = np.ascontiguousarray(weights.numpy().reshape(-1), np.float64)
+    # the kernel may renew the state of a row while it works on the other side
+    known = np.array(values.numpy().reshape(-1)), np.array(state.numpy())
+    calls.divergence_gradient(
+        pair, inverse_temperature, kind, (weight, first, second), side, factors, target, None, known
+    )
+    return out
+
+
+@_divergence_gradient.register_fake
+def _(student, teacher, weights, values, state, inverse_temperature, kind, weight, first, second, side):  # type: ignore[no-untyped-def]
+    return torch.empty_like((student, teacher)[side == TEACHER], memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    student, teacher, mask, *ctx.options = inputs
+    ctx.save_for_backward(student, teacher, mask, *output)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[Any, ...]:
+    student, teacher, mask, values, state = ctx.saved_tensors
+    weights = upstream.double()
+    if mask is not None:
+        weights = torch.where(mask, weights, 0.0)
+    gradients = [
+        _divergence_gradient(student, teacher, weights, values, state, *ctx.options, side) if wanted else None
+        for side, wanted in ((STUDENT, ctx.needs_input_grad[0]), (TEACHER, ctx.needs_input_grad[1]))
+    ]
+    return *gradients, None, None, None, None, None, None
+
+
+_divergence_loss.register_autograd(_backward, setup_context=_keep)
+
+
+def _checked(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    for name, x in (("student", student), ("teacher", teacher)):
+        if x.device.type != "cpu":
+            raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
+        if x.dtype not in _FLOATS:
+            raise TypeError(f"`{name}` has dtype {x.dtype}, expected float64, float32, float16 or bfloat16")
+    if student.shape != teacher.shape:
+        raise ValueError(f"`teacher` has shape {tuple(teacher.shape)}, expected {tuple(student.shape)} as `student`")
+
+
+def _token_losses(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    loss: str,
+    parameter: float | None,
+    temperature: float = 1.0,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One loss a row, float64."""
+    _checked(student, teacher)
+    kernel = loss_kernel(loss, parameter)
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"`temperature` is {temperature}, expected a finite number above 0")
+    losses: torch.Tensor
+    losses, _ = _divergence_loss(student, teacher, mask, 1.0 / temperature, kernel.kind, *kernel.parameters)
+    return losses
+
+
+def distillation_loss(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    loss: str = "forward_kl",
+    parameter: float | None = None,
+    *,
+    temperature: float = 1.0,
+    temperature_squared: bool = False,
+    labels: torch.Tensor | None = None,
+    ignore_index: int = -100,
+    mask: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
+    reduction: Literal["token-mean", "batchmean", "mean", "sum", "none"] = "token-mean",
+) -> torch.Tensor:
+    """`kullback.distillation.distillation_loss` for autograd: the same names, differentiable in both logits.
+
+    Parameters
+    ----------
+    student_logits, teacher_logits : Tensor, shape (..., V)
+        CPU tensors: float64, float32, float16 or bfloat16, not necessarily of the same dtype.
+    loss, parameter, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
+        As in `kullback.distillation.distillation_loss`.
+
+    Returns
+    -------
+    Tensor
+        float64 for float64 logits, else float32: a scalar, or the leading shape for reduction "none".
+
+    Examples
+    --------
+    >>> import torch
+    >>> from kullback.integrations.torch import distillation_loss
+    >>> student = torch.zeros(1, 2, requires_grad=True)
+    >>> distillation_loss(student, torch.tensor([[1.0, 0.0]])).backward()
+    >>> student.grad
+    tensor([[-0.2311,  0.2311]])
+    """
+    if loss == "soft_cross_entropy":
+        raise ValueError("`loss` is 'soft_cross_entropy': use ForwardKLLoss, which is that loss")
+    kept = None if labels is None else labels != ignore_index
+    if mask is not None:
+        kept = mask.bool() if kept is None else kept & mask.bool()
+    losses = _token_losses(student_logits, teacher_logits, loss, parameter, temperature, kept)
+    if temperature_squared:
+        losses = losses * temperature**2
+    if weights is not None:
+        losses = losses * weights
+    count = losses.numel() if kept is None else kept.sum().clamp(min=1)
+    if reduction == "token-mean":
+        losses = losses.sum() / count
+    elif reduction == "batchmean":
+        losses = losses.sum() / (losses.shape[0] if losses.ndim else 1)
+    elif reduction == "mean":
+        losses = losses.sum() / (count * student_logits.shape[-1])
+    elif reduction == "sum":
+        losses = losses.sum()
+    elif reduction != "none":
+        raise ValueError(f"`reduction` is {reduction!r}, expected 'token-mean', 'batchmean', 'mean', 'sum' or 'none'")
+    return losses.to(_result_dtype(student_logits))
+
+
+def _result_dtype(logits: torch.Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+class _PlainKL(torch.autograd.Function):
+    """Σ p·(ln p - input) a row, p = exp(log_target), of rows as they are; slopes as torch has them."""
+
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor, log_target: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(input, log_target)
+        normalised, state = _divergence_loss(input, log_target, None, 1.0, calls.LINEAR, 0.5, 1.0, 0.0)
+        # the kernel normalises both rows; what their masses add is plain arithmetic
+        log_mass, log_mass_input = state[:, 1].reshape(normalised.shape), state[:, 2].reshape(normalised.shape)
+        plain: torch.Tensor = log_mass.exp() * (normalised + log_mass - log_mass_input)
+        return plain
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
+        input, log_target = ctx.saved_tensors
+        weighted = log_target.exp() * upstream.to(log_target.dtype).unsqueeze(-1)
+        along_target = None
+        if ctx.needs_input_grad[1]:
+            along_target = weighted * (log_target - input + 1.0)
+        return (-weighted).to(input.dtype), along_target
+
+
+def kl_div(
+    input: torch.Tensor,
+    target: torch.Tensor,
+    reduction: Literal["none", "batchmean", "sum", "mean"] = "mean",
+    log_target: bool = False,
+) -> torch.Tensor:
+    """`torch.nn.functional.kl_div`: KL(target‖input) of rows of log-probabilities, target first in the formula.
+
+    Parameters
+    ----------
+    input : Tensor, shape (..., V)
+        Log-probabilities of the model, as they are: nothing is normalised. Its gradient is -target, as in torch.
+    target : Tensor, shape (..., V)
+        Probabilities, or log-probabilities with `log_target`.
+    reduction : {"mean", "batchmean", "sum", "none"}
+        As in torch: "mean" divides by the number of elements, "batchmean" by the size of the first axis; "none", which
+        asks for every element, is left to torch itself.
+    log_target : bool
+        What `target` is.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from kullback.integrations.torch import kl_div
+    >>> p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
+    >>> print(f"{kl_div(q.log(), p.log(), 'batchmean', log_target=True):.4f}")
+    0.5108
+    """
+    if reduction == "none":
+        return torch.nn.functional.kl_div(input, target, reduction="none", log_target=log_target)
+    if reduction not in ("mean", "batchmean", "sum"):
+        raise ValueError(f"`reduction` is {reduction!r}, expected 'mean', 'batchmean', 'sum' or 'none'")
+    _checked(input, target)
+    losses: torch.Tensor = _PlainKL.apply(  # type: ignore[no-untyped-call]
+        input, target if log_target else target.log()
+    )
+    divisor = {"mean": input.numel(), "batchmean": input.shape[0], "sum": 1}[reduction]
+    return (losses.sum() / divisor).to(_result_dtype(input))
+
+
+def generalized_jsd_loss(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    beta: float = 0.5,
+    temperature: float = 1.0,
+    reduction: Literal["batchmean", "sum", "mean", "none"] = "batchmean",
+    num_items_in_batch: float | None = None,
+) -> torch.Tensor:
+    """GKD's loss with the arguments of TRL's `GKDTrainer.generalized_jsd_loss`.
+
+    Parameters
+    ----------
+    student_logits, teacher_logits : Tensor, shape (B, T, V)
+    labels : Tensor of int, shape (B, T), optional
+        Tokens labelled -100 are not counted.
+    beta : float
+        0: KL(teacher‖student); 1: KL(student‖teacher); between: the generalised Jensen-Shannon divergence.
+    temperature : float
+        Divides both logits.
+    reduction : {"batchmean", "sum", "mean", "none"}
+        As in TRL: "batchmean" divides by the number of counted tokens where there are labels, else by B; "mean" by the
+        number of counted elements (tokens times V). "none" gives one loss a token, (B, T): TRL's has V of them.
+    num_items_in_batch : float, optional
+        Divide the sum by this instead.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from kullback.integrations.torch import generalized_jsd_loss
+    >>> s, t = torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[2.0, 1.0, 0.0]]])
+    >>> print(f"{generalized_jsd_loss(s, t):.4f}")
+    0.1824
+    """
+    kept = None if labels is None else labels != -100
+    losses = _token_losses(student_logits, teacher_logits, "jsd", beta, temperature, kept)
+    count = losses.numel() if kept is None else kept.sum().clamp(min=1)
+    if num_items_in_batch is not None:
+        losses = losses.sum() / num_items_in_batch
+    elif reduction == "batchmean":
+        losses = losses.sum() / (count if labels is not None else student_logits.shape[0])
+    elif reduction == "mean":
+        losses = losses.sum() / (count * student_logits.shape[-1])
+    elif reduction == "sum":
+        losses = losses.sum()
+    elif reduction != "none":
+        raise ValueError(f"`reduction` is {reduction!r}, expected 'batchmean', 'sum', 'mean' or 'none'")
+    return losses.to(_result_dtype(student_logits))
+
+
+class _TokenMean(torch.nn.Module):
+    """The mean of a loss over the tokens that are not ignored, with torchtune's call."""
+
+    loss = "forward_kl"
+
+    def __init__(self, ignore_index: int = -100, parameter: float | None = None) -> None:
+        super().__init__()
+        self.ignore_index, self.parameter = ignore_index, parameter
+
+    def forward(
+        self,
+        student_logits: torch.Tensor,
+        teacher_logits: torch.Tensor,
+        labels: torch.Tensor,
+        normalize: bool = True,
+    ) -> torch.Tensor:
+        """(N, V), (N, V), (N,) -> scalar; the sum instead of the mean where `normalize` is False."""
+        kept = labels != self.ignore_index
+        losses = _token_losses(student_logits, teacher_logits, self.loss, self.parameter, 1.0, kept)
+        total = losses.sum() / kept.sum().clamp(min=1) if normalize else losses.sum()
+        return total.to(_result_dtype(student_logits))
+
+
+class ForwardKLLoss(_TokenMean):
+    """torchtune's ForwardKLLoss(ignore_index)(student_logits, teacher_logits, labels, normalize).
+
+    torchtune leaves out the teacher's entropy, so its value is a cross-entropy and does not reach 0; this is
+    KL(teacher‖student). The gradients are the same.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from kullback.integrations.torch import ForwardKLLoss
+    >>> x = torch.tensor([[0.0, 1.0]])
+    >>> print(f"{ForwardKLLoss()(x, x, torch.tensor([1])):.1f}")
+    0.0
+    """
+
+
+class ReverseKLLoss(_TokenMean):
+    """torchtune's ReverseKLLoss: KL(student‖teacher). Call and reduction as in ForwardKLLoss."""
+
+    loss = "reverse_kl"
+
+
+class SymmetricKLLoss(_TokenMean):
+    """torchtune's SymmetricKLLoss(sym_kd_ratio, ignore_index): ratio·forward + (1 - ratio)·reverse KL."""
+
+    loss = "symmetric_kl"
+
+    def __init__(self, sym_kd_ratio: float = 0.5, ignore_index: int = -100) -> None:
+        super().__init__(ignore_index, sym_kd_ratio)
+
+
+class JSDLoss(_TokenMean):
+    """GKD's divergence as a module: JSDLoss(beta, ignore_index). Call and reduction as in ForwardKLLoss."""
+
+    loss = "jsd"
+
+    def __init__(self, beta: float = 0.5, ignore_index: int = -100) -> None:
+        super().__init__(ignore_index, beta)

@@ -1,0 +1,79 @@
+"""Which tokens a loss counts, and what its sum is divided by."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reduction = Literal["token-mean", "batchmean", "mean", "sum", "none"]
+REDUCTIONS = ("token-mean", "batchmean", "mean", "sum", "none")
+
+
+def _leading(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[Any]:
+    """`x` as an array of the leading shape."""
+    if hasattr(x, "detach"):
+        x = x.detach().cpu().numpy()
+    array = np.asarray(x)
+    if array.shape != lead:
+        raise ValueError(f"`{name}` has shape {array.shape}, expected {lead}, that of the rows")
+    return array
+
+
+class Counted(NamedTuple):
+    """The rows of a batch that count: their weights, 0 for the others, and how many they are."""
+
+    weights: NDArray[np.float64]  # of the leading shape
+    mask: NDArray[np.bool_] | None  # flat; None: all
+    tokens: int
+
+    @classmethod
+    def of(cls, lead: tuple[int, ...], labels: Any, ignore_index: int, mask: Any, weights: Any) -> "Counted":
+        """Labels that are `ignore_index` and a mask leave rows out; weights scale the others."""
+        kept = np.ones(lead, np.bool_)
+        if labels is not None:
+            ids = _leading(labels, "labels", lead)
+            if ids.dtype.kind not in "iu" and ids.size:
+                raise TypeError(f"`labels` has dtype {ids.dtype}, expected integers")
+            kept &= ids != ignore_index
+        if mask is not None:
+            rows = _leading(mask, "mask", lead)
+            if rows.dtype != np.bool_ and not np.isin(rows, (0, 1)).all():
+                raise ValueError("`mask` holds values other than 0 and 1, expected 1 for a row to count")
+            kept &= rows.astype(np.bool_)
+        factors = np.ones(lead) if weights is None else _leading(weights, "weights", lead).astype(np.float64)
+        if not np.isfinite(factors).all():
+            raise ValueError("`weights` holds values that are not finite")
+        everything = bool(kept.all())
+        flat = None if everything else np.ascontiguousarray(kept).reshape(-1)
+        return cls(np.where(kept, factors, 0.0), flat, int(kept.sum()))
+
+
+class Reducer(NamedTuple):
+    """A reduction with its divisor."""
+
+    reduction: Reduction
+    divisor: float
+
+    def finish(self, weighted: NDArray[np.float64]) -> Any:
+        """The weighted losses of the rows, reduced; NaN and inf of rows that do not count are no longer there."""
+        if self.reduction == "none":
+            return weighted / self.divisor
+        return float(weighted.sum() / self.divisor)
+
+
+def reduce_tokens(
+    reduction: Reduction, counted: Counted, lead: tuple[int, ...], vocab: int, divisor: float | None
+) -> Reducer:
+    """The reduction of that name; a divisor of 0, of a batch without tokens, becomes 1: its sum is 0."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"`reduction` is {reduction!r}, expected one of {', '.join(REDUCTIONS)}")
+    if divisor is not None:
+        if not float(divisor) > 0.0:
+            raise ValueError(f"`divisor` is {divisor}, expected a number above 0")
+        return Reducer(reduction, float(divisor))
+    own = {
+        "token-mean": float(counted.tokens),
+        "batchmean": float(lead[0]) if lead else 1.0,
+        "mean": float(counted.tokens * vocab),
+    }.get(reduction, 1.0)
+    return Reducer(reduction, own or 1.0)

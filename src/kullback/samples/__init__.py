@@ -1,0 +1,31 @@
+"""Divergences from samples: counts with smoothing and bias correction, nearest neighbours, transport."""
+
+from kullback.samples.counts import (
+    CountEstimate,
+    LikelihoodParts,
+    divergence_from_counts,
+    likelihood_parts,
+)
+from kullback.samples.mutual_information import knn_mutual_information, mutual_information
+from kullback.samples.neighbours import (
+    NeighbourEstimate,
+    knn_kl_divergence,
+    knn_kl_divergence_from_density,
+)
+from kullback.samples.smoothing import smooth
+from kullback.samples.transport import wasserstein_distance, wasserstein_distance_histograms
+
+__all__ = [
+    "CountEstimate",
+    "LikelihoodParts",
+    "NeighbourEstimate",
+    "divergence_from_counts",
+    "knn_kl_divergence",
+    "knn_kl_divergence_from_density",
+    "knn_mutual_information",
+    "likelihood_parts",
+    "mutual_information",
+    "smooth",
+    "wasserstein_distance",
+    "wasserstein_distance_histograms",
+]

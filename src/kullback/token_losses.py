@@ -1,0 +1,205 @@
+"""Losses of one model's logits with their gradients: cross-entropy, token log-probabilities, entropy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback import arrays, calls
+from kullback.distillation import gradient_array, target_of
+from kullback.reduction import Counted, Reduction, reduce_tokens
+
+__all__ = ["TokenLoss", "cross_entropy_loss", "entropy_gradient", "token_log_prob_gradient"]
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """A reduced loss of single rows of logits.
+
+    Attributes
+    ----------
+    loss : float, or ndarray of the leading shape for reduction "none"
+    gradient : ndarray or None
+        d loss / d logits, of the logits' shape and dtype; of the sum of all losses for reduction "none".
+    per_token : ndarray of float64, leading shape
+        The loss of each row before weights and reduction, 0 where it is not counted.
+    tokens : int
+        Rows counted.
+    divisor : float
+        What the sum was divided by.
+    """
+
+    loss: Any
+    gradient: Any
+    per_token: NDArray[np.float64]
+    tokens: int
+    divisor: float
+
+
+def cross_entropy_loss(
+    logits: Any,
+    labels: Any,
+    *,
+    gradient: bool = False,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    ignore_index: int = -100,
+    mask: Any = None,
+    weights: Any = None,
+    reduction: Reduction = "token-mean",
+    divisor: float | None = None,
+    vocab_size: int | None = None,
+    out: Any = None,
+    num_threads: int | None = None,
+) -> TokenLoss:
+    """-ln softmax(logits)[label], plus z_loss·lse², of each row, with its gradient if wanted.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., V)
+        float64, float32, float16 or bfloat16.
+    labels : array_like of int, shape (...)
+        Token ids; rows whose label is `ignore_index` are not counted.
+    gradient : bool
+        Whether to return d loss / d logits, into `out` where that is given.
+    z_loss : float
+        Factor of the squared log-normaliser that keeps it near 0.
+    temperature, mask, weights, reduction, divisor, vocab_size, num_threads
+        As in `distillation_loss`.
+
+    Returns
+    -------
+    TokenLoss
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kullback.token_losses import cross_entropy_loss
+    >>> result = cross_entropy_loss(np.array([[0.0, 0.0]]), [1], gradient=True)
+    >>> print(f"{result.loss:.4f}", result.gradient)
+    0.6931 [[ 0.5 -0.5]]
+    """
+    k = arrays.inverse_temperature(temperature, "logits")
+    single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    ids = arrays.token_ids(labels, "labels", single.lead, single.vocab, ignore_index)
+    if ids.shape != single.lead:
+        raise ValueError(f"`labels` has shape {ids.shape}, expected {single.lead}")
+    counted = Counted.of(single.lead, ids, -1, mask, weights)
+    reducer = reduce_tokens(reduction, counted, single.lead, single.vocab, divisor)
+    flat = ids.reshape(-1, 1)
+    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
+    lse, log_probs = described["lse"], described["log_probs"][:, 0]
+    values = z_loss * lse**2 - log_probs
+    values[flat[:, 0] < 0] = 0.0
+    if counted.mask is not None:
+        values[~counted.mask] = 0.0
+    row_weights = counted.weights.reshape(-1) / reducer.divisor
+    if gradient:
+        out = gradient_array(logits, out, "logits", single.lead)
+        scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), -k * row_weights, False)
+        mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse)
+        mass_weights[row_weights == 0.0] = 0.0
+        calls.softmax_gradient(single, k, described, mass_weights, None, scatter, target_of(out, single), num_threads)
+    per_token = values.reshape(single.lead)
+    return TokenLoss(
+        reducer.finish(per_token * counted.weights),
+        out if gradient else None,
+        per_token,
+        counted.tokens,
+        reducer.divisor,
+    )
+
+
+def token_log_prob_gradient(
+    logits: Any,
+    tokens: Any,
+    upstream: Any,
+    *,
+    temperature: float = 1.0,
+    ignore_index: int = -100,
+    vocab_size: int | None = None,
+    out: Any = None,
+    num_threads: int | None = None,
+) -> Any:
+    """Σ upstream·d ln softmax(logits)[token] / d logits, for one token a row or K of them.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., V)
+    tokens : array_like of int, shape (...) or (..., K)
+        As in `token_log_probs`; tokens that are `ignore_index` have no part.
+    upstream : array_like, shape of tokens
+        Derivative of the objective by each log-probability.
+    temperature, vocab_size, out, num_threads
+        As in `distillation_loss`.
+
+    Returns
+    -------
+    array of the shape and dtype of the logits, or `out`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kullback.token_losses import token_log_prob_gradient
+    >>> print(token_log_prob_gradient(np.array([[0.0, 0.0]]), [1], [2.0]))
+    [[-1.  1.]]
+    """
+    k = arrays.inverse_temperature(temperature, "logits")
+    single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
+    factors = np.asarray(upstream.detach().numpy() if hasattr(upstream, "detach") else upstream, np.float64)
+    if factors.shape != ids.shape:
+        raise ValueError(f"`upstream` has shape {factors.shape}, expected {ids.shape} to match `tokens`")
+    per_row = ids.size // single.rows if single.rows else 1
+    factors = np.where(ids < 0, 0.0, factors).reshape(single.rows, per_row)
+    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
+    out = gradient_array(logits, out, "logits", single.lead)
+    scatter = calls.Scatter(
+        np.arange(single.rows + 1) * per_row, np.ascontiguousarray(ids).reshape(-1), k * factors.reshape(-1), False
+    )
+    sums = -factors.sum(-1)
+    calls.softmax_gradient(single, k, described, sums, None, scatter, target_of(out, single), num_threads)
+    return out
+
+
+def entropy_gradient(
+    logits: Any,
+    upstream: Any = None,
+    *,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    out: Any = None,
+    num_threads: int | None = None,
+) -> Any:
+    """upstream·d entropy(softmax(logits)) / d logits of each row.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., V)
+    upstream : array_like, shape (...), optional
+        Derivative of the objective by each entropy; 1 by default.
+    temperature, vocab_size, out, num_threads
+        As in `distillation_loss`.
+
+    Returns
+    -------
+    array of the shape and dtype of the logits, or `out`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kullback.token_losses import entropy_gradient
+    >>> print(entropy_gradient(np.array([[0.0, 1.0]])).round(4))
+    [[ 0.1966 -0.1966]]
+    """
+    k = arrays.inverse_temperature(temperature, "logits")
+    single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    counted = Counted.of(single.lead, None, 0, None, upstream)
+    described = calls.describe(single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads)
+    out = gradient_array(logits, out, "logits", single.lead)
+    weights = np.ascontiguousarray(counted.weights.reshape(-1))
+    calls.softmax_gradient(
+        single, k, described, np.zeros(single.rows), weights, None, target_of(out, single), num_threads
+    )
+    return out

@@ -1,0 +1,152 @@
+"""Log-probabilities and log-ratios of chosen tokens, straight from logits."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kullback import arrays, calls
+from kullback.aggregation import sequence_sums
+
+IGNORE_INDEX = -100
+
+
+def token_log_probs(
+    logits: Any,
+    tokens: Any,
+    *,
+    given: str = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    out: NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """log p(token) of each position: logits[token]/temperature - logsumexp(logits/temperature).
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., T, V)
+        Logits (or, by `given`, log-probs or probabilities), as in `kl_divergence`.
+    tokens : array_like of int, shape (..., T) or (..., T, K)
+        One id a position, or K of them.
+    ignore_index : int
+        Tokens with this id get NaN.
+
+    Returns
+    -------
+    float64 array of the shape of tokens, nats unless `base` says otherwise
+        -inf for an impossible token; NaN for ignored ones and for rows that have no distribution.
+
+    Raises
+    ------
+    ValueError
+        A token id outside [0, V), or shapes that do not match.
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    >>> print(np.exp(kb.token_log_probs(logits, [1, 2])))
+    [0.25 0.8 ]
+    """
+    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
+    arrays.check_out(out, ids.shape)
+    per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
+    found = calls.describe(single, space, k, (), num_threads, ids.reshape(single.rows, per_row))
+    value = found["log_probs"]
+    return arrays.finish(value / unit if base is not None else value, ids.shape, out)
+
+
+def selective_log_softmax(logits: Any, index: Any, **options: Any) -> Any:
+    """`token_log_probs` under the name and argument order of TRL.
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> print(np.exp(kb.selective_log_softmax(np.log([[0.5, 0.5]]), [0])))
+    [0.5]
+    """
+    return token_log_probs(logits, index, **options)
+
+
+def token_log_ratios(
+    p_logits: Any,
+    q_logits: Any,
+    tokens: Any,
+    *,
+    given: str = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    out: NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """log p(token) - log q(token) of each position.
+
+    Parameters
+    ----------
+    p_logits, q_logits : array_like, shape (..., T, V)
+        As in `kl_divergence`.
+    tokens : array_like of int, shape (..., T)
+
+    Returns
+    -------
+    float64 array, shape (..., T)
+        NaN for ignored tokens, for rows without a distribution, and where both probabilities are 0.
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> print(kb.token_log_ratios(np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]]), [0], base=2))
+    [1.]
+    """
+    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
+    ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
+    if ids.shape != pair.lead:
+        raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
+    arrays.check_out(out, pair.lead)
+    value = calls.compare(pair, space, k, ("log_ratio",), num_threads, ids)["log_ratio"]
+    return arrays.finish(value / unit if base is not None else value, pair.lead, out)
+
+
+def sequence_log_ratios(
+    p_logits: Any,
+    q_logits: Any,
+    tokens: Any,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    **options: Any,
+) -> Any:
+    """Σ log p(token) - log q(token) over each sequence, straight from logits; no (T, V) temporaries.
+
+    Parameters
+    ----------
+    p_logits, q_logits : array_like, shape (B, T, V), or (N, V) with `offsets`
+    tokens : array_like of int, shape (B, T) or (N,)
+    mask : array_like, shape (B, T), optional
+        Tokens to count.
+    offsets : array_like of int, shape (B + 1,), optional
+        Where packed sequences begin and end (cu_seqlens).
+    **options
+        Keywords of `token_log_ratios`.
+
+    Returns
+    -------
+    float64 array, shape (B,)
+        Masked and ignored tokens add nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> p, q = np.log([[[0.5, 0.5]] * 2]), np.log([[[0.25, 0.75]] * 2])
+    >>> print(kb.sequence_log_ratios(p, q, [[0, 0]], base=2))
+    [2.]
+    """
+    ratios = token_log_ratios(p_logits, q_logits, tokens, **options)
+    return sequence_sums(ratios, mask=mask, offsets=offsets)

@@ -1,0 +1,108 @@
+"""Lists of known tokens, a row each: read, checked, put in order, and set against a student."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback import arrays, calls
+
+Floats = NDArray[np.float64]
+
+
+class Listed(NamedTuple):
+    """Known tokens of T rows, padded: ids rise, padding has id -1 and log-probability -inf and comes last."""
+
+    ids: NDArray[np.int64]  # (T, K)
+    log_probs: Floats  # (T, K)
+    lead: tuple[int, ...]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.asarray((self.ids >= 0).sum(-1), np.int64)
+
+
+def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
+    """Sparse rows in either form: (ids, log_probs) of shape (..., K), or an object with indptr, ids and log_probs."""
+    if hasattr(rows, "indptr"):
+        counts = np.diff(rows.indptr)
+        lead: tuple[int, ...] = (counts.size,)
+        ids = np.full((counts.size, max(int(counts.max(initial=0)), 1)), -1, np.int64)
+        logs = np.full(ids.shape, -np.inf)
+        filled = np.arange(ids.shape[1]) < counts[:, None]
+        ids[filled], logs[filled] = rows.ids, rows.log_probs
+    else:
+        try:
+            ids, logs = (np.asarray(part.detach().cpu() if hasattr(part, "detach") else part) for part in rows)
+        except (TypeError, ValueError):
+            raise TypeError(f"`{name}` is {type(rows).__name__}, expected (ids, log_probs) or sparse rows") from None
+        if ids.shape != logs.shape or ids.ndim == 0:
+            raise ValueError(f"`{name}` has ids of shape {ids.shape} and log_probs of {logs.shape}, expected (..., K)")
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"the ids of `{name}` have dtype {ids.dtype}, expected integers")
+        lead = ids.shape[:-1]
+        ids = ids.reshape(-1, ids.shape[-1]).astype(np.int64)
+        logs = np.where(ids < 0, -np.inf, logs.reshape(ids.shape).astype(np.float64))
+        ids = np.where(ids < 0, -1, ids)
+    if vocab is not None and ids.size and ids.max() >= vocab:
+        raise ValueError(f"`{name}` holds the id {ids.max()}, expected from 0 to {vocab - 1}")
+    if (logs > 1e-3).any():
+        raise ValueError(f"`{name}` holds the log-probability {logs.max()}, expected at most 0")
+    order = np.argsort(np.where(ids < 0, np.iinfo(np.int64).max, ids), -1, kind="stable")
+    ids, logs = np.take_along_axis(ids, order, -1), np.take_along_axis(logs, order, -1)
+    if (ids[:, 1:] == ids[:, :-1])[ids[:, 1:] >= 0].any():
+        raise ValueError(f"`{name}` lists an id twice in one row")
+    return Listed(ids, logs, lead)
+
+
+class Common(NamedTuple):
+    """Both sides over the compared tokens, (T, K), and what either has beside them, (T,)."""
+
+    p: Floats
+    log_p: Floats
+    q: Floats
+    log_q: Floats
+    rest_p: Floats
+    rest_q: Floats
+
+
+def teacher_rest(known: Listed, vocab: int | None) -> tuple[Floats, Floats]:
+    """(log-probabilities, mass beside them): nothing is left beside a list of the whole vocabulary."""
+    logs = known.log_probs
+    total = np.logaddexp.reduce(logs, -1)
+    rest = -np.expm1(np.minimum(total, 0.0))
+    if vocab is not None:
+        whole = known.counts == vocab
+        logs = logs - np.where(whole, total, 0.0)[:, None]
+        rest = np.where(whole, 0.0, rest)
+    return logs, rest
+
+
+def against_dense(
+    known: Listed, single: calls.Batch, k: float, num_threads: int | None
+) -> tuple[Common, dict[str, NDArray[Any]]]:
+    """Both sides over the teacher's list."""
+    described = calls.describe(
+        single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads, np.ascontiguousarray(known.ids)
+    )
+    padding = known.ids < 0
+    log_q = np.where(padding, -np.inf, described["log_probs"])
+    offsets = np.concatenate([[0], np.cumsum(known.counts)])
+    rest_q = calls.rest_mass(single, k, described, offsets, known.ids[~padding], num_threads)
+    log_p, rest_p = teacher_rest(known, single.vocab)
+    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q), described
+
+
+def common_lists(teacher: Listed, student: Listed) -> Common:
+    """Both sides over the tokens that both list."""
+    if teacher.lead != student.lead:
+        raise ValueError(f"`student` has rows of shape {student.lead}, expected {teacher.lead} as `teacher`")
+    log_p = np.full(teacher.ids.shape, -np.inf)
+    log_q = log_p.copy()
+    for t in range(len(teacher.ids)):
+        _, here, there = np.intersect1d(teacher.ids[t], student.ids[t], assume_unique=False, return_indices=True)
+        kept = teacher.ids[t][here] >= 0
+        log_p[t, here[kept]] = teacher.log_probs[t, here[kept]]
+        log_q[t, here[kept]] = student.log_probs[t, there[kept]]
+    rest_p, rest_q = (-np.expm1(np.minimum(np.logaddexp.reduce(logs, -1), 0.0)) for logs in (log_p, log_q))
+    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q)

@@ -1,0 +1,256 @@
+"""Header, kernels, extension and library say the same; what a first call loads; addresses; workers of torch."""
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kullback.kernels import contract
+
+import kullback as kb
+from kullback import engine
+
+TIMEOUT = 300
+
+
+def run(script, tmp_path=None, **environment):
+    """What a fresh interpreter prints."""
+    command = [sys.executable, "-c", script]
+    settings = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ----------------------------------------------------------------------------------------------- one contract
+
+
+def header_symbols():
+    """Functions of the header by their plainest reading: a name before a bracket."""
+    text = re.sub(r"/\*.*?\*/", "", contract.HEADER.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return set(re.findall(r"\b(kullback_\w+)\s*\(", text))
+
+
+def test_the_contract_holds_every_function_of_the_header():
+    assert header_symbols() == {*contract.functions(), "kullback_supported"}
+
+
+def test_parameters_are_types_the_kernels_know():
+    for name, kinds in contract.functions().items():
+        assert kinds[-3:] == ["int64_t", "int64_t", "int64_t *"], f"{name} ends in start, stop, bad_row"
+        plain = {"int64_t", "double", "const int64_t *", "const double *", "const uint8_t *"}
+        assert set(kinds) <= plain | {"int64_t *", "double *", "void *"} | {
+            f"const {struct} *" for struct in ("kullback_array", "kullback_comparison", "kullback_description")
+        }, name
+
+
+def test_every_kernel_has_the_parameters_of_the_header():
+    from kullback.kernels import drivers
+
+    text = re.sub(r"/\*.*?\*/", "", contract.declarations(), flags=re.DOTALL)
+    kernels = {name for name in vars(drivers) if name.startswith("kullback_")}
+    assert kernels == set(contract.functions())
+    for name in kernels:
+        listed = re.search(rf"\b{name}\(([^)]*)\)", text)[1]
+        header = [re.search(r"\w+$", parameter.strip())[0] for parameter in listed.split(",")]
+        code = getattr(drivers, name).py_func.__code__
+        assert list(code.co_varnames[: code.co_argcount]) == header, name
+
+
+def test_the_extension_has_every_function_of_the_header():
+    from kullback import _compiled
+
+    found = {name for name in dir(_compiled.lib) if name.startswith("kullback_")}
+    assert found == header_symbols()
+    for name, kinds in contract.functions().items():
+        typed = _compiled.ffi.typeof(_compiled.ffi.addressof(_compiled.lib, name))
+        expected = _compiled.ffi.typeof(f"int64_t (*)({', '.join(kinds)})")
+        assert typed is expected, name
+
+
+def test_the_extension_has_the_constants_of_the_header():
+    from kullback import _compiled
+
+    constants = dict(re.findall(r"#define (KULLBACK_\w+) (\d+)", contract.declarations()))
+    assert len(constants) > 10
+    assert {name: str(getattr(_compiled.lib, name)) for name in constants} == constants
+
+
+def test_the_library_exports_the_header_and_nothing_else():
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", kb.get_library()], capture_output=True, text=True, check=True
+    )
+    assert {line.split()[-1] for line in listed.stdout.splitlines()} == header_symbols()
+
+
+def test_the_constants_of_the_package_are_the_header_s():
+    from kullback.kernels import decode, drivers
+
+    from kullback import arrays, calls
+
+    constants = dict(re.findall(r"#define KULLBACK_(\w+) (\d+)", contract.declarations()))
+    shared = 0
+    for module in (arrays, calls, decode, drivers):
+        for name in set(constants) & set(vars(module)):
+            assert getattr(module, name) == int(constants[name]), (module.__name__, name)
+            shared += 1
+    assert shared >= 15
+
+
+# ---------------------------------------------------------------------------------------- header and pkg-config
+
+
+@pytest.mark.parametrize(("compiler", "standard"), [("cc", "c99"), ("cc", "c17"), ("c++", "c++11"), ("c++", "c++20")])
+def test_the_header_compiles_alone(tmp_path, compiler, standard):
+    """In strict C and in C++, and links by what pkg-config says."""
+    source = tmp_path / ("main.c" if compiler == "cc" else "main.cc")
+    source.write_text("#include <kullback.h>\nint main(void) { return kullback_supported() ? 0 : 1; }\n")
+    settings = os.environ | {"PKG_CONFIG_PATH": str(Path(kb.get_library()).parent / "pkgconfig")}
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "kullback"], capture_output=True, text=True, check=True, env=settings
+    )
+    program = tmp_path / "main"
+    command = [
+        compiler,
+        f"-std={standard}",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Werror",
+        str(source),
+        "-o",
+        str(program),
+    ]
+    subprocess.run([*command, *flags.stdout.split()], check=True)
+    settings["LD_LIBRARY_PATH"] = str(Path(kb.get_library()).parent)
+    subprocess.run([str(program)], check=True, env=settings)
+
+
+def test_the_header_is_where_get_include_says():
+    assert (Path(kb.get_include()) / "kullback.h").read_bytes() == contract.HEADER.read_bytes()
+
+
+# -------------------------------------------------------------------------------------------------- addresses
+
+
+def test_addresses_are_functions_of_the_header():
+    addresses = {name: kb.function_address(name) for name in contract.functions()}
+    assert len(set(addresses.values())) == len(addresses)
+    with pytest.raises(ValueError, match="kullback_compare, "):
+        kb.function_address("kullback_supported")
+
+
+def test_an_address_can_be_called():
+    class Array(ctypes.Structure):
+        _fields_ = [
+            ("data", ctypes.c_void_p), ("row_offsets", ctypes.c_void_p), ("row_stride", ctypes.c_int64),
+            ("stride", ctypes.c_int64), ("storage", ctypes.c_int64),
+        ]  # fmt: skip
+
+    x = np.random.default_rng(0).normal(size=(3, 70))
+    out, bad_row = np.empty_like(x), ctypes.c_int64()
+    integer, address = ctypes.c_int64, ctypes.c_void_p
+    kind = ctypes.CFUNCTYPE(integer, address, integer, ctypes.c_double, address, integer, integer, integer, address)
+    function = kind(kb.function_address("kullback_log_softmax"))
+    rows = Array(x.ctypes.data, None, x.strides[0], 8, 0)
+    assert function(ctypes.addressof(rows), 70, 1.0, out.ctypes.data, 1, 0, 3, ctypes.addressof(bad_row)) == 0
+    np.testing.assert_array_equal(out, kb.log_softmax(x))
+
+
+# --------------------------------------------------------------------------------------------- a fresh process
+
+FIRST_CALL = """
+import sys, time
+started = time.perf_counter()
+import numpy as np
+import kullback as kb
+p = np.linspace(-5, 5, 8 * 32000).reshape(8, 32000).astype(np.float32)
+kl = kb.kl_divergence(p, p[::-1], given="logits")
+seconds = time.perf_counter() - started
+assert kb.get_engine() == "compiled", kb.get_engine()
+heavy = {"numba", "llvmlite", "scipy", "torch", "cffi", "pycparser"} & {name.partition(".")[0] for name in sys.modules}
+print(sorted(heavy))
+print(seconds, file=sys.stderr)
+"""
+
+
+def test_a_first_call_loads_no_compiler_and_writes_nothing(tmp_path):
+    """Without a JIT: no numba, no cffi parser, no file left in the home, the cache or the working directory."""
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+    }
+    assert run(FIRST_CALL, tmp_path, KULLBACK_ENGINE="compiled", PYTHONDONTWRITEBYTECODE="1", **home) == "[]\n"
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.slow
+def test_both_engines_give_the_same_bits():
+    script = """
+import numpy as np, kullback as kb
+rng = np.random.default_rng(0)
+for dtype in ("f4", "f8", "f2"):
+    p, q = rng.normal(0, 3, (2, 5, 3001)).astype(dtype)
+    c = kb.compare(p, q, np.arange(5))
+    for name in ("kl", "reverse_kl", "entropy_p", "log_ratio"): print(getattr(c, name).tobytes().hex())
+    print(kb.jensen_shannon_divergence(p, q, given="logits").tobytes().hex())
+"""
+    assert run(script, KULLBACK_ENGINE="compiled") == run(script, KULLBACK_ENGINE="jit")
+
+
+def test_a_forced_engine_that_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kullback._compiled", None)
+    monkeypatch.setenv("KULLBACK_ENGINE", "compiled")
+    with pytest.raises(ImportError, match="KULLBACK_ENGINE=compiled"):
+        engine._choose()
+    monkeypatch.setenv("KULLBACK_ENGINE", "")
+    assert engine._choose().name == "jit"
+
+
+def test_no_library_is_one_clear_error(monkeypatch, tmp_path):
+    from kullback import native
+
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    with pytest.raises(FileNotFoundError, match="without a C compiler"):
+        native.get_library()
+
+
+# ------------------------------------------------------------------------------------------------------ workers
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_in_the_workers_of_a_torch_data_loader(tmp_path, method):
+    """Used in the parent first, then in two workers, then in the parent again."""
+    script = tmp_path / "load.py"
+    script.write_text(f"""
+import warnings
+import numpy as np, torch
+import kullback as kb
+warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, on any fork with threads
+
+def row(index):
+    return torch.from_numpy(np.random.default_rng(index).normal(size=(2, 40, 5000)))
+
+class Divergences(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        p, q = row(index)
+        return torch.as_tensor(kb.kl_divergence(p, q, given="logits", num_threads=2))
+
+if __name__ == "__main__":
+    expected = [Divergences()[index] for index in range(8)]
+    loader = torch.utils.data.DataLoader(Divergences(), batch_size=2, num_workers=2, multiprocessing_context="{method}")
+    got = torch.cat(list(loader))
+    assert torch.equal(got, torch.stack(expected))
+    assert torch.equal(Divergences()[3], expected[3])
+    print("done")
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.stdout == "done\n", done.stderr

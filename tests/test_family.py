@@ -1,0 +1,285 @@
+"""Every divergence of the family against the long double reference: near and far, zeros, dtypes, layouts, names."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+import reference
+from strategies import stored
+
+from kullback import family, jensen_shannon, renyi
+from kullback.family import FAMILY, f_divergence
+
+CASES = [(name, i) for name, member in FAMILY.items() for i in range(len(member.samples))]
+LN2 = math.log(2)
+
+NAMED = {
+    "kl": lambda p, q, **k: reference.kl_divergence(p, q, **k),
+    "reverse_kl": lambda p, q, **k: reference.kl_divergence(q, p, **k),
+    "jeffreys": lambda p, q, **k: sum(reference.kl_both_ways(p, q, **k)),
+    "jensen_shannon": lambda p, q, **k: reference.jensen_shannon_divergence(p, q, **k),
+    "total_variation": lambda p, q, **k: reference.total_variation(p, q, **k),
+    "squared_hellinger": lambda p, q, **k: reference.hellinger_distance(p, q, **k) ** 2,
+    "chi2": lambda p, q, **k: reference.chi2_divergence(p, q, **k),
+    "neyman_chi2": lambda p, q, **k: reference.chi2_divergence(q, p, **k),
+}
+
+
+def skew(p, q, weight=0.1, **k):
+    """KL(p‖w·p + (1-w)·q), term by term: both parts of each term are ≥ 0."""
+    lp, lq, d = reference._pair(p, q, k.get("given", "logits"), k.get("temperature", 1.0))
+    to_p, _ = reference._mixture_differences(lp, lq, d, weight)
+    m = np.exp(reference._log_mixture(lp, lq, weight))
+    terms = np.where(lp == -np.inf, m, np.exp(lp) * reference.phi(to_p))
+    return terms.sum(-1)
+
+
+def symmetric(p, q, weight=0.5, **k):
+    forward, reverse = reference.kl_both_ways(p, q, **k)
+    return weight * forward + (1 - weight) * reverse
+
+
+def renyi_of(p, q, alpha, **k):
+    """The reference, whose power sum cancels for nearly disjoint rows; there the sum itself."""
+    close = reference.renyi_divergence(p, q, alpha, **k)
+    if alpha in (0, 1, math.inf):
+        return close
+    lp, _, d = reference._pair(p, q, k.get("given", "logits"), k.get("temperature", 1.0))
+    with np.errstate(all="ignore"):
+        far = reference._from_the_top(np.where(lp > -np.inf, lp + (1 - np.longdouble(alpha)) * d, -np.inf))
+        far = (far[0] + far[2])[..., 0] / (np.longdouble(alpha) - 1)
+    return np.where((close > 1) & np.isfinite(far), far, close)
+
+
+def truth(name, parameters, p, q, **k):
+    if name == "f_divergence":
+        return NAMED[parameters["generator"]](p, q, **k)
+    special = {"renyi_divergence": renyi_of, "skew_kl_divergence": skew, "symmetric_kl_divergence": symmetric}
+    if name == "generalized_jsd":
+        return reference.generalized_jsd(p, q, parameters.get("beta", 0.5), **k)
+    return special.get(name, getattr(reference, name, None))(p, q, **parameters, **k)
+
+
+def evaluate(name, parameters, p, q, **k):
+    return FAMILY[name].function(p, q, **parameters, **({"given": "probs"} | k))
+
+
+def check(name, parameters, p, q, limit, **k):
+    expected = np.asarray(truth(name, parameters, p, q, **k), float)
+    got = evaluate(name, parameters, p, q, **k)
+    assert np.all((got >= 0) | np.isnan(got))
+    same = np.isnan(expected) | np.isinf(expected)
+    np.testing.assert_array_equal(np.asarray(got)[same], expected[same])
+    # 1e-18: what is left of sums of 1 in the reference
+    miss = np.abs(np.asarray(got)[~same] - expected[~same]) / (expected[~same] + 1e-18 / limit)
+    assert miss.size == 0 or miss.max() <= limit, f"relative error {miss.max():.1e}"
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-2, 0.3, 3.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("given", ["logits", "probs"])
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_accuracy_near_and_far(name, sample, given, dtype, noise):
+    rng = np.random.default_rng(1)
+    a = (3 * rng.standard_normal((3, 3001))).astype(dtype)
+    b = (a + noise * rng.standard_normal(a.shape)).astype(dtype)
+    if given == "probs":
+        a, b = softmax(a), softmax(b)
+    check(name, FAMILY[name].samples[sample], a, b, 1e-6 if dtype is np.float32 else 1e-11, given=given)
+
+
+@pytest.mark.parametrize("storage", ["float16", "bfloat16", "affine"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_16_bit_logits_against_each_other(name, storage):
+    rng = np.random.default_rng(2)
+    a = (3 * rng.standard_normal((2, 515))).astype(np.float32)
+    a, b = stored(a, storage), stored(a + rng.standard_normal(a.shape).astype(np.float32) / 3, storage)
+    check(name, FAMILY[name].samples[0], a, b, 1e-6, given="logits")
+
+
+HARD = np.array([
+    [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]],  # disjoint
+    [[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.5, 0.0]],  # q wider
+    [[0.25, 0.25, 0.5, 0.0], [0.5, 0.5, 0.0, 0.0]],  # p wider
+    [[0.5, 0.5, 0.0, 0.0], [0.5, 0.25, 0.0, 0.25]],
+    [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]],
+    [[0.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]],  # no mass
+    [[0.5, 0.5, np.nan, 0.0], [1.0, 0.0, 0.0, 0.0]],
+])  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_zeros_and_undefined_rows(name, sample, dtype):
+    p, q = HARD[:, 0].astype(dtype), HARD[:, 1].astype(dtype)
+    parameters = FAMILY[name].samples[sample]
+    check(name, parameters, p, q, 1e-6 if dtype is np.float32 else 1e-12, given="probs")
+    with np.errstate(divide="ignore"):
+        p, q = np.log(p), np.log(q)
+    check(name, parameters, p, q, 1e-6 if dtype is np.float32 else 1e-12, given="logits")
+
+
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_identical_rows_are_at_distance_zero(name, sample):
+    x = np.random.default_rng(3).standard_normal((2, 100)).astype(np.float32)
+    assert not np.any(evaluate(name, FAMILY[name].samples[sample], x, x, given="logits"))
+
+
+@pytest.mark.parametrize(("name", "sample"), CASES)
+def test_logits_hundreds_of_nats_apart(name, sample):
+    rng = np.random.default_rng(4)
+    a, b = 150 * rng.standard_normal((2, 3, 40))
+    check(name, FAMILY[name].samples[sample], a, b, 1e-10, given="logits")
+
+
+def test_nearly_disjoint_rows_keep_their_renyi_divergence():
+    a = np.array([0.0, -40.0, -41.0, -60.0])
+    for alpha in (0.3, 0.5, 0.9, 1.1, 3.0, 30.0):
+        check("renyi_divergence", {"alpha": alpha}, a, a[::-1].copy(), 1e-12, given="logits")
+
+
+@pytest.mark.parametrize("name", [name for name, member in FAMILY.items() if member.symmetric])
+def test_symmetric_members_do_not_mind_the_order(name):
+    p, q = softmax(np.random.default_rng(5).standard_normal((2, 7, 50)))
+    np.testing.assert_allclose(evaluate(name, {}, p, q), evaluate(name, {}, q, p), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", [name for name, member in FAMILY.items() if member.greatest < math.inf])
+def test_the_greatest_value_is_that_of_disjoint_rows(name):
+    assert evaluate(name, {}, [1.0, 0.0], [0.0, 1.0]) == pytest.approx(FAMILY[name].greatest, rel=1e-15)
+
+
+@pytest.mark.parametrize("name", [name for name, member in FAMILY.items() if member.has_base])
+def test_base_divides_by_its_logarithm(name):
+    p, q = softmax(np.random.default_rng(6).standard_normal((2, 7, 50)))
+    member = FAMILY[name]
+    parameters = member.samples[-1] if name == "generalized_jsd" else member.samples[1 % len(member.samples)]
+    ratio = evaluate(name, parameters, p, q, base=2) / evaluate(name, parameters, p, q)
+    np.testing.assert_allclose(ratio, LN2 ** (-0.5 if name == "jensen_shannon_distance" else -1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_shared_keywords(name):
+    rng = np.random.default_rng(7)
+    a, b = rng.standard_normal((2, 3, 40, 5)).astype(np.float32)
+    parameters = FAMILY[name].samples[0]
+    out = np.empty((3, 5))
+    got = evaluate(
+        name, parameters, a, b, given="logits", axis=1, temperature=0.7, vocab_size=33, out=out, num_threads=2
+    )
+    assert got is out
+    expected = truth(
+        name, parameters, np.moveaxis(a, 1, -1)[..., :33], np.moveaxis(b, 1, -1)[..., :33], temperature=0.7
+    )
+    np.testing.assert_allclose(out, expected.astype(float), rtol=1e-6, atol=1e-18)
+    with pytest.raises(ValueError, match="expected from 1 to 40"):
+        evaluate(name, parameters, a, b, axis=1, vocab_size=41)
+    with pytest.raises(ValueError, match="negative"):
+        evaluate(name, parameters, a, b)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_broadcasting_and_scalars(name):
+    p, q = softmax(np.random.default_rng(8).standard_normal((2, 4, 9)))
+    parameters = FAMILY[name].samples[0]
+    every = evaluate(name, parameters, p[:, None], q[None])
+    assert every.shape == (4, 4)
+    one = evaluate(name, parameters, p[1], q[2])
+    assert np.ndim(one) == 0 and one == every[1, 2]
+
+
+def test_negative_probabilities_are_blamed_on_the_right_argument():
+    with pytest.raises(ValueError, match="`q` holds a negative"):
+        renyi.renyi_divergence([0.5, 0.5], [1.5, -0.5], 0.25)
+    with pytest.raises(ValueError, match="`p` holds a negative"):
+        jensen_shannon.jensen_shannon_divergence([[1.5, -0.5]], [[0.5, 0.5]])
+
+
+def test_parameters_are_checked():
+    p = [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"`weight` is 1\.5, expected from 0 to 1"):
+        jensen_shannon.jensen_shannon_divergence(p, p, 1.5)
+    with pytest.raises(ValueError, match=r"`alpha` is -1\.0, expected from 0 to inf"):
+        renyi.renyi_divergence(p, p, -1)
+    with pytest.raises(TypeError, match="`alpha` is 'x', expected a number"):
+        renyi.renyi_divergence(p, p, "x")
+    with pytest.raises(ValueError, match="`endpoint` is 'no'"):
+        jensen_shannon.generalized_jsd(p, p, endpoint="no")
+
+
+def test_generalized_jsd_endpoints():
+    s, t = np.random.default_rng(9).standard_normal((2, 3, 20))
+    jsd = jensen_shannon.generalized_jsd
+    np.testing.assert_array_equal(jsd(s, t, 0.0, endpoint="limit"), 0)
+    np.testing.assert_array_equal(jsd(s, t, 1.0, endpoint="limit"), 0)
+    # rounding of 1e-16 is divided by the weight
+    np.testing.assert_allclose(jsd(s, t, 1e-9) / 1e-9, jsd(s, t, 0.0), rtol=1e-6)
+    np.testing.assert_allclose(jsd(s, t, 1 - 1e-9) / 1e-9, jsd(s, t, 1.0), rtol=1e-6)
+
+
+def test_weights_at_the_ends_of_a_mixture():
+    p, q = softmax(np.random.default_rng(10).standard_normal((2, 3, 20)))
+    assert not jensen_shannon.jensen_shannon_divergence(p, q, 0.0).any()
+    assert not jensen_shannon.jensen_shannon_divergence(p, q, 1.0).any()
+    assert not jensen_shannon.skew_kl_divergence(p, q, 1.0).any()
+    np.testing.assert_allclose(
+        jensen_shannon.skew_kl_divergence(p, q, 0.0), reference.kl_divergence(p, q, given="probs").astype(float)
+    )
+
+
+# ---- f-divergences of the user's own ----
+
+
+@numba.njit
+def triangular(u):
+    return (u - 1) ** 2 / (u + 1)
+
+
+@numba.njit
+def entropic(u):
+    return u * math.log(u) if u > 0 else 0.0
+
+
+@pytest.mark.parametrize("given", ["probs", "logits"])
+def test_a_generator_of_ones_own(given):
+    rng = np.random.default_rng(11)
+    a, b = rng.standard_normal((2, 5, 60))
+    p, q = softmax(a), softmax(b)
+    rows = (p, q) if given == "probs" else (a, b)
+    np.testing.assert_allclose(
+        f_divergence(*rows, triangular, given=given), ((p - q) ** 2 / (p + q)).sum(-1), rtol=1e-12
+    )
+    np.testing.assert_allclose(f_divergence(*rows, entropic, given=given), (p * np.log(p / q)).sum(-1), rtol=1e-12)
+
+
+def test_a_generator_meets_zeros():
+    p, q = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.5, 0.0, 0.25, 0.25])
+    expected = 0.5 * triangular(1.0) + 0.5 * 1.0 + 0.5 * triangular(0.0)
+    assert f_divergence(p, q, triangular, slope_at_infinity=1.0) == pytest.approx(expected, rel=1e-15)
+    with np.errstate(divide="ignore"):
+        logs = np.log(p), np.log(q)
+    assert f_divergence(*logs, triangular, slope_at_infinity=1.0, given="logits") == pytest.approx(expected)
+    with pytest.raises(ValueError, match="in row 0: give `slope_at_infinity`"):
+        f_divergence(p, q, triangular)
+    assert np.isnan(f_divergence(0 * p, q, triangular, slope_at_infinity=1.0))
+
+
+def test_generators_are_checked():
+    p = [0.5, 0.5]
+    with pytest.raises(ValueError, match="'nope', expected one of kl"):
+        f_divergence(p, p, "nope")
+    with pytest.raises(TypeError, match=r"compiled with numba\.njit"):
+        f_divergence(p, p, lambda u: u)
+    with pytest.raises(ValueError, match="generator of your own"):
+        f_divergence(p, p, "kl", slope_at_infinity=1.0)
+
+
+def test_the_registry_is_the_public_family():
+    public = {*jensen_shannon.__all__, *renyi.__all__, *family.__all__} - {"FAMILY", "Member"}
+    assert set(FAMILY) == public

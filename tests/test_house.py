@@ -1,0 +1,156 @@
+"""The rules of the house: who may import whom, how long a file may be, what an import loads."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "kullback"
+PACKAGE_FILES = sorted(PACKAGE.rglob("*.py"))
+KERNEL_FILES = sorted((ROOT / "kernels").glob("*.py"))
+
+LONGEST = 450
+# A longer file needs a reason here, and leaves the table when it has become shorter.
+LONG_FILES = {
+    "kernels/lanes.py": "one instruction a function: a catalogue, read by looking up",
+    "kernels/divergences.py": "every kind of divergence side by side, on the same few row loops",
+    "tests/test_samples.py": "one estimator after the other against the same simulated samples",
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE_FILES}
+
+
+def imports(path, *, at_module_level=False):
+    """Modules a file imports; lazy imports by a literal name count, those for type checkers alone do not."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for part in node.body
+        for inner in ast.walk(part)
+    }
+    found = set()
+    for node in tree.body if at_module_level else ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            submodules = {f"{module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= submodules or {module}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            argument = node.args[0]
+            literal = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
+            if isinstance(literal, ast.Constant):
+                found.add(literal.value.rstrip("."))
+    return found
+
+
+def floor(module):
+    """On which floor of the house a module lives; imports go down, or along the same floor."""
+    if module in ("kullback.engine", "kullback.arrays"):
+        return 1
+    if module == "kullback.cli":
+        return 4
+    if module.startswith("kullback.evaluation"):
+        return 3
+    if module.startswith("kullback.integrations"):
+        return 5  # thin faces over everything; nobody imports them
+    if module.startswith(("kullback.kernels", "kullback._compiled")):
+        return 0
+    return 2
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    if module == "kullback":  # the list of public names reaches every floor
+        return
+    for imported in imports(MODULES[module]):
+        if imported.startswith("kullback"):
+            assert floor(imported) <= floor(module), f"{module} imports {imported}"
+            if floor(module) in (1, 5):
+                assert floor(imported) < floor(module) or imported == module, f"{module} imports {imported}"
+
+
+def test_only_the_engine_knows_the_kernels():
+    knowing = {
+        module for module, path in MODULES.items() for imported in imports(path) if floor(imported) == 0
+    }  # fmt: skip
+    # kullback.native hands the header and the addresses of the functions to C; it calls none
+    assert knowing - {"kullback.native"} == {"kullback.engine"}
+
+
+@pytest.mark.parametrize("path", KERNEL_FILES, ids=lambda path: path.stem)
+def test_kernels_import_nothing_of_ours(path):
+    assert not any(name.startswith(("kullback", "kernels")) for name in imports(path))
+
+
+def test_modules_do_not_import_each_other_in_circles():
+    graph = {
+        module: {name for name in imports(path, at_module_level=True) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+        if module != "kullback"
+    }
+    for needed in graph.values():
+        needed.discard("kullback")
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_reference_imports_numpy_only():
+    standard = set(sys.stdlib_module_names)
+    assert imports(ROOT / "tests" / "reference.py") - standard == {"numpy"}
+
+
+def test_import_loads_numpy_only():
+    program = "import sys; before = set(sys.modules); import numpy, kullback; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    tops = {name.partition(".")[0] for name in loaded.split()}
+    allowed = {"numpy", "kullback"}
+    third_party = {"numba", "llvmlite", "cffi", "scipy", "rich", "safetensors", "torch", "jax", "pandas", "pyarrow"}
+    assert allowed <= tops
+    assert not tops & (third_party | {"polars", "narwhals", "h5py", "zarr", "ml_dtypes", "fsspec", "yaml"})
+    assert not {name for name in loaded.split() if name.startswith(("kullback.evaluation", "kullback.kernels"))}
+
+
+def source_files():
+    folders = ("src", "kernels", "tests", "benchmarks", "docs")
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_files_stay_short():
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in source_files()
+    }
+    long = {name for name, length in lengths.items() if length > LONGEST}
+    assert not long - LONG_FILES.keys(), "split the file, or say in LONG_FILES why it should be long"
+    assert not LONG_FILES.keys() - long, "LONG_FILES names files that are short again"
+
+
+def test_every_package_is_installed():
+    """setuptools takes the packages pyproject.toml lists and no other."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    assert found | {"kullback.kernels"} == set(settings["packages"])
+
+
+def test_nothing_is_left_unfinished():
+    left = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in source_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if any(f"{mark}:" in line or f"# {mark}" in line for mark in ("TO" + "DO", "FIX" + "ME", "XX" + "X"))
+    ]
+    assert not left
