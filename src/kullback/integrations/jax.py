@@ -124,7 +124,7 @@ def distillation_loss(
     >>> import jax.numpy as jnp
     >>> from kullback.integrations.jax import distillation_loss
     >>> print(f"{distillation_loss(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]])):.4f}")
-    0.1110
+    0.1109
     """
     losses = token_losses(student_logits, teacher_logits, loss, parameter, temperature)
     if mask is None:

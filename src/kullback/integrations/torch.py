@@ -310,7 +310,7 @@ def generalized_jsd_loss(
     >>> from kullback.integrations.torch import generalized_jsd_loss
     >>> s, t = torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[2.0, 1.0, 0.0]]])
     >>> print(f"{generalized_jsd_loss(s, t):.4f}")
-    0.1824
+    0.2476
     """
     kept = None if labels is None else labels != -100
     losses = _token_losses(student_logits, teacher_logits, "jsd", beta, temperature, kept)
