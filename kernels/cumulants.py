@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from .elementary import phi_and_exp, phi_near_zero, scaled_exp2
+from .elementary import phi_and_exp, phi_near_one, phi_near_zero, scaled_exp2
 from .lanes import (
     absolute,
     both,
@@ -26,6 +26,7 @@ from .lanes import (
     kernel,
     load,
     maximum,
+    negative,
     number,
     select,
     smaller,
@@ -44,7 +45,8 @@ SUMS = 9
 # A lane adds SPAN/16 float32 terms: rounding errors that all go one way stay below 2^-20 of the sum.
 SPAN = 512
 
-NEAR = 0.35  # greatest |y| that `cumulants_near` serves
+# greatest |y| that each set of sums serves: `cumulants_near`, `cumulants_wide`; `cumulants` serves any
+NEAR, WIDE = 0.35, 2.0
 
 
 @kernel
@@ -74,9 +76,9 @@ def difference(z, x, k, minus_centre, like):
     return y
 
 
-@kernel
-def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
-    """The sums of a block in which every |y| ≤ 0.35: no range reduction. FAR tells afterwards whether that held."""
+@inlined
+def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_of, sums):
+    """The sums of a block by one polynomial φ, no range reduction of y. FAR tells afterwards if |y| stayed in it."""
     zero = splat(0.0, like)
     none = splat(0.0, 0.0)
     s_all, b_all, a_all, g_all, u_all, q_all = none, none, none, none, none, none
@@ -100,16 +102,15 @@ def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             w = scaled_exp2(x, scale, origin)
             y = difference(z, x, k_lanes, minus_centre, like)
             far = maximum(y * y, far)
-            phi = phi_near_zero(y)
-            wy = w * y
-            wphi = w * phi
+            phi = phi_of(y)
+            expm1 = y + phi
             t = fma(x, scale, minus_top_p)
             s = s + w
-            bb = bb + wy
-            aa = aa + wphi
-            g = fma(w, fma(y, y + phi, zero - phi), g)
+            bb = fma(w, y, bb)
+            aa = fma(w, phi, aa)
+            g = fma(w, fma(y, expm1, negative(phi)), g)
             u = fma(w, t, u)
-            q = fma(w + (wy + wphi), t, q)
+            q = fma(fma(w, expm1, w), t, q)
         s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)
         g_all, u_all, q_all = g_all + widened(g), u_all + widened(u), q_all + widened(q)
     write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
@@ -117,6 +118,29 @@ def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
     # k·log2(e)·b - top_log_q is t + log2(e)·(y + centre) + top_log_p - top_log_q: one operation an outcome less
     between = LOG2E * centre + top_log_p - top_log_q
     sums[Q] += LOG2E * (sums[B] + sums[G] + sums[A]) + between * (sums[S] + sums[B] + sums[A])
+
+
+@kernel
+def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+    """The sums of a block in which every |y| ≤ 0.35."""
+    polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_near_zero, sums)
+
+
+@kernel
+def cumulants_wide(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+    """The sums of a block in which every |y| ≤ 2."""
+    polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_near_one, sums)
+
+
+@kernel
+def farthest(a, b, n, like, k, centre):
+    """The greatest |k·(b - a) - centre| of a block; NaN passed over."""
+    far = splat(0.0, like)
+    k_lanes = splat(k, like)
+    minus_centre = splat(-centre, like)
+    for i in range(0, n, width(like)):
+        far = maximum(absolute(fma(load(b, i, like) - load(a, i, like), k_lanes, minus_centre)), far)
+    return greatest(far)
 
 
 @kernel
@@ -153,13 +177,12 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             y = select(impossible, zero, difference(z, x, k_lanes, minus_centre, like))
             far = maximum(absolute(y), far)
             phi, exp_y = phi_and_exp(y)
-            wy = w * y
             t = fma(x, scale, minus_top_p)
             s = s + w
-            bb = bb + wy
+            bb = fma(w, y, bb)
             aa = fma(w, phi, aa)
             near = smaller(absolute(y), one)  # beyond, exp(y) - 1 = y + φ(y) would lose what y is larger than 1
-            g = fma(w, select(near, fma(y, y + phi, zero - phi), fma(y - one, exp_y, one)), g)
+            g = fma(w, select(near, fma(y, y + phi, negative(phi)), fma(y - one, exp_y, one)), g)
             u = fma(w, t, u)
             q = fma(w * exp_y, select(impossible, zero, fma(z, scale, minus_top_q)), q)
         s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)

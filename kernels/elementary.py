@@ -28,6 +28,12 @@ def phi_near_zero(y):
 
 
 @inlined
+def phi_near_one(y):
+    """φ(y) for |y| ≤ 2, without cancellation: four operations more."""
+    return horner(y, "φ(y)/y² wide") * (y * y)
+
+
+@inlined
 def phi_and_exp(y):
     """φ(y) and exp(y) for |y| ≤ 80.
 

@@ -17,7 +17,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .cumulants import FAR, LOG2E, NEAR, TOP_P, TOP_Q, A, B, G, Q, S, U, cumulants, cumulants_near, weight
+from .cumulants import FAR, LOG2E, NEAR, TOP_P, TOP_Q, WIDE, A, B, G, Q, S, U
+from .cumulants import cumulants, cumulants_near, cumulants_wide, farthest, weight
 from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
 from .lanes import any_lane, equal, greatest, kernel, load, maximum, pointer, rounded, splat, stack, width
 
@@ -76,47 +77,55 @@ def argmax(row, vocab, block, value, scratch):
 
 
 @kernel
-def _sums(a, b, n, like, k, shift, log_p, log_q, centre, near, sums):
-    if near:
+def _sums(a, b, n, like, k, shift, log_p, log_q, centre, reach, sums):
+    if reach == NEAR:
         cumulants_near(a, b, n, like, k, shift, log_p, log_q, centre, sums)
+    elif reach == WIDE:
+        cumulants_wide(a, b, n, like, k, shift, log_p, log_q, centre, sums)
     else:
         cumulants(a, b, n, like, k, shift, log_p, log_q, centre, sums)
 
 
-def block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+def block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
     """The cumulant sums of elements start ... start + n of two rows, decoded in registers where both allow it."""
 
 
 @overload(block_sums)
-def _block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
-    def float32_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+def _block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
+    def float32_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
         in_registers = p[1] == 2 and q[1] == 2 and p[2] == q[2] and n % width(like) == 0
         if in_registers and p[2] == BFLOAT16:
             a = pointer(p[0] + 2 * start, types.uint16)
             b = pointer(q[0] + 2 * start, types.uint16)
-            _sums(a, b, n, like, k, shift, log_p, log_q, centre, near, sums)
+            _sums(a, b, n, like, k, shift, log_p, log_q, centre, reach, sums)
         elif in_registers and p[2] == FLOAT16:
             c = pointer(p[0] + 2 * start, types.int16)
             d = pointer(q[0] + 2 * start, types.int16)
-            _sums(c, d, n, like, k, shift, log_p, log_q, centre, near, sums)
+            _sums(c, d, n, like, k, shift, log_p, log_q, centre, reach, sums)
         else:
             x = view(p, start, n, room_p, NO_LOG)
             z = view(q, start, n, room_q, NO_LOG)
-            _sums(x, z, n, like, k, shift, log_p, log_q, centre, near, sums)
+            _sums(x, z, n, like, k, shift, log_p, log_q, centre, reach, sums)
 
-    def float64_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums):
+    def float64_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
         x = view(p, start, n, room_p, NO_LOG)
         z = view(q, start, n, room_q, NO_LOG)
-        _sums(x, z, n, like, k, shift, log_p, log_q, centre, near, sums)
+        _sums(x, z, n, like, k, shift, log_p, log_q, centre, reach, sums)
 
     return float32_lanes if like == types.float32 else float64_lanes
+
+
+@kernel
+def within_reach(far, farthest_reach):
+    """The least reach of the sums that serve |y| ≤ far."""
+    return NEAR if far <= NEAR else WIDE if far <= WIDE else farthest_reach
 
 
 @kernel
 def cumulant_row(p, q, vocab, k, like, result):
     """The statistics of one pair of log rows into `result`, in lanes like `like`; DONE, TOO_CLOSE or TOO_FAR."""
     single = width(like) == 16
-    reach = 8.0 if single else 300.0  # float32 rounds |y| < 8 to 2.4e-7, and exp(y) to as much of itself
+    farthest_reach = 8.0 if single else 300.0  # float32 rounds |y| < 8 to 2.4e-7, and exp(y) to as much of itself
     room_p = stack(2048, like)
     room_q = stack(2048, like)
     sums = stack(9, 0.0)
@@ -139,14 +148,14 @@ def cumulant_row(p, q, vocab, k, like, result):
     if not (abs(shift) <= MAX_SHIFT and abs(log_q) <= MAX_SHIFT):
         return TOO_FAR
 
-    near, centred = True, False
+    reach, centred = within_reach(farthest(x, z, n, like, k, centre), farthest_reach), False
     for attempt in range(2):
         s, b, a, g, u, w = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
         start = 0
         while start < vocab:
             n = min(BLOCK, vocab - start)
-            block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, near, room_p, room_q, sums)
+            block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums)
             rise = k * LOG2E * sums[TOP_P] - shift
             if rise > MAX_RISE:
                 raised = np.rint(k * LOG2E * sums[TOP_P])
@@ -162,11 +171,11 @@ def cumulant_row(p, q, vocab, k, like, result):
                 w += (log_q - rounded(k * LOG2E * sums[TOP_Q], like)) * (s + a + b)
                 log_q = rounded(k * LOG2E * sums[TOP_Q], like)
                 continue
-            within = sums[FAR] <= (NEAR if near else reach) and sums[B] == sums[B]
-            if not within:
-                if not near:
+            if not (sums[FAR] <= reach and sums[B] == sums[B]):
+                if reach == farthest_reach:
                     return TOO_FAR
-                near = False
+                # a NaN: outcomes impossible under both
+                reach = max(within_reach(sums[FAR], farthest_reach), WIDE) if sums[B] == sums[B] else farthest_reach
                 continue
             if not centred and sums[S] > 0.0:
                 centred = True
