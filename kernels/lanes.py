@@ -146,7 +146,7 @@ def absolute(typingctx, x):
 
 @intrinsic(prefer_literal=True)
 def horner(typingctx, x, table):
-    """The polynomial whose coefficients `TABLES[table]` lists, at `x`: c0 + x·(...), and within, pairs c1 + c2·x and x².
+    """The polynomial whose coefficients `TABLES[table]` lists, at `x`: c0 + x·(pairs c1 + c2·x, joined in x²).
 
     The pairs are independent of one another: little more than half the latency of Horner's rule, for one operation
     more; and the last step rounds as little as there.

@@ -17,8 +17,25 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .cumulants import FAR, LOG2E, NEAR, TOP_P, TOP_Q, WIDE, A, B, G, Q, S, U
-from .cumulants import cumulants, cumulants_near, cumulants_wide, farthest, weight
+from .cumulants import (
+    FAR,
+    LOG2E,
+    NEAR,
+    TOP_P,
+    TOP_Q,
+    WIDE,
+    A,
+    B,
+    G,
+    Q,
+    S,
+    U,
+    cumulants,
+    cumulants_near,
+    cumulants_wide,
+    farthest,
+    weight,
+)
 from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
 from .lanes import any_lane, equal, greatest, kernel, load, maximum, pointer, rounded, splat, stack, width
 

@@ -59,6 +59,14 @@ def test_phi_near_zero(like, bound):
 
 
 @TYPES
+def test_phi_near_one(like, bound):
+    y = np.concatenate([np.linspace(-2, 2, 20_001), np.logspace(-12, 0, 999), -np.logspace(-12, 0, 1000)])
+    y, got = over(elementary.phi_near_one, y[y != 0], like)
+    assert relative(got, phi(y)) < 8 * bound
+    assert relative(got[y > -1], phi(y[y > -1])) < 3 * bound
+
+
+@TYPES
 def test_phi_and_exp(like, bound):
     y = np.linspace(-40, 40, 20_000)
     x, got = over(PHI, y, like)

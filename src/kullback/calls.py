@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     vocab: int
     row_bytes: int  # read for one row, all arrays together
     keep: tuple[Any, ...]  # memory the structs point into
+    parts: int = 1  # consecutive rows that are parts of one row of the caller's
 
 
 def batch(*named: tuple[str, Any], axis: int = -1, vocab_size: int | None = None) -> Batch:
@@ -68,11 +69,11 @@ def _empty(fields: tuple[str, ...], rows: int) -> dict[str, NDArray[Any]]:
     return {field: np.empty(rows, np.int64 if field.startswith("top1") else np.float64) for field in fields}
 
 
-def _refuse(found: tuple[int, int] | None, names: tuple[str, ...], lead: tuple[int, ...]) -> None:
+def _refuse(found: tuple[int, int] | None, names: tuple[str, ...], lead: tuple[int, ...], parts: int = 1) -> None:
     """Raise what a status stands for."""
     if found is None:
         return
-    row, status = found
+    row, status = found[0] // parts, found[1]
     place = tuple(int(i) for i in np.unravel_index(row, lead)) if lead else ()
     where = f" in row {place if len(place) != 1 else place[0]}" if lead else ""
     if status in _NEGATIVE:
@@ -97,7 +98,7 @@ def compare(
             "kullback_compare", pair.rows, pair.row_bytes, num_threads,
             *pair.structs, ids, pair.vocab, space, inverse_temperature, outputs,
         )  # fmt: skip
-        _refuse(bad, pair.names, pair.lead)
+        _refuse(bad, pair.names, pair.lead, pair.parts)
     return found
 
 
@@ -123,7 +124,7 @@ def describe(
             "kullback_describe", single.rows, single.row_bytes, num_threads,
             *single.structs, ids, per_row, single.vocab, space, inverse_temperature, outputs, log_probs,
         )  # fmt: skip
-        _refuse(bad, single.names, single.lead)
+        _refuse(bad, single.names, single.lead, single.parts)
     return found
 
 

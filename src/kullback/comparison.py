@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays, calls
+from kullback import arrays, calls, parts
 from kullback.summary import ComparisonSummary, summarize
 from kullback.tokens import IGNORE_INDEX
 
@@ -125,7 +125,7 @@ def compare(
         if ids.shape != pair.lead:
             raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead} to match `p` and `q`")
     wanted = _STATISTICS + (_TOKEN_STATISTICS if ids is not None else ())
-    found = calls.compare(pair, space, k, wanted, num_threads, ids)
+    found = parts.compare(pair, space, k, wanted, num_threads, ids)
     if base is not None:
         for name in wanted:
             if not name.startswith("top1"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays, calls
+from kullback import arrays, calls, parts
 
 
 def _pair_statistic(
@@ -24,7 +24,7 @@ def _pair_statistic(
     wanted: tuple[str, ...] = ("kl",) if statistic == "kl" else ("kl", "entropy_p")
     if not normalize:
         wanted += ("lse_p", "lse_q")
-    found = calls.compare(pair, space, k, wanted, num_threads)
+    found = parts.compare(pair, space, k, wanted, num_threads)
     value = found["kl"] if statistic == "kl" else found["kl"] + found["entropy_p"]
     if not normalize:
         with np.errstate(all="ignore"):
@@ -41,7 +41,7 @@ def _without_mass(
     undefined = np.isnan(value)
     if undefined.any():
         lse = [
-            calls.describe(pair._replace(names=(name,), structs=(struct,)), space, k, ("lse",), num_threads)["lse"]
+            parts.describe(pair._replace(names=(name,), structs=(struct,)), space, k, ("lse",), num_threads)["lse"]
             for name, struct in zip(pair.names, pair.structs, strict=True)
         ]
         value[undefined & (lse[1] == -np.inf) & ~np.isnan(lse[0])] = np.inf
@@ -177,7 +177,7 @@ def entropy(
     unit = arrays.unit(base)
     single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size)
     arrays.check_out(out, single.lead)
-    found = calls.describe(single, space, k, ("entropy", "lse"), num_threads)
+    found = parts.describe(single, space, k, ("entropy", "lse"), num_threads)
     value = found["entropy"]
     if not normalize:
         lse = found["lse"]
@@ -217,7 +217,7 @@ def logsumexp(
     k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
     single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
     arrays.check_out(out, single.lead)
-    value = calls.describe(single, arrays.LOGS, k, ("lse",), num_threads)["lse"]
+    value = parts.describe(single, arrays.LOGS, k, ("lse",), num_threads)["lse"]
     value[value == -np.inf] = np.nan
     return arrays.finish(value / unit if base is not None else value, single.lead, out)
 

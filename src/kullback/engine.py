@@ -28,8 +28,9 @@ _pool_size = 0
 class _Engine:
     """The functions of kullback.h by name, with the cffi instance that makes their arguments."""
 
-    def __init__(self, name: str, ffi: Any, load: Callable[[str], Any]) -> None:
+    def __init__(self, name: str, ffi: Any, load: Callable[[str], Any], why: str = "") -> None:
         self.name, self.ffi, self._load = name, ffi, load
+        self.why = why  # this one runs and not the compiled one
         self._functions: dict[str, Any] = {}
 
     def function(self, name: str) -> Any:
@@ -48,7 +49,7 @@ def _compiled() -> _Engine:
     return _Engine("compiled", extension.ffi, lambda name: getattr(extension.lib, name))
 
 
-def _jit() -> _Engine:
+def _jit(why: str) -> _Engine:
     import cffi
 
     from kullback.kernels import contract
@@ -62,7 +63,7 @@ def _jit() -> _Engine:
         parameters = ", ".join(contract.functions()[name])
         return ffi.cast(f"int64_t (*)({parameters})", jit.compile_function(name))
 
-    return _Engine("jit", ffi, load)
+    return _Engine("jit", ffi, load, why)
 
 
 def _choose() -> _Engine:
@@ -75,7 +76,8 @@ def _choose() -> _Engine:
         except ImportError as error:
             if wish == "compiled":
                 raise ImportError(f"KULLBACK_ENGINE=compiled, but: {error}") from error
-    return _jit()
+            return _jit(str(error))
+    return _jit("KULLBACK_ENGINE=jit")
 
 
 def current() -> _Engine:
@@ -254,6 +256,7 @@ def show_config() -> None:
     import platform
     from importlib.metadata import version
 
-    print(f"kullback {version('kullback')}, engine {get_engine()}, {default_threads()} threads")
+    why = f" ({current().why})" if current().why else ""
+    print(f"kullback {version('kullback')}, engine {get_engine()}{why}, {default_threads()} threads")
     print(f"numpy {version('numpy')}, numba {version('numba')}, cffi {version('cffi')}")
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")

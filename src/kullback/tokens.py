@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays, calls
+from kullback import arrays, calls, parts
 from kullback.aggregation import sequence_sums
 
 IGNORE_INDEX = -100
@@ -56,7 +56,7 @@ def token_log_probs(
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     arrays.check_out(out, ids.shape)
     per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
-    found = calls.describe(single, space, k, (), num_threads, ids.reshape(single.rows, per_row))
+    found = parts.describe(single, space, k, (), num_threads, ids.reshape(single.rows, per_row))
     value = found["log_probs"]
     return arrays.finish(value / unit if base is not None else value, ids.shape, out)
 
@@ -111,7 +111,7 @@ def token_log_ratios(
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
     arrays.check_out(out, pair.lead)
-    value = calls.compare(pair, space, k, ("log_ratio",), num_threads, ids)["log_ratio"]
+    value = parts.compare(pair, space, k, ("log_ratio",), num_threads, ids)["log_ratio"]
     return arrays.finish(value / unit if base is not None else value, pair.lead, out)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays, calls, engine
+from kullback import arrays, calls, engine, parts
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.sources.llama_cpp import decode
@@ -73,7 +73,7 @@ def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64
     if ids is not None:
         wanted += ("log_prob_p", "log_prob_q", "log_ratio")
     pair = calls.batch(("p", p), ("q", q), vocab_size=plan.vocab)
-    columns = calls.compare(pair, arrays.space(plan.given), 1.0, wanted, threads, ids)
+    columns = parts.compare(pair, arrays.space(plan.given), 1.0, wanted, threads, ids)
     top = p[np.arange(len(p)), columns["top1_p"]].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         lse = columns.pop("lse_p")
