@@ -190,6 +190,18 @@ def maximum(typingctx, x, y):
     return x(x, y), codegen
 
 
+@intrinsic
+def minimum(typingctx, x, y):
+    """x where x < y, else y."""
+    if not _floats(x, y):
+        return None
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return x(x, y), codegen
+
+
 def _comparison(name, doc):
     def typing(typingctx, x, y):
         if not _floats(x, y):
@@ -289,6 +301,21 @@ def exponent(typingctx, x, lowest):
         return builder.sitofp(builder.ashr(offset, _constant(ints, _MANTISSA_BITS[x])), args[0].type)
 
     return x(x, lowest), codegen
+
+
+@intrinsic
+def binades_between(typingctx, x, y):
+    """The integer k, as a float, for which y/2^k lies within a factor 1.5 of x; both positive and normal."""
+    if not _floats(x, y):
+        return None
+
+    def codegen(context, builder, signature, args):
+        ints = context.get_value_type(_INTS[x])
+        apart = builder.sub(builder.bitcast(args[1], ints), builder.bitcast(args[0], ints))
+        apart = builder.add(apart, _constant(ints, 1 << (_MANTISSA_BITS[x] - 1)))
+        return builder.sitofp(builder.ashr(apart, _constant(ints, _MANTISSA_BITS[x])), args[0].type)
+
+    return x(x, y), codegen
 
 
 @intrinsic

@@ -10,6 +10,11 @@ zero must not become it):
 Every term of A and R is ≥ 0. Near equality, with r = (y - x)/(y + x) and g = (atanh(r)/r - 1)/r², they need no log:
 
     x·ln(x/y) - x + y = (y - x)·r - 2x·r³·g        y·ln(y/x) - y + x = (y - x)·r + 2y·r³·g        |r| ≤ 1/3
+
+Farther apart, y = 2ᵏ·z with z within a factor 1.5 of x takes one division as well, and cancels at most by half:
+
+    x·ln(x/y) - x + y = [x·ln(x/z) - x + z] + (2ᵏ - 1)·z - x·k·ln2
+    y·ln(y/x) - y + x = 2ᵏ[z·ln(z/x) - z + x] - (2ᵏ - 1)·x + y·k·ln2
 """
 
 import math
@@ -20,7 +25,9 @@ from .decode import BLOCK, view
 from .elementary import log
 from .lanes import (
     absolute,
+    binades_between,
     both,
+    either,
     equal,
     fma,
     greatest,
@@ -28,9 +35,12 @@ from .lanes import (
     kernel,
     load,
     maximum,
+    minimum,
+    negative,
     number,
     rounded,
     select,
+    shift_exponent,
     smaller,
     splat,
     stack,
@@ -57,6 +67,8 @@ NEGATIVE = 3  # the outcome of a row that holds a negative mass
 
 # places of the sums of a block; XLOGX and YLOGY are filled by `masses` alone
 P, Q, DELTA, A, R, XLOGX, YLOGY, TOP_P, TOP_Q, FAR, LEAST = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+
+NEAR, NORMAL, ALL = 0, 1, 2  # which sums serve a row: of masses alike, of normal numbers, of any with the entropies
 
 
 @kernel
@@ -98,6 +110,62 @@ def masses_near(a, b, n, like, scale_p, scale_q, sums):
     sums[TOP_Q] = greatest(top_q)
     sums[FAR] = greatest(far)
     sums[LEAST] = greatest(least)
+
+
+@kernel
+def masses_far(a, b, n, like, scale_p, scale_q, sums):
+    """The sums of a block of zeros and normal numbers. FAR tells afterwards, by inf, if there was anything else."""
+    zero = splat(0.0, like)
+    mass_p, mass_q, delta, forward, reverse, far, least = zero, zero, zero, zero, zero, zero, zero
+    one = number(zero, "1")
+    low = one
+    top_p = number(zero, "-infinity")
+    top_q = top_p
+    infinite = number(zero, "infinity")
+    origin = number(zero, "round")
+    times_p = splat(scale_p, like)
+    times_q = splat(scale_q, like)
+    for i in range(0, n, width(like)):
+        p = load(a, i, like)
+        q = load(b, i, like)
+        top_p = maximum(p, top_p)
+        top_q = maximum(q, top_q)
+        least = minimum(p, minimum(q, least))
+        x = p * times_p
+        y = q * times_q
+        no_x = equal(x, zero)
+        no_y = equal(y, zero)
+        low = minimum(select(no_x, one, x), minimum(select(no_y, one, y), low))
+        k = binades_between(x, y)
+        k = select(either(no_x, no_y), zero, k)
+        far = maximum(absolute(k), far)
+        z = shift_exponent(y, origin - k)
+        power = shift_exponent(one, origin + k)
+        apart = z - x
+        r = apart / (z + x)
+        t = r * r
+        cubic = (r * t) * horner(t, "(atanh(s)/s-1)/s²")
+        cubic = cubic + cubic
+        square = apart * r
+        k_ln2 = k * number(zero, "ln2")
+        forward_term = fma(negative(x), cubic, square) + fma(negative(x), k_ln2, y - z)
+        reverse_term = fma(power, fma(z, cubic, square), fma(y, k_ln2, fma(negative(x), power, x)))
+        forward = forward + select(no_x, y, select(no_y, infinite, forward_term))
+        reverse = reverse + select(no_y, x, select(no_x, infinite, reverse_term))
+        mass_p = mass_p + x
+        mass_q = mass_q + y
+        delta = delta + (y - x)
+    sums[P] = sum_lanes(mass_p)
+    sums[Q] = sum_lanes(mass_q)
+    sums[DELTA] = sum_lanes(delta)
+    sums[A] = sum_lanes(forward)
+    sums[R] = sum_lanes(reverse)
+    sums[TOP_P] = greatest(top_p)
+    sums[TOP_Q] = greatest(top_q)
+    normal = -greatest(negative(low)) >= greatest(number(zero, "smallest normal"))
+    in_range = greatest(far) <= -greatest(number(zero, "least exponent"))
+    sums[FAR] = 0.0 if normal and in_range else np.inf
+    sums[LEAST] = greatest(negative(least))
 
 
 @kernel
@@ -177,7 +245,7 @@ def mass_row(p, q, vocab, entropies, like, result):
     room_p = stack(2048, like)
     room_q = stack(2048, like)
     sums = stack(11, 0.0)
-    scale_p, scale_q, near = 1.0, 1.0, not entropies
+    scale_p, scale_q, sums_of = 1.0, 1.0, ALL if entropies else NEAR
     for attempt in range(2):
         mass, mass_q, delta, forward, reverse, xlogx, ylogy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
@@ -186,13 +254,15 @@ def mass_row(p, q, vocab, entropies, like, result):
             n = min(BLOCK, vocab - start)
             x = view(p, start, n, room_p, 0.0)
             y = view(q, start, n, room_q, 0.0)
-            if near:
+            if sums_of == NEAR:
                 masses_near(x, y, n, like, scale_p, scale_q, sums)
-                if not sums[FAR] < 1.0 / 3.0:
-                    near = False
-                    continue
+            elif sums_of == NORMAL:
+                masses_far(x, y, n, like, scale_p, scale_q, sums)
             else:
                 masses(x, y, n, like, scale_p, scale_q, sums)
+            if not sums[FAR] < 1.0 / 3.0:
+                sums_of += 1
+                continue
             if sums[LEAST] > 0.0:
                 return NEGATIVE
             mass += sums[P]
@@ -200,7 +270,7 @@ def mass_row(p, q, vocab, entropies, like, result):
             delta += sums[DELTA]
             forward += sums[A]
             reverse += sums[R]
-            if not near:
+            if sums_of == ALL:
                 xlogx += sums[XLOGX]
                 ylogy += sums[YLOGY]
             if sums[TOP_P] > top_p:
