@@ -28,6 +28,7 @@ from .rows import (
 from .segments import kullback_sum_segments  # noqa: F401 (an entry point too)
 from .single import ARGMAX, ENTROPY, LSE, log_row, mass_alone
 from .sparse import kullback_rest_mass  # noqa: F401 (an entry point too)
+from .tokens import kullback_describe_tokens  # noqa: F401 (an entry point too)
 
 OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT = 0, 1, 2, 3, 4
 LOGS, MASSES = 0, 1

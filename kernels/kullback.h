@@ -70,6 +70,16 @@ typedef struct {
   int64_t *top1;   /* lowest index of the greatest element, -1 where undefined */
 } kullback_description;
 
+/* where kullback_describe_tokens writes; NULL: not wanted */
+typedef struct {
+  double *lse;           /* (T,) log of the mass, nats; -inf for a row without mass */
+  double *entropy;       /* (T,) nats */
+  double *log_probs;     /* (T, K) of the tokens; -inf for one that was not kept */
+  int64_t *ranks;        /* (T, K) how many outcomes are at least as probable as the token: 1 for the only greatest */
+  int64_t *top_ids;      /* (T, top_k) ids of the greatest, best first, equal ones by rising id */
+  double *top_log_probs; /* (T, top_k) */
+} kullback_token_description;
+
 /* 1 if this processor can run the library (x86-64: AVX2 and FMA at least), else 0. */
 int kullback_supported(void);
 
@@ -82,6 +92,16 @@ int64_t kullback_compare(const kullback_array *p, const kullback_array *q, const
 int64_t kullback_describe(const kullback_array *x, const int64_t *tokens, int64_t tokens_per_row, int64_t vocab,
                           int64_t space, double inverse_temperature, const kullback_description *out,
                           double *log_probs, int64_t start, int64_t stop, int64_t *bad_row);
+
+/* Statistics of T rows of logs x after z = slope * x, or z = limit * tanh(slope * x / limit) where limit > 0.
+   tokens: (T, K) ids or NULL; a negative id: NaN and rank -1. kept_offsets (T + 1,) and kept_ids: the outcomes of row t
+   are the ids [kept_offsets[t], kept_offsets[t + 1]) alone, which rise without repeats (else KULLBACK_TOKEN); NULL: all.
+   Outcomes without mass have rank vocab. Rows with a NaN or without mass: NaN, ranks and top ids -1. Where there are
+   fewer than top_k outcomes, the rest is -1 and -inf. top_k > 0 needs both outputs. */
+int64_t kullback_describe_tokens(const kullback_array *x, const int64_t *tokens, int64_t tokens_per_row,
+                                 const int64_t *kept_offsets, const int64_t *kept_ids, int64_t top_k, int64_t vocab,
+                                 double slope, double limit, const kullback_token_description *out, int64_t start,
+                                 int64_t stop, int64_t *bad_row);
 
 /* log_softmax of T rows of logs into out, row t at out + t * vocab: double if wide, else float. */
 int64_t kullback_log_softmax(const kullback_array *x, int64_t vocab, double inverse_temperature, void *out,

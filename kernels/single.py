@@ -27,6 +27,7 @@ from .lanes import (
     widened,
     width,
 )  # fmt: skip
+from .order import see_block
 from .probabilities import NEGATIVE
 from .rows import DONE, LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
 
@@ -71,6 +72,12 @@ def undefined(result):
 @kernel
 def log_row(row, vocab, k, like, result):
     """LSE, ENTROPY and ARGMAX of a row of logs, in lanes like `like`; LSE of an all -inf row is -inf."""
+    return ordered_log_row(row, vocab, k, like, None, result)
+
+
+@kernel
+def ordered_log_row(row, vocab, k, like, order, result):
+    """`log_row`, showing each block to `order` (see order.py; None: nobody looks) while it is at hand."""
     room = stack(2048, like)
     sums = stack(3, 0.0)
     n = min(BLOCK, vocab)
@@ -82,7 +89,8 @@ def log_row(row, vocab, k, like, result):
     s, u, top, block, start = 0.0, 0.0, -np.inf, -1, 0
     while start < vocab:
         n = min(BLOCK, vocab - start)
-        log_block(view(row, start, n, room, NO_LOG), n, like, k, shift, top_log, sums)
+        x = view(row, start, n, room, NO_LOG)
+        log_block(x, n, like, k, shift, top_log, sums)
         if k * LOG2E * sums[2] - shift > MAX_RISE:
             raised = np.rint(k * LOG2E * sums[2])
             if not raised < MAX_SHIFT:
@@ -96,11 +104,12 @@ def log_row(row, vocab, k, like, result):
         u += sums[1]
         if sums[2] > top:
             top, block = sums[2], start
+        see_block(order, row, x, n, start, like, sums[2])
         start += n
     undefined(result)
     if start < vocab or not abs(shift) <= MAX_SHIFT:
         return False
-    if s != s:
+    if s != s or u != u:  # the bits of a NaN can leave the exponential as a number, but not a product
         return True
     if top == -np.inf:
         result[LSE] = -np.inf

@@ -271,6 +271,22 @@ def describe_calls():
         yield Call("kullback_describe", [x, *with_tokens, log_probs, 0, count, output(1, "i8")], about)
 
 
+def describe_tokens_calls():
+    for number, (about, x, _, count, vocab, space) in enumerate(_pairs(seed=8)):
+        if space == LOGS:
+            rng = np.random.default_rng(number)
+            per_row, top_k, limit = number // 2 % 4, (0, 1, 3, 40)[number // 4 % 4], (0.0, 30.0, 2.5)[number // 2 % 3]
+            tokens = rng.integers(-1, vocab, count * per_row)
+            chosen = [np.flatnonzero(rng.random(vocab) < rng.random() / 2) for _ in range(count)]
+            kept = [whole_numbers(np.cumsum([0] + [ids.size for ids in chosen])), whole_numbers(np.concatenate(chosen))]
+            sizes = [(count, "f8")] * 2 + [(count * per_row, "f8"), (count * per_row, "i8")]
+            sizes += [(count * top_k, "i8"), (count * top_k, "f8")]
+            out = [output(*size) if i > 3 or number % 5 != i else None for i, size in enumerate(sizes)]
+            given = [x, whole_numbers(tokens) if per_row else None, per_row, *(kept if number % 3 else [None, None])]
+            given += [top_k, vocab, 0.75, limit, pointers_to(out), 0, count, output(1, "i8")]
+            yield Call("kullback_describe_tokens", given, f"{about}, K {per_row}, top {top_k}, limit {limit}")
+
+
 def log_softmax_calls():
     for number, (about, x, _, count, vocab, space) in enumerate(_pairs(seed=2)):
         if space == LOGS:
@@ -377,6 +393,7 @@ def rest_mass_calls():
 CALLS = {
     "kullback_compare": compare_calls,
     "kullback_describe": describe_calls,
+    "kullback_describe_tokens": describe_tokens_calls,
     "kullback_log_softmax": log_softmax_calls,
     "kullback_sum_segments": sum_segments_calls,
     "kullback_divergence": divergence_calls,

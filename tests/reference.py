@@ -310,6 +310,45 @@ def token_log_probs(logits, tokens, ignore_index=-100, temperature=1.0):
     return kept[..., 0] if single else kept
 
 
+def token_statistics(logits, ids, top_k, temperature=1.0, softcap=None, scale=1.0, kept=None):
+    """(log-probs, entropy, lse, ranks, top ids, top log-probs) of rows (T, V) and ids (T, K), -1 to ignore.
+
+    ``kept`` is a mask (T, V); all is of softmax(z / temperature) over it, z = softcap tanh(scale logits / softcap).
+    """
+    stored = decode(logits)
+    with np.errstate(all="ignore"):
+        z = REAL(scale) * stored if softcap is None else REAL(softcap) * np.tanh(REAL(scale) * stored / REAL(softcap))
+        if kept is not None:
+            z, stored = np.where(kept, z, -np.inf), np.where(kept, stored, -np.inf)
+        kept = np.full(z.shape, True) if kept is None else kept
+        lp, lse = log_softmax(z, temperature), logsumexp(z, temperature)
+    bad = np.isnan(lp).any(-1)
+    nowhere = (np.where(kept, z, -np.inf) == -np.inf).all(-1)
+    at = np.where(ids < 0, 0, ids)
+    undefined = (ids < 0) | bad[:, None]
+    log_probs = np.where(undefined, np.nan, np.take_along_axis(lp, at, -1))
+    chosen = np.take_along_axis(stored, at, -1)
+    ranks = (stored[:, None, :] >= chosen[:, :, None]).sum(-1)
+    if softcap is not None:  # a logit of -inf is an outcome like others, then
+        ranks = np.where(
+            np.take_along_axis(kept, at, -1), (kept[:, None] & (stored[:, None] >= chosen[:, :, None])).sum(-1), ranks
+        )
+    ranks = np.where(undefined, -1, ranks)
+    top_ids = np.full((len(z), top_k), -1)
+    top = np.where(bad[:, None], np.nan, np.full(top_ids.shape, -np.inf))
+    for t in np.flatnonzero(~bad):
+        best = sorted(np.flatnonzero(kept[t]), key=lambda v: (-stored[t, v], v))[:top_k]
+        top_ids[t, : len(best)], top[t, : len(best)] = best, lp[t, best]
+    return (
+        log_probs,
+        np.where(bad, np.nan, entropy(z, "logits", temperature)),
+        np.where(nowhere, -np.inf, lse),
+        ranks,
+        top_ids,
+        top,
+    )
+
+
 def token_log_ratios(p_logits, q_logits, tokens, ignore_index=-100, temperature=1.0):
     """log p(token) - log q(token)."""
     p = token_log_probs(p_logits, tokens, ignore_index, temperature)

@@ -85,6 +85,35 @@ def test_log(like, bound):
     assert relative(got, np.log(x)) < 3 * bound
 
 
+@TYPES
+@pytest.mark.parametrize("anchor", [-19.0, -3.0, -0.1, 0.0, 0.4, 2.0, 7.0, 19.5])
+def test_tanh_rise(like, bound, anchor):
+    """(tanh a - tanh b)/(1 - tanh b) for a and b = anchor from -20 to 20 times what `scale` is after rounding."""
+    from numba import njit
+
+    kind = type(like)
+    scale = float(kind(2 / np.log(2)))
+    anchor = float(kind(anchor))
+    n = np.rint(anchor * scale)
+    slope, floor = float(kind(scale * np.log(2))), 2.0**-n
+
+    @njit
+    def rise(x):
+        origin = lanes.number(x, "round") - lanes.splat(n, like)
+        b, s = lanes.splat(anchor, like), lanes.splat(slope, like)
+        c, f = lanes.splat(scale, like), lanes.splat(floor, like)
+        return elementary.tanh_rise(x, b, s, c, origin, elementary.scaled_exp2(b, c, origin), f)
+
+    a = np.concatenate([np.linspace(-20, 20, 20_000), anchor + np.linspace(-0.4, 0.4, 2001)])
+    a = a.astype(kind)
+    x, got = over(rise, a[(np.abs(a) <= 20) & (a != anchor)], like)
+    unit = np.longdouble(scale) * np.log(np.longdouble(2)) / 2
+    x, b = unit * x, unit * np.longdouble(anchor)
+    # tanh a - tanh b = sinh(a - b)/(cosh a·cosh b) and 1 - tanh b = exp(-b)/cosh b
+    truth = np.sinh(x - b) / np.cosh(x) * np.exp(b)
+    assert relative(got, truth) < 8 * bound
+
+
 def _compiled_choices():
     from numba import njit
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kullback.evaluation.sources.convert import convert
     from kullback.fits import fit_mixture, fit_normal
     from kullback.linear import LinearResult, linear_distillation_loss
+    from kullback.logit_statistics import TokenStatistics, entropy_from_logits, token_statistics
     from kullback.matrix import divergence_matrix
     from kullback.native import function_address, get_include, get_library
     from kullback.samples import (
@@ -74,6 +75,7 @@ __all__ = [
     "MismatchReport",
     "TokenComparison",
     "TokenLoss",
+    "TokenStatistics",
     "TopkDivergence",
     "aggregate",
     "aggregation_parts",
@@ -92,6 +94,7 @@ __all__ = [
     "drift",
     "entr",
     "entropy",
+    "entropy_from_logits",
     "entropy_gradient",
     "f_divergence",
     "fit_mixture",
@@ -142,6 +145,7 @@ __all__ = [
     "token_log_prob_gradient",
     "token_log_probs",
     "token_log_ratios",
+    "token_statistics",
     "topk_divergence",
     "topk_kl_interval",
     "total_variation",
@@ -190,6 +194,11 @@ _HOMES = {
         "entr",
         "kl_div",
         "rel_entr",
+    ),
+    "kullback.logit_statistics": (
+        "TokenStatistics",
+        "entropy_from_logits",
+        "token_statistics",
     ),
     "kullback.matrix": ("divergence_matrix",),
     "kullback.distillation": (

@@ -146,6 +146,25 @@ def inverse_temperature(temperature: float, given: str) -> float:
     return 1.0 / temperature
 
 
+def slope_and_limit(temperature: float, scale: float, softcap: float | None) -> tuple[float, float]:
+    """Logits x go in as z = slope·x, or limit·tanh(slope·x/limit) where limit is not 0, temperature included."""
+    inverse = inverse_temperature(temperature, "logits")
+    slope, limit = inverse * _within(scale, "scale"), 0.0 if softcap is None else inverse * _within(softcap, "softcap")
+    if not (math.isfinite(slope) and math.isfinite(limit)):
+        raise ValueError(f"`temperature` is {temperature}, too small for that scale and soft-cap")
+    return slope, limit
+
+
+def _within(x: Any, name: str) -> float:
+    try:
+        value = float(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` is {x!r}, expected a number") from None
+    if not 1e-6 <= value <= 1e6:
+        raise ValueError(f"`{name}` is {value}, expected from 1e-06 to 1e+06")
+    return value
+
+
 def unit(base: float | None) -> float:
     """Nats in one unit of the result: ln(base)."""
     if base is None:
@@ -227,7 +246,7 @@ def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore
         raise TypeError(f"`{name}` has dtype {ids.dtype}, expected integers")
     if ids.shape[: len(shape)] != shape or ids.ndim > len(shape) + 1:
         raise ValueError(f"`{name}` has shape {ids.shape}, expected {shape} or {(*shape, 'K')}")
-    ids = np.ascontiguousarray(ids, dtype=np.int64)
+    ids = np.ascontiguousarray(ids, dtype=np.int64).reshape(ids.shape)  # a scalar stays one
     ignored = ids == ignore_index
     outside = ((ids < 0) | (ids >= vocab)) & ~ignored
     if outside.any():
@@ -237,6 +256,41 @@ def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore
             f"({ignore_index})"
         )
     return np.where(ignored, -1, ids) if ignored.any() else ids
+
+
+def _whole_numbers(x: Any, name: str) -> NDArray[np.int64]:
+    """`x` as a contiguous int64 vector."""
+    array = np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+    if array.ndim != 1:
+        raise ValueError(f"{name} have shape {array.shape}, expected one axis")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} have dtype {array.dtype}, expected integers")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def kept_lists(kept: Any, name: str, rows: int, vocab: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(offsets, ids) of the outcomes kept of each row, ids rising within a row."""
+    if hasattr(kept, "offsets") and hasattr(kept, "token_ids"):
+        kept = (kept.offsets, kept.token_ids)
+    if not isinstance(kept, (tuple, list)) or len(kept) != 2:
+        raise TypeError(f"`{name}` is {type(kept).__name__}, expected (offsets, ids)")
+    offsets = _whole_numbers(kept[0], f"the offsets of `{name}`")
+    ids = _whole_numbers(kept[1], f"the ids of `{name}`")
+    if offsets.size != rows + 1:
+        raise ValueError(f"`{name}` has {offsets.size} offsets, expected {rows + 1}: one more than rows")
+    if offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
+        raise ValueError(f"the offsets of `{name}` do not rise from 0 to {ids.size}, the number of its ids")
+    outside = (ids < 0) | (ids >= vocab)
+    if outside.any():
+        raise ValueError(f"`{name}` holds the id {ids[outside][0]}, expected from 0 to {vocab - 1}")
+    row = np.repeat(np.arange(rows), np.diff(offsets))
+    if ((np.diff(ids) <= 0) & (np.diff(row) == 0)).any():
+        ids = ids[np.lexsort((ids, row))]
+        again = (np.diff(ids) == 0) & (np.diff(row) == 0)
+        if again.any():
+            place = int(np.argmax(again))
+            raise ValueError(f"`{name}` lists the id {ids[place]} twice in row {row[place]}")
+    return offsets, ids
 
 
 def finish(values: NDArray[Any], shape: tuple[int, ...], out: NDArray[Any] | None = None) -> Any:

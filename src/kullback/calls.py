@@ -128,6 +128,38 @@ def describe(
     return found
 
 
+def describe_tokens(
+    single: Batch,
+    slope_and_limit: tuple[float, float],
+    wanted: tuple[str, ...],
+    num_threads: int | None,
+    tokens: NDArray[np.int64] | None = None,
+    top_k: int = 0,
+    kept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The wanted fields of a kullback_token_description: (T,), (T, K) of tokens (T, K), or (T, top_k)."""
+    ffi = engine.current().ffi
+    shapes = {"lse": (), "entropy": (), "top_ids": (top_k,), "top_log_probs": (top_k,)}
+    per_row = () if tokens is None else tokens.shape[1:]
+    found: dict[str, NDArray[Any]] = {}
+    outputs = ffi.new("kullback_token_description *")
+    for field in wanted:
+        dtype, c_type = (np.int64, "int64_t *") if field in ("ranks", "top_ids") else (np.float64, "double *")
+        found[field] = np.empty((single.rows, *shapes.get(field, per_row)), dtype)
+        setattr(outputs, field, address(found[field], c_type))
+    if single.rows:
+        ids, offsets, kept_ids = (
+            ffi.NULL if array is None else address(array, "const int64_t *")
+            for array in (tokens, *(kept or (None, None)))
+        )
+        bad = engine.call(
+            "kullback_describe_tokens", single.rows, single.row_bytes, num_threads, *single.structs, ids,
+            per_row[0] if per_row else 0, offsets, kept_ids, top_k, single.vocab, *slope_and_limit, outputs,
+        )  # fmt: skip
+        _refuse(bad, single.names, single.lead)
+    return found
+
+
 def log_softmax(single: Batch, inverse_temperature: float, out: NDArray[Any], num_threads: int | None) -> None:
     """Write the log-softmax of every row into the contiguous `out`, float32 or float64."""
     if single.rows:

@@ -18,7 +18,10 @@ def token_log_probs(
     given: str = "logits",
     base: float | None = None,
     temperature: float = 1.0,
+    softcap: float | None = None,
+    scale: float = 1.0,
     vocab_size: int | None = None,
+    kept: Any = None,
     ignore_index: int = IGNORE_INDEX,
     out: NDArray[np.float64] | None = None,
     num_threads: int | None = None,
@@ -31,13 +34,15 @@ def token_log_probs(
         Logits (or, by `given`, log-probs or probabilities), as in `kl_divergence`.
     tokens : array_like of int, shape (..., T) or (..., T, K)
         One id a position, or K of them.
+    softcap, scale, kept
+        As in `token_statistics`; for logits alone.
     ignore_index : int
         Tokens with this id get NaN.
 
     Returns
     -------
     float64 array of the shape of tokens, nats unless `base` says otherwise
-        -inf for an impossible token; NaN for ignored ones and for rows that have no distribution.
+        -inf for an impossible token or one not kept; NaN for ignored ones and for rows that have no distribution.
 
     Raises
     ------
@@ -56,8 +61,17 @@ def token_log_probs(
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     arrays.check_out(out, ids.shape)
     per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
-    found = parts.describe(single, space, k, (), num_threads, ids.reshape(single.rows, per_row))
-    value = found["log_probs"]
+    flat = ids.reshape(single.rows, per_row)
+    if softcap is None and scale == 1.0 and kept is None:
+        value = parts.describe(single, space, k, (), num_threads, flat)["log_probs"]
+    else:
+        if given != "logits":
+            raise ValueError(f"`given` is {given!r}, expected 'logits' with `softcap`, `scale` or `kept`")
+        lists = None if kept is None else arrays.kept_lists(kept, "kept", single.rows, single.vocab)
+        slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
+        value = calls.describe_tokens(single, slope_and_limit, ("log_probs",), num_threads, flat, kept=lists)[
+            "log_probs"
+        ]
     return arrays.finish(value / unit if base is not None else value, ids.shape, out)
 
 

@@ -1,0 +1,166 @@
+"""Everything about one position's logits and chosen tokens: log-probabilities, entropy, normaliser, ranks, top k.
+
+A position may come with the list of outcomes its sampler kept (top-p, top-k): the distribution is then that of the
+kept outcomes alone, found in float64 from those elements, and nothing else of the row is read.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from .capped import SATURATED, capped, capped_row
+from .decode import FLOAT64, element, row_of
+from .lanes import kernel, pointer, stack
+from .order import offer, sort_heap
+from .single import ENTROPY, LSE, ordered_log_row, undefined
+from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
+
+# words of a kullback_token_description; the first two are those of single.py
+LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5
+
+
+@kernel
+def all_outcomes(row, vocab, slope, limit, order, result):
+    """LSE, ENTROPY and the order of a whole row, in float32 lanes where that is what the row is stored in."""
+    single = row[2] != FLOAT64
+    if limit > 0.0:
+        reach = SATURATED * limit / slope
+        if single and 1e-30 < reach < 1e30 and 1e-30 < limit < 1e30:
+            capped_row(row, vocab, slope, limit, np.float32(0.0), order, result)
+        else:
+            capped_row(row, vocab, slope, limit, 0.0, order, result)
+    elif not single or not ordered_log_row(row, vocab, slope, np.float32(0.0), order, result):
+        ordered_log_row(row, vocab, slope, 0.0, order, result)
+
+
+@kernel
+def listed(ids, first, last, v):
+    """True if v is among ids[first:last], which rise."""
+    while first < last:
+        middle = (first + last) // 2
+        if ids[middle] == v:
+            return True
+        if ids[middle] < v:
+            first = middle + 1
+        else:
+            last = middle
+    return False
+
+
+@kernel
+def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
+    """LSE, ENTROPY and the order of the outcomes ids[first:last] alone, which rise."""
+    undefined(result)
+    top, missing = -np.inf, False
+    for i in range(first, last):
+        z = capped(element(row, ids[i]), slope, limit)
+        missing = missing or z != z
+        top = max(top, z)
+    if missing or top == np.inf:
+        return
+    if top == -np.inf:
+        result[LSE] = -np.inf
+        return
+    s, u = 0.0, 0.0
+    for i in range(first, last):
+        gap = capped(element(row, ids[i]), slope, limit) - top
+        w = math.exp(gap)
+        s += w
+        u += w * gap if w != 0.0 else 0.0
+    beside = math.log1p(max(s - 1.0, 0.0))
+    result[LSE] = top + beside
+    result[ENTROPY] = max(beside - u / s, 0.0)
+    tokens, count, ranks, k, top_ids, top_values = order
+    for i in range(count if ranks != 0 else 0):
+        v = pointer(tokens, types.int64)[i]
+        rank = vocab
+        if v >= 0 and listed(ids, first, last, v):
+            value = element(row, v)
+            if value > -np.inf or limit > 0.0:
+                rank = 0
+                for j in range(first, last):
+                    if element(row, ids[j]) >= value:
+                        rank += 1
+        pointer(ranks, types.int64)[i] = rank
+    filled = 0
+    for j in range(first, last if k > 0 else first):
+        values, entries = pointer(top_values, types.float64), pointer(top_ids, types.int64)
+        filled = offer(values, entries, filled, k, element(row, ids[j]), ids[j])
+
+
+@kernel
+def write_top(order, filled, slope, limit, lse):
+    """The heap of the greatest elements as a list, their log-probabilities in place of the elements."""
+    _tokens, _count, _ranks, k, top_ids, top_values = order
+    if k > 0:
+        values, ids = pointer(top_values, types.float64), pointer(top_ids, types.int64)
+        filled = min(k, filled) if lse > -np.inf else 0
+        sort_heap(values, ids, filled)
+        for i in range(filled):
+            values[i] = capped(values[i], slope, limit) - lse
+        for i in range(filled, k):
+            values[i], ids[i] = -np.inf if lse > -np.inf else np.nan, -1
+
+
+@kernel
+def rising(ids, first, last, vocab):
+    """True if ids[first:last] are outcomes that rise without repeats."""
+    before = -1
+    for i in range(first, last):
+        if not before < ids[i] < vocab:
+            return False
+        before = ids[i]
+    return first <= last
+
+
+@kernel
+def kullback_describe_tokens(
+    x, tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, start, stop, bad_row
+):
+    """Statistics of rows of logits after slope and soft-cap; kept_offsets, kept_ids: outcomes kept of each row."""
+    known = readable(x, vocab, LOGS) and 0.0 < slope < np.inf and 0.0 <= limit < np.inf
+    if not known or tokens_per_row < 0 or top_k < 0 or (kept_offsets != 0 and kept_ids == 0):
+        return report(bad_row, start, ARGUMENT)
+    if top_k > 0 and (out[TOP_IDS] == 0 or out[TOP_LOG_PROBS] == 0):
+        return report(bad_row, start, ARGUMENT)
+    result = stack(3, 0.0)
+    count = tokens_per_row if tokens != 0 else 0
+    kept = pointer(kept_ids, types.int64)
+    for t in range(start, stop):
+        row = row_of(x, t)
+        ids = pointer(tokens + 8 * t * count, types.int64)
+        for i in range(count):
+            if ids[i] >= vocab:
+                return report(bad_row, t, TOKEN)
+        ranks = out[RANKS] + 8 * t * count if out[RANKS] != 0 else 0
+        top_places = (out[TOP_IDS] + 8 * t * top_k, out[TOP_LOG_PROBS] + 8 * t * top_k)
+        order = (tokens + 8 * t * count, count, ranks, top_k, top_places[0], top_places[1])
+        first, last, size = 0, 0, vocab
+        if kept_offsets != 0:
+            first, last = pointer(kept_offsets, types.int64)[t], pointer(kept_offsets, types.int64)[t + 1]
+            size = last - first
+            if not rising(kept, first, last, vocab):
+                return report(bad_row, t, TOKEN)
+            kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
+        else:
+            all_outcomes(row, vocab, slope, limit, order, result)
+        lse = result[LSE]
+        if out[LSE] != 0:
+            pointer(out[LSE], types.float64)[t] = lse
+        if out[ENTROPY] != 0:
+            pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
+        for i in range(count):
+            defined = ids[i] >= 0 and lse > -np.inf
+            if out[LOG_PROBS] != 0:
+                value = np.nan
+                if defined:
+                    value = -np.inf
+                    if kept_offsets == 0 or listed(kept, first, last, ids[i]):
+                        value = capped(element(row, ids[i]), slope, limit) - lse
+                pointer(out[LOG_PROBS], types.float64)[t * count + i] = value
+            if ranks != 0:
+                rank = pointer(ranks, types.int64)[i]
+                pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1
+        write_top(order, size, slope, limit, lse)
+    return OK
