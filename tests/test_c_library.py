@@ -164,6 +164,9 @@ REFUSED = {
     "space": (2, -1, 2**62),
     "kind": (4, -1),
     "storage": (4, 5, -1),
+    "slope": (0.0, -1.0, np.inf, np.nan),
+    "limit": (-1.0, np.inf, np.nan),
+    "top_k": (-1,),
 }
 MAY_BE_NULL = {"bad_row": set(CALLS), "state": {"kullback_divergence"}}  # of the outputs
 
@@ -232,6 +235,39 @@ def test_statuses_name_the_row(program, call, status):
     ((got, (_, bad_row)),), _ = replay(program, [call])
     assert got == status
     assert bad_row.tobytes() == output(1).data if status == OK else bad_row == [1]
+
+
+def token_description(offsets=(0, 2, 3), ids=(0, 1, 1), tokens=(0, 1), top_k=1, top=(0, 1)):
+    """A call about two rows, with two lists of kept ids."""
+    outputs = [output(2), output(2), output(2), output(2, "i8"), output(2, "i8"), output(2)]
+    outputs[4:] = [out if i in top else None for i, out in enumerate(outputs[4:])]
+    lists = [None, None] if offsets is None else [whole_numbers(offsets), None if ids is None else whole_numbers(ids)]
+    given = [matrix(((1, 2), (3, 4))), whole_numbers(tokens), 1, *lists, top_k, 2, 1.0, 0.0, pointers_to(outputs)]
+    return Call("kullback_describe_tokens", [*given, 0, 2, output(1, "i8")])
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "row"),
+    [
+        (token_description(), OK, None),
+        (token_description(offsets=None), OK, None),
+        (token_description(offsets=(0, 0, 0)), OK, None),
+        (token_description(top_k=0, top=()), OK, None),
+        (token_description(tokens=(0, 2)), TOKEN, 1),
+        (token_description(tokens=(-1, -(2**63))), OK, None),
+        (token_description(ids=(1, 0, 1)), TOKEN, 0),
+        (token_description(ids=(0, 1, 2)), TOKEN, 1),
+        (token_description(ids=(-1, 0, 1)), TOKEN, 0),
+        (token_description(offsets=(0, 2, 1)), TOKEN, 1),
+        (token_description(ids=None), ARGUMENT, 0),
+        (token_description(top=(0,)), ARGUMENT, 0),
+        (token_description(top=(1,)), ARGUMENT, 0),
+    ],
+)
+def test_statuses_of_token_descriptions(program, call, status, row):
+    ((got, arrays),), _ = replay(program, [call])
+    assert got == status
+    assert arrays[-1].tobytes() == output(1).data if row is None else arrays[-1] == [row]
 
 
 def test_rows_outside_the_range_are_left_alone(program):
