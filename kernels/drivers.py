@@ -10,6 +10,7 @@ from numba import types
 from .decode import AFFINE16, FLOAT64, NO_LOG, element, row_of, view
 from .direct import direct_row, normalised_row
 from .divergences import kullback_divergence  # noqa: F401 (an entry point too)
+from .estimates import kullback_phi  # noqa: F401 (an entry point too)
 from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
 from .lanes import fma, kernel, load, pointer, splat, stack, store, width
 from .probabilities import NEGATIVE, mass_row

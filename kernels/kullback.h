@@ -95,7 +95,7 @@ int64_t kullback_describe(const kullback_array *x, const int64_t *tokens, int64_
 
 /* Statistics of T rows of logs x after z = slope * x, or z = limit * tanh(slope * x / limit) where limit > 0.
    tokens: (T, K) ids or NULL; a negative id: NaN and rank -1. kept_offsets (T + 1,) and kept_ids: the outcomes of row t
-   are the ids [kept_offsets[t], kept_offsets[t + 1]) alone, which rise without repeats (else KULLBACK_TOKEN); NULL: all.
+   are the ids [kept_offsets[t], kept_offsets[t + 1]) alone, which rise without repeats, else KULLBACK_TOKEN; NULL: all.
    Outcomes without mass have rank vocab. Rows with a NaN or without mass: NaN, ranks and top ids -1. Where there are
    fewer than top_k outcomes, the rest is -1 and -inf. top_k > 0 needs both outputs. */
 int64_t kullback_describe_tokens(const kullback_array *x, const int64_t *tokens, int64_t tokens_per_row,
@@ -155,6 +155,10 @@ int64_t kullback_softmax_gradient(const kullback_array *x, const double *lse, co
 int64_t kullback_rest_mass(const kullback_array *x, const double *lse, const int64_t *top1, const int64_t *offsets,
                            const int64_t *ids, int64_t vocab, double inverse_temperature, double *out, int64_t start,
                            int64_t stop, int64_t *bad_row);
+
+/* exp(x) - 1 - x of the elements start <= t < stop of x into out, to 1e-15 relative, inf above a double's range: the
+   estimator k3 of KL(policy||ref) for x = log ref - log policy. out may be x. */
+int64_t kullback_phi(const double *x, double *out, int64_t start, int64_t stop, int64_t *bad_row);
 
 /* END CDEF */
 

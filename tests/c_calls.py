@@ -390,6 +390,18 @@ def rest_mass_calls():
             yield Call("kullback_rest_mass", [*given, output(count), 0, count, output(1, "i8")], about)
 
 
+def phi_calls():
+    for number in range(60):
+        count = VOCABULARIES[number % len(VOCABULARIES)]
+        rng = np.random.default_rng(number)
+        x = rng.normal(0, 10.0 ** (number % 6 - 2), count)
+        some = rng.random(count) < 0.1
+        x[some] = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan, 709.9, -800.0, 1e-300, 1.6, 5e-324], some.sum())
+        start = number % 3 if count > 9 else 0
+        given = [doubles(x), output(count), start, count - start, output(1, "i8")]
+        yield Call("kullback_phi", given, f"{count} numbers from {start}")
+
+
 CALLS = {
     "kullback_compare": compare_calls,
     "kullback_describe": describe_calls,
@@ -400,4 +412,5 @@ CALLS = {
     "kullback_divergence_gradient": divergence_gradient_calls,
     "kullback_softmax_gradient": softmax_gradient_calls,
     "kullback_rest_mass": rest_mass_calls,
+    "kullback_phi": phi_calls,
 }

@@ -367,3 +367,14 @@ def rest_mass(
         )  # fmt: skip
         _refuse(bad, single.names, single.lead)
     return out
+
+
+def phi(x: NDArray[np.float64], num_threads: int | None) -> NDArray[np.float64]:
+    """exp(x) - 1 - x of a contiguous vector."""
+    out = np.empty(x.size)
+    if x.size:
+        bad = engine.call(
+            "kullback_phi", x.size, 16, num_threads, address(x, "const double *"), address(out, "double *")
+        )
+        _refuse(bad, ("x",), (x.size,))
+    return out

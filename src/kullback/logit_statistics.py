@@ -30,7 +30,7 @@ class TokenStatistics:
     top_ids : int64 array, shape (..., top_k), or None
         The most probable outcomes, best first, equal ones by rising id; -1 where there are fewer.
     top_log_probs : float64 array, shape (..., top_k), or None
-        -inf beside an id of -1.
+        -inf beside an id of -1, NaN where the position has no distribution.
     """
 
     entropy: Any
