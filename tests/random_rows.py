@@ -132,10 +132,8 @@ def measure(rows, first=0, processes=1, every=60.0):
             worst.add(batch, found)
             if time.monotonic() - told > every:
                 told = time.monotonic()
-                top = {s: max(v[0] for (t, _, _), v in worst.found.items() if t == s) for s in STORAGES[: batch + 1]}
-                print(
-                    f"{told - began:6.0f} s, batches {first} to {batch} done, worst {top}", file=sys.stderr, flush=True
-                )
+                top = {s: max((v[0] for (t, *_), v in worst.found.items() if t == s), default=0) for s in STORAGES}
+                print(f"{told - began:6.0f} s, to batch {batch}: worst {top}", file=sys.stderr, flush=True)
     return worst
 
 
