@@ -1,5 +1,6 @@
 """Trust under fire: interrupts, exhausted memory and disks, read-only homes, other libraries' floating-point modes."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
+from kullback.evaluation.sources import open_logits
 
 
 def run(script, timeout=300, **environment):
@@ -58,6 +60,31 @@ def test_more_than_two_to_the_32_elements():
     np.testing.assert_array_equal(kb.logsumexp(many), np.full((1 << 12) + 1, kb.logsumexp(row)))
 
 
+@pytest.mark.slow
+def test_a_vocabulary_beyond_two_to_the_32():
+    """One row of V = 2^32 + 5: every element counts and ids are 64-bit. Pages never written cost no memory."""
+    vocab = (1 << 32) + 5
+    row = np.zeros(vocab, np.float16)
+    row[-3] = 20
+    expected = np.logaddexp(np.log(vocab - 1.0), 20.0)
+    assert abs(kb.logsumexp(row) / expected - 1) < 1e-6
+    assert abs(kb.token_log_probs(row[None], [vocab - 3])[0] - (20 - expected)) < 1e-5
+    assert kb.token_log_probs(row[None], [vocab - 4])[0] < -22
+    with pytest.raises(ValueError, match="tokens"):
+        kb.token_log_probs(row[None], [vocab])
+
+
+@pytest.mark.slow
+def test_winners_beyond_two_to_the_31():
+    """The likeliest token is the last but one of 2^31 + 5."""
+    vocab = (1 << 31) + 5
+    p, q = np.zeros((2, 1, vocab), np.float16)
+    p[0, -2], q[0, -3] = 9, 9
+    c = kb.compare(p, q, [vocab - 2])
+    assert (c.top1_p[0], c.top1_q[0]) == (vocab - 2, vocab - 3)
+    assert abs(c.log_ratio[0] - 9) < 1e-5
+
+
 def test_offsets_beyond_two_to_the_32_bytes(tmp_path):
     """The last row of a sparse file of 6 GiB is read where it lies."""
     path = tmp_path / "sparse.bin"
@@ -72,6 +99,14 @@ def test_offsets_beyond_two_to_the_32_bytes(tmp_path):
     ours = kb.entropy(mapped[:: rows - 1], given="logits")
     np.testing.assert_array_equal(ours, got)
     assert ours[1] == kb.entropy(last, given="logits")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (rows, vocab)})
+    with open(path, "r+b") as file:
+        file.write(header.getvalue())
+        file.truncate(len(header.getvalue()) + rows * vocab * 4)
+        file.seek(-vocab * 4, os.SEEK_END)
+        file.write(last.tobytes())
+    np.testing.assert_array_equal(open_logits(path).rows(rows - 1, rows)[0], last)
 
 
 def test_a_read_only_home_and_no_cache_directory(tmp_path):
@@ -90,20 +125,43 @@ def test_a_read_only_home_and_no_cache_directory(tmp_path):
 
 @pytest.mark.slow
 def test_processes_that_start_at_once_share_one_cache(tmp_path):
-    """Two JIT processes fill an empty cache together; both are right."""
+    """Eight JIT processes fill an empty cache together; all are right, and what they leave serves a ninth."""
     script = """
-        import numpy as np, kullback as kb
-        print(repr(float(kb.kl_divergence([0.5, 0.5], [0.9, 0.1]))))
+        import kullback as kb
+        print(*kb.sequence_sums([1.0, 2.0, 4.0], offsets=[0, 1, 3]))
     """
     environment = {**os.environ, "KULLBACK_ENGINE": "jit", "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    running = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    printed = {process.communicate(timeout=300) for process in running}
-    assert printed == {(f"{float(kb.kl_divergence([0.5, 0.5], [0.9, 0.1]))!r}\n", "")}
-    assert any(tmp_path.rglob("*.nbc"))
+    for count in (8, 1):
+        running = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        assert {process.communicate(timeout=300) for process in running} == {("1.0 6.0\n", "")}
+        assert any(tmp_path.rglob("*.nbc"))
+
+
+def test_a_first_call_opens_no_file_for_writing():
+    """A read-only install: the compiled engine neither writes nor makes, removes or renames anything."""
+    out = run(
+        """
+        import os, sys
+        WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        def watch(event, arguments):
+            if event == "open" and arguments[2] & WRITES:
+                raise SystemExit(f"opened {arguments}")
+            if event in ("os.mkdir", "os.rename", "os.remove", "os.link", "os.symlink", "os.truncate", "os.utime"):
+                raise SystemExit(f"{event} {arguments}")
+        sys.addaudithook(watch)
+        import numpy as np, kullback as kb
+        p = np.ones((8, 3000))
+        kb.compare(p, p), kb.kl_divergence(p, p, num_threads=2), kb.token_log_probs(p, [0] * 8)
+        print("nothing")
+        """,
+        KULLBACK_ENGINE="compiled",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    assert out == "nothing\n"
 
 
 FLUSH = """

@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, UNUSABLE)
     except OSError as error:
         return _fail(error, FAILED)
+    except MemoryError as error:
+        return _fail(f"not enough memory; see --chunk-mib and --threads ({error})", FAILED)
     except _Terminated:
         return _fail("terminated", 128 + signal.SIGTERM)
     except KeyboardInterrupt:

@@ -24,6 +24,8 @@ __all__ = ["convert", "encode"]
 BLOCK_BYTES = 1 << 24
 # codes reach this many nats under the row's maximum, as llama.cpp's own
 WINDOW = np.float32(16)
+# names of what the shell has already opened
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 def convert(
@@ -115,7 +117,15 @@ def _convert(
 
 @contextmanager
 def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when all is on disk, or is removed."""
+    """A file to write that takes its name when all is on disk, or is removed.
+
+    A device or pipe (`/dev/stdout`, `/dev/null`) is written as it is, and a symbolic link keeps leading where it did.
+    """
+    if os.path.exists(path) and (not os.path.isfile(path) or path.startswith(_STREAMS)):
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    path = os.path.realpath(path)
     partial = f"{path}.{os.getpid()}.part"
     try:
         with open(partial, "xb") as file:
