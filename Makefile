@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 PEERS := torch==2.13.0 jax pandas polars scikit-learn 'dask[array]' distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations nightly test-wheel lint format types bench bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations fuzz nightly test-wheel lint format types bench bench-smoke generated accuracy docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -41,6 +41,10 @@ test-jit: $(VENV)/.installed-test ## run it once more on kernels compiled by Num
 
 test-integrations: $(VENV)/.installed-integrations ## run the tests against torch, jax and other libraries
 	$(PYTEST) -m integration
+
+fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each; failures stay in build/fuzz
+	for format in $$($(BIN)/python tests/fuzzing.py --list); do \
+		$(BIN)/python tests/fuzzing.py $$format --seconds $(or $(SECONDS_EACH),40) --seed $(or $(SEED),0) || exit 1; done
 
 nightly: $(VENV)/.installed-test ## a million random rows against long double; ROWS=..., FIRST=batch to go on from
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)

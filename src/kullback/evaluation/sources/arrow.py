@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from itertools import accumulate
@@ -26,6 +27,10 @@ IPC_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 # records decoded at a time: the files' own units (row groups, record batches) may be any size
 BATCH_RECORDS = 64
+# Message.fbs: what a message holds, and more than its header can be of a table of some columns
+_RECORD_BATCH = 3
+_LONGEST_HEADER = 1 << 24
+_LARGEST_EXPANSION = 1 << 12
 FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -58,8 +63,12 @@ class Arrow(Source):
                     parts = [part.to_numpy(zero_copy_only=False) for part in self._units.batches(0, name)]
                     column = integer_column(np.concatenate(parts), self.shape[0], f"{file.path}: column {name!r}")
                     setattr(self, name, column)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{file.path}: not a readable Arrow or Parquet file ({error})") from None
+        except Exception as error:  # damaged files bring out any kind, MemoryError for lengths without end too
+            if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                raise
+            raise ValueError(
+                f"{file.path}: not a readable Arrow or Parquet file ({error or type(error).__name__})"
+            ) from None
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         self._file.check()
@@ -76,9 +85,13 @@ class Arrow(Source):
                     filled += len(taken)
                     self._rest = self._rest[len(taken) :]
                 self._next = stop
-        except (pa.ArrowException, OSError, StopIteration) as error:
+        except Exception as error:
             self._records = None
-            raise OSError(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from None
+            if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                raise
+            raise OSError(
+                f"{self.path}: rows {start} to {stop} cannot be read ({error or type(error).__name__})"
+            ) from None
 
     def _seek(self, start: int) -> None:
         if self._records is not None and self._next == start:
@@ -123,8 +136,50 @@ def _find(schema: Any, tensor: str | None, path: str) -> str:
     return chosen(tensor, lists, floats, path)
 
 
-def _mapped(file: ByteReader) -> Any:
-    return library("pyarrow", file.path).memory_map(file.path) if isinstance(file, LocalFile) else file.open()
+def _batch_lengths(file: ByteReader, start: int) -> list[int]:
+    """Records in each batch of the messages from `start` on, from their headers alone.
+
+    A message is a marker, the size of its header, the header (a flatbuffer, Message.fbs) and its body, which pyarrow
+    would read too. Nothing is mapped: a mapped file that is truncated meanwhile would kill the process.
+    """
+    lengths = []
+    while len(prefix := file.read(8, start)) >= 4:
+        skip = 8 if prefix.startswith(STREAM_MAGIC) else 4  # files of before 2019 have no marker
+        size = int.from_bytes(prefix[skip - 4 : skip], "little", signed=True)
+        if size <= 0:
+            break
+        try:
+            kind, records, body = _message(file.read(min(size, _LONGEST_HEADER), start + skip))
+        except struct.error:
+            raise OSError(f"the header of the message at byte {start} is damaged") from None
+        if body < 0 or start + skip + size + body > file.size:
+            raise OSError(f"the message at byte {start} goes on beyond the end of the file")
+        if kind == _RECORD_BATCH:
+            # a record has at least an offset or a value; compression does not go beyond a thousandth of that
+            if not 0 <= records <= max(1, body) * _LARGEST_EXPANSION:
+                raise OSError(f"a batch of {records} records in {body} bytes")
+            lengths.append(records)
+        start += skip + size + body
+    return lengths
+
+
+def _message(data: bytes) -> tuple[int, int, int]:
+    """Kind, records (of a record batch) and size of the body from the flatbuffer of a message."""
+
+    def field(table: int, number: int, form: str) -> tuple[int, int]:
+        """(value or 0, where it stands) of a field of a table."""
+        vtable = table - struct.unpack_from("<i", data, table)[0]
+        if vtable < 0:
+            raise struct.error
+        slot = 4 + 2 * number
+        present = slot < struct.unpack_from("<H", data, vtable)[0]
+        at = struct.unpack_from("<H", data, vtable + slot)[0] if present else 0
+        return (struct.unpack_from(form, data, table + at)[0], table + at) if at else (0, 0)
+
+    message = struct.unpack_from("<I", data)[0]
+    kind, body = field(message, 1, "<B")[0], field(message, 3, "<q")[0]
+    offset, at = field(message, 2, "<I")
+    return kind, field(at + offset, 0, "<q")[0] if kind == _RECORD_BATCH else 0, body
 
 
 class _Parquet:
@@ -154,12 +209,16 @@ class _IpcFile:
 
     def __init__(self, file: ByteReader) -> None:
         pa = library("pyarrow", file.path)
-        # the index gives offsets only, a batch's length is in its own header: mapped, only that is read
-        with pa.ipc.open_file(_mapped(file)) as reader:
-            self.schema = reader.schema
-            self.lengths = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
+        self.lengths = _batch_lengths(file, len(IPC_MAGIC) + 2)
         self._file = pa.PythonFile(file.open(), mode="r")
-        self._reader = pa.ipc.open_file(self._file)
+        try:
+            self._reader = pa.ipc.open_file(self._file)
+            self.schema = self._reader.schema
+            if len(self.lengths) != self._reader.num_record_batches:
+                raise OSError(f"{len(self.lengths)} batches, {self._reader.num_record_batches} in its index")
+        except BaseException:
+            self._file.close()
+            raise
 
     def batches(self, unit: int, column: str) -> Iterator[Any]:
         for i in range(unit, len(self.lengths)):
@@ -174,9 +233,9 @@ class _IpcStream:
 
     def __init__(self, file: ByteReader) -> None:
         self._file = file
-        with library("pyarrow", file.path).ipc.open_stream(_mapped(file)) as reader:
+        self.lengths = [sum(_batch_lengths(file, 0))]
+        with file.open() as stream, library("pyarrow", file.path).ipc.open_stream(stream) as reader:
             self.schema = reader.schema
-            self.lengths = [sum(batch.num_rows for batch in reader)]
 
     def batches(self, unit: int, column: str) -> Iterator[Any]:
         pa = library("pyarrow", self._file.path)

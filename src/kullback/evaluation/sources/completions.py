@@ -25,7 +25,7 @@ def read_completions(
     for where, document in _documents(file):
         try:
             reader.walk(document)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{file.path}{where}: {error or type(error).__name__}") from None
     if not reader.formats:
         raise ValueError(f"{file.path}: no log-probabilities of vLLM, SGLang or OpenAI in it")

@@ -29,7 +29,10 @@ def read_distillkit(files: list[ByteReader], config: ByteReader, path: str) -> S
     group = 0
     for file in files:
         for sequence in _sequences(file):
-            _add(rows, group, sequence, keys, f"{file.path}: sequence {group}")
+            try:
+                _add(rows, group, sequence, keys, f"{file.path}: sequence {group}")
+            except (TypeError, OverflowError) as error:  # nulls, numbers of another type
+                raise ValueError(f"{file.path}: sequence {group} is damaged ({error})") from None
             group += 1
     return rows.build(path, "distillkit", keys["d"], k=keys["k"])
 
@@ -39,9 +42,12 @@ def _sequences(file: ByteReader) -> Iterator[dict[str, Any]]:
     columns = ["input_ids", "compressed_logprobs", "bytepacked_indices"]
     try:
         with parquet.ParquetFile(file.path if isinstance(file, LocalFile) else file.open()) as shard:
+            missing = set(columns) - set(shard.schema_arrow.names)
+            if missing:
+                raise OSError(f"no column {', '.join(sorted(missing))}")
             for batch in shard.iter_batches(64, columns=columns):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"{file.path}: not a readable Parquet file ({error})") from None
 
 

@@ -29,7 +29,7 @@ class Hdf5(Source):
         h5py = library("h5py", f"{file.path}: HDF5")
         try:
             self._handle = h5py.File(file.path if isinstance(file, LocalFile) else file.open(), "r")
-        except OSError as error:
+        except Exception as error:
             raise ValueError(f"{file.path}: not a readable HDF5 file ({error})") from None
         try:
             self._dataset = _find(self._handle, tensor, file.path, h5py)
@@ -44,9 +44,12 @@ class Hdf5(Source):
                         raise ValueError(f"{file.path}: {name} has {column.size} values, expected {shape[0]}")
                     what = f"{file.path}: dataset {name!r}"
                     setattr(self, name, integer_column(column[()], shape[0], what))
-        except BaseException:
+        except BaseException as error:
             self._handle.close()
-            raise
+            if isinstance(error, ValueError) or not isinstance(error, Exception):
+                raise
+            # RuntimeError, KeyError, TypeError, MemoryError: the library has one for each kind of damage
+            raise ValueError(f"{file.path}: not a readable HDF5 file ({error})") from None
         self._file = file
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -59,7 +62,7 @@ class Hdf5(Source):
                 return
             for batch, rows, to in batches(start, stop, self._dataset.shape[1]):
                 self._dataset.read_direct(target, np.s_[batch, rows], np.s_[to])
-        except OSError as error:
+        except Exception as error:
             raise OSError(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from None
 
     def close(self) -> None:

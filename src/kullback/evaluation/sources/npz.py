@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import threading
 import zipfile
 import zlib
@@ -24,6 +25,8 @@ from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 MAGIC = b"PK\x03\x04"
 # no deflate stream expands further (zlib, "Technical Details"): a member that claims more is not read
 LARGEST_EXPANSION = 1032
+# what decompressing says of damaged data
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 def open_npz(file: ByteReader, tensor: str | None = None, dtype: str | None = None) -> Source:
@@ -31,7 +34,7 @@ def open_npz(file: ByteReader, tensor: str | None = None, dtype: str | None = No
     try:
         with file.open() as stream, zipfile.ZipFile(stream) as archive:
             return _open_member(file, archive, tensor, dtype)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (*DAMAGED, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{file.path}: not a readable .npz archive ({error})") from None
 
 
@@ -111,7 +114,7 @@ class Deflated(Source):
                     if not count:
                         raise EOFError("ended early")
                     filled += count
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except DAMAGED as error:
             raise OSError(f"{self.path}: rows {start} to {stop} cannot be decompressed ({error})") from None
         if self._swapped:
             out.byteswap(inplace=True)

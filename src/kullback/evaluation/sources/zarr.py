@@ -30,9 +30,18 @@ class Zarr(Source):
         try:
             node = zarr.open(path, mode="r")
             arrays = {} if isinstance(node, zarr.Array) else dict(node.arrays())
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except Exception as error:
             raise ValueError(f"{path}: not a readable zarr array or group ({error})") from None
-        self._array: Any = node if isinstance(node, zarr.Array) else _find(arrays, tensor, path)
+        try:
+            self._array: Any = node if isinstance(node, zarr.Array) else _find(arrays, tensor, path)
+            self._open(path, dtype, salvage, arrays)
+        except (ValueError, ImportError):
+            raise
+        except Exception as error:  # each codec of the library has its own errors
+            raise ValueError(f"{path}: not a readable zarr array or group ({error})") from None
+
+    def _open(self, path: str, dtype: str | None, salvage: bool, arrays: dict[str, Any]) -> None:
+        """Check what the array holds; the columns beside it."""
         what = f"{path}: array {self._array.name!r}"
         stored = stored_dtype(self._array.dtype, dtype, what)
         shape = flat_shape(self._array.shape, what)

@@ -1,0 +1,328 @@
+"""Damaged files of every format until something else than a documented error comes out: `make fuzz`.
+
+`python tests/fuzzing.py FORMAT --examples 1000 --seed 0` writes a sound file, damages it in one of many ways, and opens
+and reads it. Only ValueError and OSError may come out, none may take longer than PATIENCE, and no file of a few
+kilobytes may cost more than MEMORY. Each example depends on the seed and its number alone; the file of one that failed,
+or that ended the process, is kept in build/fuzz. tests/test_sources_fuzz.py runs some hundreds of each format.
+"""
+
+import argparse
+import faulthandler
+import io
+import json
+import pickle
+import random
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kullback.evaluation.sources import open_logits, open_sparse
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "build" / "fuzz"
+PATIENCE = 20  # seconds, on a busy machine
+MEMORY = 256 << 20
+READ = 1 << 24  # bytes of rows read from a file that opens
+ROWS = np.linspace(-9, 0, 60, dtype=np.float32).reshape(12, 5)
+COLUMNS = {"tokens": np.arange(12) % 5, "groups": np.arange(12) // 4}
+
+
+# ---- sound files, each written by the library of its format ----
+
+
+def saved(save, *arrays, **named):
+    """The bytes that one of NumPy's functions writes."""
+    stream = io.BytesIO()
+    save(stream, *arrays, **named)
+    return stream.getvalue()
+
+
+def npy(path):
+    path.write_bytes(saved(np.save, ROWS))
+
+
+def npz(path):
+    path.write_bytes(saved(np.savez, logits=ROWS, **COLUMNS))
+
+
+def npz_deflated(path):
+    path.write_bytes(saved(np.savez_compressed, logits=ROWS, **COLUMNS))
+
+
+def safetensors(path):
+    import safetensors.numpy
+
+    path.write_bytes(safetensors.numpy.save({"logits": ROWS, **COLUMNS}))
+
+
+def dump(path):
+    tokens = np.arange(30, dtype="<i4") % 5
+    rows = b"".join(struct.pack("<2f6H", 1e-4, -9, *range(6)) for _ in range(12))
+    path.write_bytes(b"_logits_" + struct.pack("<3i", 10, 5, 3) + tokens.tobytes() + rows)
+
+
+def hdf5(path, **options):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("logits", data=ROWS, **options)
+        for name, values in COLUMNS.items():
+            file[name] = values
+
+
+def hdf5_chunked(path):
+    hdf5(path, chunks=(5, 5), compression="gzip", shuffle=True, fletcher32=True)
+
+
+def zarr(path, zarr_format=3):
+    import zarr as library
+
+    group = library.open_group(path, mode="w", zarr_format=zarr_format)
+    for name, values in {"logits": ROWS, **COLUMNS}.items():
+        group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(5, 5)[: values.ndim])[:] = values
+
+
+def zarr_2(path):
+    zarr(path, 2)
+
+
+def table(kind="list"):
+    import pyarrow as pa
+
+    flat = pa.array(ROWS.reshape(-1))
+    offsets = pa.array(range(0, 61, 5), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, flat) if kind == "list" else pa.FixedSizeListArray.from_arrays(flat, 5)
+    return pa.table({"logits": lists, **COLUMNS})
+
+
+def parquet(path):
+    import pyarrow.parquet as pq
+
+    pq.write_table(table(), path, row_group_size=5)
+
+
+def parquet_plain(path):
+    import pyarrow.parquet as pq
+
+    pq.write_table(table("fixed"), path, row_group_size=12, compression="none", use_dictionary=False)
+
+
+def arrow(path, kind="list", stream=False, compression=None):
+    import pyarrow as pa
+
+    new = pa.ipc.new_stream if stream else pa.ipc.new_file
+    source = table(kind)
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(path), "wb") as file, new(file, source.schema, options=options) as writer:
+        writer.write_table(source, max_chunksize=5)
+
+
+def arrow_fixed(path):
+    arrow(path, "fixed", compression="zstd")
+
+
+def arrow_stream(path):
+    arrow(path, stream=True)
+
+
+def answers(path):
+    """vLLM, SGLang, chat and completion answers, a line each."""
+    listed = [{"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -3.0}]}]
+    documents = [
+        {"choices": [{"prompt_logprobs": [None, {"9": {"logprob": -9.5, "rank": 4}, "7": {"logprob": -1.0}}]}]},
+        {"meta_info": {"input_token_logprobs": [[-0.5, 7, None]], "input_top_logprobs": [[[-0.5, 7, None]]]}},
+        {"choices": [{"logprobs": {"content": listed}}]},
+        {"choices": [{"logprobs": {"tokens": ["x"], "token_logprobs": [-2.5], "top_logprobs": [{"y": -0.3}]}}]},
+    ]
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
+
+
+def distillkit(path):
+    shutil.copytree(ROOT / "tests" / "data" / "distillkit" / "plain", path)
+
+
+def pickled(path):
+    """Files that would run code if anything unpickled them."""
+    stream = io.BytesIO()
+    np.save(stream, np.array([[Payload(), Payload()]], object), allow_pickle=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", stream.getvalue())
+        archive.writestr("data.pkl", pickle.dumps(Payload()))
+
+
+class Payload:
+    """Unpickling it leaves the word in a file name no test overlooks."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('a pickle was executed')",)
+
+
+WRITERS = (npy, npz, npz_deflated, safetensors, dump, hdf5, hdf5_chunked, zarr, zarr_2, parquet, parquet_plain)
+WRITERS = (*WRITERS, arrow, arrow_fixed, arrow_stream, answers, distillkit, pickled)
+FORMATS = {writer.__name__: writer for writer in WRITERS}
+SPARSE = ("answers", "distillkit")
+
+
+# ---- damage ----
+
+
+def edge(rng, size):
+    """An integer of that many bytes that headers are not ready for."""
+    top = 1 << (8 * size)
+    value = rng.choice(
+        [0, 1, top - 1, top // 2, top // 2 - 1, rng.randrange(top), rng.randrange(256), 1 << rng.randrange(8 * size)]
+    )
+    return value.to_bytes(size, rng.choice(["little", "big"]))
+
+
+def damaged(rng, data):
+    """The bytes with one to four changes, small or large, in the beginning or anywhere."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        if not data:
+            break
+        near = min(len(data), rng.choice([16, 64, 512, len(data)]))
+        at = rng.choice([rng.randrange(near), len(data) - 1 - rng.randrange(near)])
+        kind = rng.randrange(8)
+        if kind == 0:
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            data[at] = rng.randrange(256)
+        elif kind in (2, 3):
+            new = edge(rng, rng.choice([1, 2, 4, 8]))
+            data[at : at + len(new)] = new
+        elif kind == 4:
+            del data[at:]
+        elif kind == 5:
+            del data[at : at + rng.randrange(1, 40)]
+        elif kind == 6:
+            start = rng.randrange(len(data))
+            data[at:at] = data[start : start + rng.randrange(1, 200)]
+        else:
+            number = [i for i in range(max(0, at - 200), min(len(data), at + 200)) if 48 <= data[i] < 58]
+            if number:  # a digit of a text header becomes another number
+                i = rng.choice(number)
+                data[i : i + 1] = str(rng.choice([0, 9, 99, -1, 10**9, 10**19, 1e400])).encode()
+    return bytes(data)
+
+
+def damage(rng, path):
+    """Damage one file, of a folder any one."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    chosen = rng.choice(files)
+    chosen.write_bytes(damaged(rng, chosen.read_bytes()))
+
+
+# ---- the reader under fire ----
+
+
+def read(name, path):
+    """Open the file and read what it says it holds, up to READ bytes."""
+    if name in SPARSE:
+        json.dumps(open_sparse(path).facts())
+        return
+    with open_logits(path, salvage=True) as source:
+        rows, vocab = source.shape
+        fit = READ // (vocab * source.dtype.itemsize)
+        for start in {0, max(0, rows - fit)}:
+            source.rows(start, min(rows, start + fit))
+        json.dumps(source.facts())
+
+
+def resident():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def attempt(name, path):
+    """None, or what was wrong."""
+    before = resident()
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    try:
+        read(name, path)
+    except (ValueError, OSError):
+        pass
+    except BaseException:
+        return traceback.format_exc()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    grown = resident() - before
+    return f"{grown >> 20} MiB for a file of a few kilobytes\n" if grown > MEMORY // 4 else None
+
+
+def limit_memory():
+    """Allocations far beyond a file's size fail instead of straining the machine."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
+
+
+def fuzz(name, examples, seed=0, seconds=None, first=0):
+    """(examples done, kept files of those that failed)."""
+    began, failures, done = time.monotonic(), [], 0
+    with tempfile.TemporaryDirectory(prefix="kullback-fuzz-") as folder:
+        sound, path = Path(folder, "sound"), Path(folder, "damaged")
+        FORMATS[name](sound)
+        if name != "pickled":
+            read(name, sound)  # it is: and all libraries are loaded before memory is limited
+        limit_memory()
+        KEPT.mkdir(parents=True, exist_ok=True)
+        current = KEPT / f"{name}-{seed}-current"
+        for number in range(first, first + examples):
+            if seconds is not None and time.monotonic() - began > seconds:
+                break
+            if path.is_dir():
+                shutil.rmtree(path)
+            copy(sound, path)
+            if number:  # the first is the sound file
+                damage(random.Random(f"{name} {seed} {number}"), path)
+            current.write_text(str(number))
+            problem = attempt(name, path)
+            done += 1
+            if problem:
+                kept = KEPT / f"{name}-{seed}-{number}"
+                if not kept.exists():
+                    copy(path, kept)
+                failures.append(kept)
+                print(f"{kept.relative_to(ROOT)}: {problem}", file=sys.stderr, flush=True)
+                if len(failures) >= 5:
+                    break
+        current.unlink()
+    return done, failures
+
+
+def copy(source, target):
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("format", choices=FORMATS, nargs="?")
+    parser.add_argument("--list", action="store_true", help="print the formats")
+    parser.add_argument("--examples", type=int, default=10**9)
+    parser.add_argument("--first", type=int, default=0, help="number of the first example")
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.list or options.format is None:
+        print(*FORMATS)
+        return 0
+    warnings.simplefilter("ignore")
+    done, failures = fuzz(options.format, options.examples, options.seed, options.seconds, options.first)
+    print(f"{options.format}: {done} damaged files, {len(failures)} failures")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
