@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 PEERS := torch==2.13.0 jax pandas polars scikit-learn 'dask[array]' distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations fuzz nightly test-wheel lint format types bench bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-smoke generated accuracy docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -34,13 +34,36 @@ demo: $(VENV)/.installed-eval ## compare two real logits files from examples/ an
 	$(BIN)/kullback compare examples/f16.kld examples/q4_k_m.kld
 
 test: $(VENV)/.installed-test ## run the test suite
-	$(PYTEST) -m "not integration"
+	$(PYTEST) -m "not integration" $(TESTS)
 
 test-jit: $(VENV)/.installed-test ## run it once more on kernels compiled by Numba when used
 	KULLBACK_ENGINE=jit $(PYTEST) -m "not integration"
 
 test-integrations: $(VENV)/.installed-integrations ## run the tests against torch, jax and other libraries
 	$(PYTEST) -m integration
+
+# what a user's results rest on; test_scipy_face compares with the newest SciPy and is not among them
+CORE := $(addsuffix .py,$(addprefix tests/test_,divergences comparison tokens edge_cases layouts aggregation \
+	public_api sources sources_formats sources_convert sources_sparse job checkpoint drift fits closed_form \
+	estimators report threads cli))
+
+test-oldest: ## the core tests on the least versions that pyproject.toml allows, then a few on kernels by that Numba
+	$(PYTHON) -m venv .venv-oldest
+	@mkdir -p build
+	$(PYTHON) tests/oldest.py > build/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --constraint build/oldest.txt '.[test]'
+	KULLBACK_ENGINE=compiled .venv-oldest/bin/python -m pytest -q -m "not integration and not slow" $(CORE)
+	KULLBACK_ENGINE=jit .venv-oldest/bin/python -m pytest -q tests/test_segments.py
+
+test-python: ## the test suite under another interpreter: make test-python PYTHON=python3.13 [TESTS=...]
+	$(MAKE) test PYTHON=$(PYTHON) VENV=.venv-$(notdir $(PYTHON)) TESTS="$(TESTS)"
+
+audit: $(VENV)/.installed-test ## known vulnerabilities of what we depend on; a CycloneDX list of it in build/sbom.json
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit cyclonedx-bom
+	@mkdir -p build
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+	.venv-audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c "import site; print(site.getsitepackages()[0])")
 
 fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each; failures stay in build/fuzz
 	for format in $$($(BIN)/python tests/fuzzing.py --list); do \
@@ -65,6 +88,10 @@ types: $(VENV)/.installed-lint ## mypy on src
 
 bench: $(VENV)/.installed-bench ## time the kernels and their peers; verify every result first
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --docs
+
+bench-check: $(VENV)/.installed-test ## which case got slower against a commit: [AGAINST=commit] [ONLY=part of a name]
+	$(BIN)/python -m benchmarks --check $(if $(AGAINST),--against $(AGAINST)) $(if $(ONLY),--only "$(ONLY)")
 
 bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small inputs: it must still work
 	$(BIN)/python -m benchmarks --smoke
