@@ -36,6 +36,7 @@ class Hdf5(Source):
             what = f"{file.path}: dataset {self._dataset.name!r}"
             stored = stored_dtype(self._dataset.dtype, dtype, what)
             shape = flat_shape(self._dataset.shape, what)
+            _check_chunks(self._dataset, file)
             super().__init__(file.path, "hdf5", shape, stored.newbyteorder("="))
             for name in ("tokens", "groups"):
                 column = self._handle.get(name)
@@ -67,6 +68,19 @@ class Hdf5(Source):
 
     def close(self) -> None:
         self._handle.close()
+
+
+def _check_chunks(dataset: Any, file: ByteReader) -> None:
+    """Chunks as a damaged file may list them make the library's filters read beyond their buffers."""
+    if dataset.chunks is None or not hasattr(dataset.id, "chunk_iter"):
+        return
+    least = 5 if dataset.fletcher32 else 1  # a checksum of 4 bytes and something that it is of
+
+    def check(chunk: Any) -> None:
+        if not least <= chunk.size <= file.size - chunk.byte_offset:
+            raise ValueError(f"{file.path}: a chunk of {chunk.size} bytes at byte {chunk.byte_offset}; it is damaged")
+
+    dataset.id.chunk_iter(check)
 
 
 def _find(handle: Any, tensor: str | None, path: str, h5py: Any) -> Any:
