@@ -4,10 +4,13 @@ Threads are the caller's: rows are independent, so any split of [0, T) gives the
 raises nothing, and answers with a status. Structures arrive as pointers to their 64-bit words, in the header's order.
 """
 
+import math
+
 import numpy as np
 from numba import types
 
-from .decode import AFFINE16, FLOAT64, NO_LOG, element, row_of, view
+from .clipped import hidden_value, phi, write_kept, write_known
+from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
 from .direct import direct_row, normalised_row
 from .divergences import kullback_divergence  # noqa: F401 (an entry point too)
 from .estimates import kullback_phi  # noqa: F401 (an entry point too)
@@ -20,9 +23,11 @@ from .rows import (
     DONE,
     ENTROPY_P,
     ENTROPY_Q,
+    KL,
     LSE_GAP,
     LSE_P,
     LSE_Q,
+    REVERSE_KL,
     TOO_CLOSE,
     cumulant_row,
 )
@@ -177,6 +182,71 @@ def kullback_describe(
                     return report(bad_row, t, TOKEN)
                 value = log_prob(row, v, space, inverse_temperature, result[LSE])
                 pointer(log_probs, types.float64)[i] = value
+    return OK
+
+
+@kernel
+def describe_known(row, vocab, hidden, room, result):
+    """LSE, ENTROPY (-Σ p·ln p) and ARGMAX of what a row tells; what must be subtracted to normalise it."""
+    if row[2] != AFFINE16:
+        describe_row(row, vocab, LOGS, 1.0, result)
+        return result[LSE]
+    write_known(row, vocab, hidden, room)
+    describe_row((room, 4, FLOAT32), vocab, LOGS, 1.0, result)
+    result[ENTROPY] = math.exp(result[LSE]) * (result[ENTROPY] - result[LSE])
+    return 0.0
+
+
+@kernel
+def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
+    """The statistics of a pair of rows of which one holds codes at least; what normalises them is the answer."""
+    hidden_p, hidden_q = hidden_value(p, window_p), hidden_value(q, window_q)
+    lse_p = describe_known(p, vocab, hidden_p, room, one)
+    known_p, entropy_p, top_p = one[LSE], one[ENTROPY], one[ARGMAX]
+    lse_q = describe_known(q, vocab, hidden_q, room, one)
+    known_q, entropy_q, top_q = one[LSE], one[ENTROPY], one[ARGMAX]
+    other = room + 4 * vocab
+    write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, room, other)
+    compare_row((room, 4, FLOAT32), (other, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
+    gap = result[LSE_Q] - result[LSE_P]
+    if top_p >= 0.0 and top_q >= 0.0:
+        result[KL] = math.exp(result[LSE_P]) * (result[KL] + phi(gap))
+        result[REVERSE_KL] = math.exp(result[LSE_Q]) * (result[REVERSE_KL] + phi(-gap))
+    else:
+        result[KL], result[REVERSE_KL] = np.nan, np.nan
+    result[LSE_P], result[ENTROPY_P], result[ARGMAX_P] = known_p, entropy_p, top_p
+    result[LSE_Q], result[ENTROPY_Q], result[ARGMAX_Q] = known_q, entropy_q, top_q
+    return lse_p, lse_q
+
+
+@kernel
+def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, start, stop, bad_row):
+    if not (valid_array(p, vocab, LOGS) and valid_array(q, vocab, LOGS)) or room == 0:
+        return report(bad_row, start, ARGUMENT)
+    result = stack(9, 0.0)
+    one = stack(3, 0.0)
+    for t in range(start, stop):
+        row_p, row_q = row_of(p, t), row_of(q, t)
+        lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
+        for i in range(6):
+            if out[i] != 0:
+                pointer(out[i], types.float64)[t] = result[i]
+        if out[TOP1_P] != 0:
+            pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
+        if out[TOP1_Q] != 0:
+            pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+        if tokens != 0:
+            v = pointer(tokens, types.int64)[t]
+            if v >= vocab:
+                return report(bad_row, t, TOKEN)
+            x = log_prob(row_p, v, LOGS, 1.0, lse_p)
+            y = log_prob(row_q, v, LOGS, 1.0, lse_q)
+            if out[LOG_PROB_P] != 0:
+                pointer(out[LOG_PROB_P], types.float64)[t] = x
+            if out[LOG_PROB_Q] != 0:
+                pointer(out[LOG_PROB_Q], types.float64)[t] = y
+            if out[LOG_RATIO] != 0:
+                pointer(out[LOG_RATIO], types.float64)[t] = x - y
     return OK
 
 

@@ -160,6 +160,15 @@ int64_t kullback_rest_mass(const kullback_array *x, const double *lse, const int
    estimator k3 of KL(policy||ref) for x = log ref - log policy. out may be x. */
 int64_t kullback_phi(const double *x, double *out, int64_t start, int64_t stop, int64_t *bad_row);
 
+/* The statistics of T pairs of rows of log-probabilities that may be clipped: element v of a row of KULLBACK_AFFINE16
+   whose codes span window_p (window_q) nats is known only to be at most the row's `min` where its code is 0. Other
+   storages hold logits. kl and reverse_kl: sum p ln(p/q) - p + q (and p, q exchanged), each clipped element counting
+   with the least that the rows allow; entropy (-sum p ln p) and lse: of what is known; log_prob of a clipped token:
+   `min`. room: 2 * vocab floats for this call alone. */
+int64_t kullback_compare_clipped(const kullback_array *p, const kullback_array *q, const int64_t *tokens,
+                                 int64_t vocab, double window_p, double window_q, float *room,
+                                 const kullback_comparison *out, int64_t start, int64_t stop, int64_t *bad_row);
+
 /* END CDEF */
 
 #ifdef __cplusplus

@@ -504,6 +504,22 @@ def load(typingctx, ptr, index, like):
 
 
 @intrinsic
+def load_codes(typingctx, ptr, index, like):
+    """The whole numbers `ptr[index:]` (uint16) as float32 lanes; `like` is a float32."""
+    lanes = _LANES[like]
+    if ptr.dtype != types.uint16 or lanes != F32:
+        return None
+
+    def codegen(context, builder, signature, args):
+        place = builder.gep(args[0], [args[1]], inbounds=True)
+        place = builder.bitcast(place, ir.VectorType(ir.IntType(16), lanes.count).as_pointer())
+        wide = builder.zext(builder.load(place, align=2), ir.VectorType(_I32, lanes.count))
+        return builder.sitofp(wide, context.get_value_type(lanes))
+
+    return lanes(ptr, index, like), codegen
+
+
+@intrinsic
 def store(typingctx, ptr, index, x):
     """Write the lanes to `ptr[index:]`; the pointer's type is the lanes' own."""
     if ptr.dtype != x.elem:

@@ -162,6 +162,7 @@ def encoded(x, storage):
             row["scale"] = (finite.max(-1) - finite.min(-1)) / 65535
             row["scale"][5 % x.shape[0]], row["min"][6 % x.shape[0]] = np.nan, np.inf
             row["code"] = np.random.default_rng(x.shape[1]).integers(0, 65536, x.shape)
+            row["code"][:, ::5] = 0  # clipped, where that is asked for
             return row.view(np.uint8).reshape(x.shape[0], -1)
         if storage == BFLOAT16:
             words = (x.astype("f4").view("u4") >> 16).astype("u2")
@@ -402,6 +403,19 @@ def phi_calls():
         yield Call("kullback_phi", given, f"{count} numbers from {start}")
 
 
+def compare_clipped_calls():
+    windows = cycle([(16.0, 16.0), (4.0, 24.0), (0.0, 0.0), (1e9, 8.0)])
+    fields = ["f8"] * 6 + ["i8"] * 2 + ["f8"] * 3
+    for number, (about, p, q, count, vocab, space) in enumerate(_pairs(seed=8)):
+        if space == LOGS:
+            tokens = np.arange(count) * 7 % vocab
+            tokens[3] = -1
+            out = pointers_to([output(count, kind) for kind in fields])
+            ids = whole_numbers(tokens) if number % 4 else None
+            given = [p, q, ids, vocab, *next(windows), output(2 * vocab, "f4"), out]
+            yield Call("kullback_compare_clipped", [*given, 0, count, output(1, "i8")], about)
+
+
 CALLS = {
     "kullback_compare": compare_calls,
     "kullback_describe": describe_calls,
@@ -413,4 +427,5 @@ CALLS = {
     "kullback_softmax_gradient": softmax_gradient_calls,
     "kullback_rest_mass": rest_mass_calls,
     "kullback_phi": phi_calls,
+    "kullback_compare_clipped": compare_clipped_calls,
 }

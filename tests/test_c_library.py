@@ -201,7 +201,7 @@ def test_null_outputs(program, function):
     outputs = [
         name
         for name, kind in zip(parameters(function), contract.functions()[function], strict=True)
-        if kind in ("double *", "int64_t *", "void *")
+        if kind in ("double *", "float *", "int64_t *", "void *")
     ]
     calls = [with_argument(call, name, None) for name in outputs]
     answers, _ = replay(program, calls)

@@ -102,6 +102,32 @@ def compare(
     return found
 
 
+def compare_clipped(
+    pair: Batch, windows: tuple[float, float], num_threads: int, tokens: NDArray[np.int64] | None
+) -> dict[str, NDArray[Any]]:
+    """The fields of a kullback_comparison, (T,) each, of rows of which some hold codes that may be clipped."""
+    fields = _PAIR_FIELDS if tokens is not None else _PAIR_FIELDS[:8]
+    found = _empty(fields, pair.rows)
+    chosen = engine.current()
+    function = chosen.function("kullback_compare_clipped")
+    outputs = _outputs("kullback_comparison", _PAIR_FIELDS, found)
+    ids = chosen.ffi.NULL if tokens is None else address(tokens, "const int64_t *")
+    rooms: list[NDArray[np.float32]] = []  # two decoded rows for each thread
+
+    def work(start: int, stop: int) -> tuple[int, int] | None:
+        room = rooms.pop() if rooms else np.empty(2 * pair.vocab, np.float32)
+        bad_row = chosen.ffi.new("int64_t *", start)
+        status = function(
+            *pair.structs, ids, pair.vocab, *windows, address(room, "float *"), outputs, start, stop, bad_row
+        )
+        rooms.append(room)
+        return (bad_row[0], status) if status else None
+
+    findings = engine.over_rows(work, pair.rows, 2 * pair.row_bytes, num_threads)
+    _refuse(min(findings) if findings else None, pair.names, pair.lead)
+    return found
+
+
 def describe(
     single: Batch,
     space: int,

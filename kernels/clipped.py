@@ -1,0 +1,113 @@
+"""Rows of which some hold 16-bit codes that end some nats under their greatest element: what code 0 hides.
+
+Code 0 of a clipped row says only that log p is at most the row's `min`. Of a pair of rows, an entry is left out
+(-inf on both sides) where the codes allow its term of Σ p·ln(p/q) - p + q to be 0: where p is clipped and q ≤ min of p,
+or the other way round. Elsewhere the bound stands in for the value. With P and Q the masses of what is kept, and K the
+KL of it after normalisation, the sum is P·K + P·φ(ln(Q/P)): the row kernels do the work, on rows written here.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+
+from .decode import AFFINE16, BLOCK, FLOAT64, NO_LOG, element, view
+from .lanes import both, either, equal, kernel, load, load_codes, number, pointer, select, smaller, splat, stack, store
+
+
+@kernel
+def phi(y):
+    """exp(y) - 1 - y; by its series where the difference would cancel."""
+    if abs(y) < 1e-3:
+        return y * y * (0.5 + y * (1.0 / 6.0 + y * (1.0 / 24.0 + y / 120.0)))
+    return math.expm1(y) - y
+
+
+@kernel
+def hidden_value(row, window):
+    """The `min` of a row of codes that reach to `window` nats under its greatest element, else NaN.
+
+    A row whose codes do not span the window was stored down to its least element: nothing is clipped.
+    """
+    if row[2] != AFFINE16:
+        return np.float32(np.nan)
+    scale = pointer(row[0] - 8, types.float32)[0]
+    reaches = np.float32(scale * np.float32(65535.0)) > np.float32(window - 1e-3)
+    return pointer(row[0] - 4, types.float32)[0] if reaches else np.float32(np.nan)
+
+
+@kernel
+def write_logs(row, start, n, lse, hidden, out):
+    """x - lse of elements start ... start + n of a row into out[0 ... n], float32; -inf where x is `hidden`.
+
+    Codes hold log-probabilities: they are taken as they are, whatever lse says.
+    """
+    address, stride, storage = row
+    like = np.float32(0.0)
+    whole = 0
+    if storage == AFFINE16:
+        if stride == 2:
+            whole = n - n % 16
+            codes = pointer(address + 2 * start, types.uint16)
+            scale = splat(pointer(address - 8, types.float32)[0], like)
+            least = splat(pointer(address - 4, types.float32)[0], like)
+            gone = splat(hidden, like)
+            for i in range(0, whole, 16):
+                x = load_codes(codes, i, like) * scale + least
+                store(out, i, select(equal(x, gone), number(x, "-infinity"), x))
+        for i in range(whole, n):
+            x = np.float32(element(row, start + i))
+            out[i] = np.float32(-np.inf) if x == hidden else x
+    elif storage == FLOAT64:
+        for i in range(n):
+            out[i] = np.float32(element(row, start + i) - np.float64(np.float32(lse)))
+    else:
+        room = stack(2048, np.float32(0.0))
+        whole = n - n % 16
+        x = view(row, start, n, room, NO_LOG)
+        for i in range(0, whole, 16):
+            store(out, i, load(x, i, like) - splat(lse, like))
+        for i in range(whole, n):
+            out[i] = np.float32(x[i] - np.float32(lse))
+
+
+@kernel
+def leave_out(a, b, n, hidden_p, hidden_q):
+    """-inf on both sides of a block of log p and log q, in place, where the term of the pair may be 0."""
+    like = np.float32(0.0)
+    least_p, least_q = splat(hidden_p, like), splat(hidden_q, like)
+    whole = n - n % 16
+    for i in range(0, whole, 16):
+        x = load(a, i, like)
+        z = load(b, i, like)
+        same = equal(x, z)
+        out = either(
+            both(equal(x, least_p), either(smaller(z, x), same)), both(equal(z, least_q), either(smaller(x, z), same))
+        )
+        store(a, i, select(out, number(x, "-infinity"), x))
+        store(b, i, select(out, number(x, "-infinity"), z))
+    for i in range(whole, n):
+        if (a[i] == hidden_p and b[i] <= a[i]) or (b[i] == hidden_q and a[i] <= b[i]):
+            a[i] = np.float32(-np.inf)
+            b[i] = np.float32(-np.inf)
+
+
+@kernel
+def write_known(row, vocab, hidden, out):
+    """What a row of codes tells, into `out`: log p, -inf where it is clipped."""
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        write_logs(row, start, n, 0.0, hidden, pointer(out + 4 * start, types.float32))
+
+
+@kernel
+def write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, out_p, out_q):
+    """log p and log q of a pair of rows, -inf on both sides where an entry is left out."""
+    nothing = np.float32(np.nan)
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        a = pointer(out_p + 4 * start, types.float32)
+        b = pointer(out_q + 4 * start, types.float32)
+        write_logs(p, start, n, lse_p, nothing, a)
+        write_logs(q, start, n, lse_q, nothing, b)
+        leave_out(a, b, n, hidden_p, hidden_q)
