@@ -11,8 +11,14 @@ import math
 import numpy as np
 from numba import types
 
-from .decode import AFFINE16, BLOCK, FLOAT64, NO_LOG, element, view
+from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
+from .divergences import MIXTURE, pair_sums, write_series
 from .lanes import both, either, equal, kernel, load, load_codes, number, pointer, select, smaller, splat, stack, store
+from .pairs import FACTOR, FACTOR_Q, PATH, SINGLE
+from .status import LOGS
+
+# stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
+IMPOSSIBLE = -30000.0
 
 
 @kernel
@@ -111,3 +117,32 @@ def write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, out_p, out_q):
         write_logs(p, start, n, lse_p, nothing, a)
         write_logs(q, start, n, lse_q, nothing, b)
         leave_out(a, b, n, hidden_p, hidden_q)
+
+
+@kernel
+def jensen_shannon_of_kept(p, q, vocab):
+    """½ Σ p·ln(p/m) + q·ln(q/m), m = (p + q)/2, of rows left by `write_kept`, which it changes. No term is negative."""
+    like = np.float32(0.0)
+    a, b = pointer(p, types.float32), pointer(q, types.float32)
+    whole = vocab - vocab % 16
+    for i in range(0, whole, 16):
+        x = load(a, i, like)
+        z = load(b, i, like)
+        no_p, no_q = equal(x, number(x, "-infinity")), equal(z, number(x, "-infinity"))
+        store(a, i, select(no_p, select(no_q, x, splat(IMPOSSIBLE, like)), x))
+        store(b, i, select(no_q, select(no_p, z, splat(IMPOSSIBLE, like)), z))
+    for i in range(whole, vocab):
+        no_p, no_q = a[i] == -np.inf, b[i] == -np.inf
+        if no_p and not no_q:
+            a[i] = np.float32(IMPOSSIBLE)
+        elif no_q and not no_p:
+            b[i] = np.float32(IMPOSSIBLE)
+    value, moment = stack(32, np.float32(0.0)), stack(32, np.float32(0.0))
+    state, scales, sums = stack(9, 0.0), stack(8, 0.0), stack(2, 0.0)
+    for i in range(8):
+        state[i], scales[i] = 0.0, 0.0  # not normalised
+    state[PATH], scales[FACTOR], scales[FACTOR_Q] = SINGLE, 1.0, 1.0
+    write_series(MIXTURE, like, 0.5, 0.5, 0.5, value, moment)
+    row_p, row_q = (p, 4, FLOAT32), (q, 4, FLOAT32)
+    pair_sums(row_p, row_q, vocab, LOGS, 1.0, like, MIXTURE, 0.5, 0.5, 0.5, state, scales, value, moment, False, sums)
+    return sums[0]

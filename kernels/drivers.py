@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import types
 
-from .clipped import hidden_value, phi, write_kept, write_known
+from .clipped import hidden_value, jensen_shannon_of_kept, phi, write_kept, write_known
 from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
 from .direct import direct_row, normalised_row
 from .divergences import kullback_divergence  # noqa: F401 (an entry point too)
@@ -220,7 +220,7 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
 
 
 @kernel
-def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, start, stop, bad_row):
+def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, start, stop, bad_row):
     if not (valid_array(p, vocab, LOGS) and valid_array(q, vocab, LOGS)) or room == 0:
         return report(bad_row, start, ARGUMENT)
     result = stack(9, 0.0)
@@ -228,6 +228,10 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
     for t in range(start, stop):
         row_p, row_q = row_of(p, t), row_of(q, t)
         lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
+        if jensen_shannon != 0:
+            defined = result[KL] == result[KL]
+            value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
+            pointer(jensen_shannon, types.float64)[t] = value
         for i in range(6):
             if out[i] != 0:
                 pointer(out[i], types.float64)[t] = result[i]

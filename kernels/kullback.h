@@ -164,10 +164,12 @@ int64_t kullback_phi(const double *x, double *out, int64_t start, int64_t stop, 
    whose codes span window_p (window_q) nats is known only to be at most the row's `min` where its code is 0. Other
    storages hold logits. kl and reverse_kl: sum p ln(p/q) - p + q (and p, q exchanged), each clipped element counting
    with the least that the rows allow; entropy (-sum p ln p) and lse: of what is known; log_prob of a clipped token:
-   `min`. room: 2 * vocab floats for this call alone. */
+   `min`; jensen_shannon (may be NULL): sum p ln(p/m) + q ln(q/m), halved, m = (p + q) / 2, of the same elements as kl.
+   room: 2 * vocab floats for this call alone. */
 int64_t kullback_compare_clipped(const kullback_array *p, const kullback_array *q, const int64_t *tokens,
                                  int64_t vocab, double window_p, double window_q, float *room,
-                                 const kullback_comparison *out, int64_t start, int64_t stop, int64_t *bad_row);
+                                 const kullback_comparison *out, double *jensen_shannon, int64_t start,
+                                 int64_t stop, int64_t *bad_row);
 
 /* END CDEF */
 

@@ -412,7 +412,8 @@ def compare_clipped_calls():
             tokens[3] = -1
             out = pointers_to([output(count, kind) for kind in fields])
             ids = whole_numbers(tokens) if number % 4 else None
-            given = [p, q, ids, vocab, *next(windows), output(2 * vocab, "f4"), out]
+            mixture = output(count) if number % 3 else None
+            given = [p, q, ids, vocab, *next(windows), output(2 * vocab, "f4"), out, mixture]
             yield Call("kullback_compare_clipped", [*given, 0, count, output(1, "i8")], about)
 
 

@@ -40,7 +40,11 @@ def expected(p, q, vocab, windows):
     (a, clipped_p), (b, clipped_q) = side(p, vocab, windows[0]), side(q, vocab, windows[1])
     out = (clipped_p & (b <= a)) | (clipped_q & (a <= b))
     mass_p, mass_q = np.exp(a), np.exp(b)
+    middle = np.logaddexp(a, b) - np.log(2)
+    with np.errstate(invalid="ignore"):
+        mixture = [np.where(log == -np.inf, 0, np.exp(log) * (log - middle)) for log in (a, b)]
     found = {
+        "jensen_shannon": np.where(out, 0, sum(mixture) / 2).sum(-1),
         "kl": np.where(out, 0, mass_p * (a - b) - mass_p + mass_q).sum(-1),
         "reverse_kl": np.where(out, 0, mass_q * (b - a) - mass_q + mass_p).sum(-1),
         "top1_p": np.where(clipped_p, -np.inf, a).argmax(-1),
@@ -81,9 +85,9 @@ def test_against_the_definition(kind, noise, vocab):
     windows = tuple(float(kind.startswith("24") and i == 0) * 8 + WINDOW for i in range(2))
     ids = np.random.default_rng(vocab).integers(0, vocab, ROWS)
     ids[1] = -1
-    found, truth = compare_clipped(p, q, ids, vocab, windows, 2), expected(p, q, vocab, windows)
+    found, truth = compare_clipped(p, q, ids, vocab, windows, 2, True), expected(p, q, vocab, windows)
     at = np.arange(ROWS)
-    for name in ("kl", "reverse_kl"):
+    for name in ("kl", "reverse_kl", "jensen_shannon"):
         # p is not normalised: each term has the rounding of float32 logs in it, where one side is live
         np.testing.assert_allclose(found[name], truth[name], rtol=3e-6, atol=3e-9 if kind == "two dumps" else 1e-6)
     for name in ("entropy_p", "entropy_q", "top_prob_p"):
@@ -96,6 +100,19 @@ def test_against_the_definition(kind, noise, vocab):
         np.testing.assert_allclose(found[f"log_prob_{name}"], log_prob, rtol=1e-6, atol=1e-9)
         np.testing.assert_array_equal(found[f"clipped_target_{name}"], hit)
     np.testing.assert_array_equal(found["log_ratio"], found["log_prob_p"] - found["log_prob_q"])
+
+
+def test_impossible_under_one_of_the_models():
+    x, y = logits(700, 0.3)
+    y[:, ::3] = -np.inf
+    y[2], y[2, 5] = -np.inf, 0.0
+    p = encode(x)
+    found = compare_clipped(p, y.astype(np.float32), None, 700, (WINDOW, 0.0), 1, True)
+    with np.errstate(all="ignore"):
+        truth = expected(p, y, 700, (WINDOW, 0.0))
+    assert (found["kl"] == np.inf).all()
+    np.testing.assert_allclose(found["jensen_shannon"], truth["jensen_shannon"], rtol=3e-6)
+    np.testing.assert_allclose(found["jensen_shannon"][2], np.log(2), rtol=0.1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -103,22 +103,33 @@ def compare(
 
 
 def compare_clipped(
-    pair: Batch, windows: tuple[float, float], num_threads: int, tokens: NDArray[np.int64] | None
+    pair: Batch,
+    windows: tuple[float, float],
+    num_threads: int,
+    tokens: NDArray[np.int64] | None,
+    jensen_shannon: bool,
 ) -> dict[str, NDArray[Any]]:
-    """The fields of a kullback_comparison, (T,) each, of rows of which some hold codes that may be clipped."""
+    """The fields of a kullback_comparison, (T,) each, of rows of which some hold codes that may be clipped.
+
+    With `jensen_shannon` that too.
+    """
     fields = _PAIR_FIELDS if tokens is not None else _PAIR_FIELDS[:8]
     found = _empty(fields, pair.rows)
     chosen = engine.current()
     function = chosen.function("kullback_compare_clipped")
     outputs = _outputs("kullback_comparison", _PAIR_FIELDS, found)
     ids = chosen.ffi.NULL if tokens is None else address(tokens, "const int64_t *")
+    mixture = chosen.ffi.NULL
+    if jensen_shannon:
+        found["jensen_shannon"] = np.empty(pair.rows)
+        mixture = address(found["jensen_shannon"], "double *")
     rooms: list[NDArray[np.float32]] = []  # two decoded rows for each thread
 
     def work(start: int, stop: int) -> tuple[int, int] | None:
         room = rooms.pop() if rooms else np.empty(2 * pair.vocab, np.float32)
         bad_row = chosen.ffi.new("int64_t *", start)
         status = function(
-            *pair.structs, ids, pair.vocab, *windows, address(room, "float *"), outputs, start, stop, bad_row
+            *pair.structs, ids, pair.vocab, *windows, address(room, "float *"), outputs, mixture, start, stop, bad_row
         )
         rooms.append(room)
         return (bad_row[0], status) if status else None

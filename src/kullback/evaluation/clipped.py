@@ -43,6 +43,7 @@ def compare_clipped(
     vocab: int,
     windows: tuple[float, float],
     num_threads: int,
+    jensen_shannon: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Columns of one value a row for blocks of which at least one holds 16-bit codes.
 
@@ -50,7 +51,8 @@ def compare_clipped(
     there are `clipped_mass_*` (1 less the mass that is not clipped; the rounding of the codes is in it) and
     `clipped_target_*`.
     """
-    columns = calls.compare_clipped(calls.batch(("p", p), ("q", q), vocab_size=vocab), windows, num_threads, ids)
+    pair = calls.batch(("p", p), ("q", q), vocab_size=vocab)
+    columns = calls.compare_clipped(pair, windows, num_threads, ids, jensen_shannon)
     lse = {"p": columns.pop("lse_p"), "q": columns.pop("lse_q")}
     at = np.arange(len(p))
     with np.errstate(invalid="ignore", over="ignore"):

@@ -12,6 +12,7 @@ from kullback import arrays, calls, engine, parts
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.sources.llama_cpp import decode
+from kullback.jensen_shannon import jensen_shannon_divergence
 
 __all__ = ["IGNORE_INDEX", "LLAMA_CPP_PREFIX", "Plan", "compare_rows"]
 
@@ -56,10 +57,11 @@ def compare_rows(
     if tokens is not None:
         ids = arrays.token_ids(tokens, "tokens", (len(p),), plan.vocab, plan.ignore_index)
     coded = p.dtype.names is not None or q.dtype.names is not None
-    columns = compare_clipped(p, q, ids, plan.vocab, windows, threads) if coded else _compare(plan, p, q, ids, threads)
+    if coded:
+        columns = compare_clipped(p, q, ids, plan.vocab, windows, threads, plan.jensen_shannon)
+    else:
+        columns = _compare(plan, p, q, ids, threads)
     columns["null_kl"] = _null_control(plan, (p, q), start)
-    if plan.jensen_shannon:
-        columns["jensen_shannon"] = _jensen_shannon(plan, p, q, threads)
     if plan.top_k:
         columns |= _top_k_agreement(plan, p, q, threads)
     if plan.llama_cpp:
@@ -79,6 +81,9 @@ def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64
         lse = columns.pop("lse_p")
         columns["top_prob_p"] = top / np.exp(lse) if plan.given == "probs" else np.exp(top - lse)
     columns["top_prob_p"][columns["top1_p"] < 0] = np.nan
+    if plan.jensen_shannon:
+        values = jensen_shannon_divergence(p, q, given=plan.given, vocab_size=plan.vocab, num_threads=threads)
+        columns["jensen_shannon"] = np.asarray(values)
     return columns
 
 
@@ -132,26 +137,6 @@ def _values(block: NDArray[Any], vocab: int) -> NDArray[Any]:
     out = np.empty((len(block), vocab), np.float32)
     decode(block, out)
     return out
-
-
-def _jensen_shannon(plan: Plan, p: NDArray[Any], q: NDArray[Any], threads: int) -> NDArray[np.float64]:
-    from kullback import jensen_shannon_divergence
-
-    coded = p.dtype.names is not None or q.dtype.names is not None
-    given = plan.given
-    if not coded:
-        return np.asarray(jensen_shannon_divergence(p, q, given=given, vocab_size=plan.vocab, num_threads=threads))
-    step = max(1, (1 << 22) // plan.vocab)
-    parts = [
-        jensen_shannon_divergence(
-            _values(p[i : i + step], plan.vocab),
-            _values(q[i : i + step], plan.vocab),
-            given="logits",
-            num_threads=threads,
-        )
-        for i in range(0, len(p), step)
-    ]
-    return np.concatenate(parts)
 
 
 def _leaders(row: NDArray[np.float32], k: int) -> NDArray[np.int64]:
