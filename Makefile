@@ -7,8 +7,12 @@ PYTEST := $(BIN)/python -m pytest
 # what the integration tests compare with; torch is pinned because its wheels without CUDA are
 PEERS := torch==2.13.0 jax pandas polars scikit-learn 'dask[array]' distributed
 
+# the tools that drift presets are named after, verified together; they need what is older than the PEERS
+DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==0.9.0 deepchecks==0.19.1 \
+	'pandas<3' 'scikit-learn<1.7' statsmodels
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-smoke generated accuracy docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -30,6 +34,12 @@ $(VENV)/.installed-bench: $(VENV)/.installed-integrations
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@
 
+$(VENV)-presets/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)-presets
+	$(VENV)-presets/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-presets/bin/python -m pip install --quiet --editable '.[stats,drift]' hypothesis pytest pytest-benchmark $(DRIFT_TOOLS)
+	@touch $@
+
 demo: $(VENV)/.installed-eval ## compare two real logits files from examples/ and print the report
 	$(BIN)/kullback compare examples/f16.kld examples/q4_k_m.kld
 
@@ -41,6 +51,9 @@ test-jit: $(VENV)/.installed-test ## run it once more on kernels compiled by Num
 
 test-integrations: $(VENV)/.installed-integrations ## run the tests against torch, jax and other libraries
 	$(PYTEST) -m integration
+
+test-presets: $(VENV)-presets/.installed ## run the drift presets against the tools they are named after
+	KULLBACK_ALL_TOOLS=1 $(VENV)-presets/bin/python -m pytest tests/test_drift_presets.py
 
 # what a user's results rest on; test_scipy_face compares with the newest SciPy and is not among them
 CORE := $(addsuffix .py,$(addprefix tests/test_,divergences comparison tokens edge_cases layouts aggregation \
@@ -106,4 +119,4 @@ docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
 
 clean: ## remove the environment and build products
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-presets build dist src/*.egg-info
