@@ -12,7 +12,7 @@ DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==
 	'pandas<3' 'scikit-learn<1.7' statsmodels
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -105,6 +105,9 @@ bench: $(VENV)/.installed-bench ## time the kernels and their peers; verify ever
 
 bench-check: $(VENV)/.installed-test ## which case got slower against a commit: [AGAINST=commit] [ONLY=part of a name]
 	$(BIN)/python -m benchmarks --check $(if $(AGAINST),--against $(AGAINST)) $(if $(ONLY),--only "$(ONLY)")
+
+bench-job: $(VENV)/.installed-test ## compare files of 20 GB: rate, memory, killed jobs; needs the room on disk
+	$(BIN)/python -m benchmarks.job --gib 20 --kills 10
 
 bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small inputs: it must still work
 	$(BIN)/python -m benchmarks --smoke

@@ -49,11 +49,11 @@ def test_compare_the_examples(capsys):
 
 def test_every_output(pair, tmp_path, capsys):
     p, q, tokens = pair
-    arguments = ["compare", p, q, "--tokens", tokens, "--top-k", "1", "3", "--rows", "2:39", "--threads", "1"]
+    arguments = ["compare", p, q, "--tokens", tokens, "--js", "--top-k", "1", "3", "--rows", "2:39", "--threads", "1"]
     files = ["--json", f"{tmp_path}/o.json", "--html", f"{tmp_path}/o.html", "--per-token", f"{tmp_path}/o.parquet"]
     assert main([*arguments, *files, "--checkpoint", f"{tmp_path}/log", "--chunk-mib", "1"]) == 0
     written = json.loads((tmp_path / "o.json").read_text())
-    expected = compare_files(p, q, tokens=tokens, top_k=[1, 3], rows=(2, 39)).to_dict()
+    expected = compare_files(p, q, tokens=tokens, jensen_shannon=True, top_k=[1, 3], rows=(2, 39)).to_dict()
     assert written == json.loads(json.dumps(expected))
     assert (tmp_path / "o.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "o.parquet").stat().st_size > 1000
