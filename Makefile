@@ -76,7 +76,8 @@ audit: $(VENV)/.installed-test ## known vulnerabilities of what we depend on; a 
 	.venv-audit/bin/python -m pip install --quiet pip-audit cyclonedx-bom
 	@mkdir -p build
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
-	.venv-audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c "import site; print(site.getsitepackages()[0])")
+	$(BIN)/python -m pip freeze --exclude-editable > build/audited.txt
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement build/audited.txt
 
 fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each; failures stay in build/fuzz
 	for format in $$($(BIN)/python tests/fuzzing.py --list); do \
