@@ -42,8 +42,8 @@ LOG2E = 1.44269504088896340736
 S, B, A, G, U, Q, TOP_P, TOP_Q, FAR = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SUMS = 9
 
-# A lane adds SPAN/16 float32 terms: rounding errors that all go one way stay below 2^-20 of the sum.
-SPAN = 512
+# A lane adds SPAN/16 float32 terms: rounding errors that all go one way stay below 2^-21 of the sum.
+SPAN = 256
 
 # greatest |y| that each set of sums serves: `cumulants_near`, `cumulants_wide`; `cumulants` serves any
 NEAR, WIDE = 0.35, 2.0

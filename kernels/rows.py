@@ -226,15 +226,17 @@ def cumulant_row(p, q, vocab, k, like, result):
     z_mass = s + a + b
     spread_q = g / z_mass
     reverse = spread_q + log1p_minus(-e / (1.0 + e)) if e < 0.5 else (b + a + g) / z_mass - math.log1p(e)
+    if not single and a > 1e3 * z_mass:
+        return TOO_FAR  # q's mass lies where p has next to none: S + A + B has lost it
     if single and (a > 0.0 or centre != 0.0):
-        # float32 rounds y to 2^-24 of centre + y: worth less than 5e-7 of the KL while centre is below 8 of its spread
+        # float32 rounds y to 2^-24 of centre + y: worth less than 4e-7 of the KL while centre is below 5 of its spread
         least = min(kl, reverse)
         # and what is subtracted (the last terms of each formula, the parts of E) must not be much the larger
         if e < 0.5:
-            cancels = a > 8.0 * z_mass or spread > 4.0 * kl or spread_q > 4.0 * reverse
+            cancels = a > 4.0 * z_mass or spread > 2.0 * kl or spread_q > 2.0 * reverse
         else:
-            cancels = math.log1p(e) > 3.0 * reverse
-        if not (centre * centre <= 128.0 * least) or cancels:
+            cancels = math.log1p(e) > 2.0 * reverse
+        if not (centre * centre <= 64.0 * least) or cancels:
             return TOO_CLOSE
 
     # relative to the greatest element, whose share of the mass is 1 / (s / heaviest)
