@@ -48,6 +48,7 @@ def emit_object(target, path):
     from numba.core.registry import cpu_target
 
     from . import drivers
+    from .control import in_default_mode
 
     module = None
     for name in contract.functions():
@@ -59,7 +60,7 @@ def emit_object(target, path):
         result = compiler.compile_extra(
             cpu_target.typing_context,
             cpu_target.target_context,
-            getattr(drivers, name).py_func,
+            in_default_mode(name, getattr(drivers, name)),
             signature.args,
             signature.return_type,
             flags,

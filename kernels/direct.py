@@ -137,7 +137,7 @@ def normalised_row(p, q, vocab, k, like, result):
         return True
     # float32 rounds d to 2^-24 of the offset between the rows, and each normaliser by as much of a whole
     least = min(result[KL], result[REVERSE_KL])
-    return least > 0.12 and (lse_p - lse_q) ** 2 <= 64.0 * least
+    return least > 0.3 and (lse_p - lse_q) ** 2 <= 64.0 * least
 
 
 @kernel

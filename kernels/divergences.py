@@ -7,7 +7,7 @@ Four kinds cover the family; w is `weight`, c₁ and c₂ are `first` and `secon
     VARIATION   ½ Σ|p - q|
     RENYI       D_w(p‖q) of order w ≥ 0, w ≠ 1; Hellinger is 1 - exp(-D_½/2), χ² is exp(D₂) - 1
 
-Where |d| ≤ 0.69, f is its own power series in d, whose coefficients `write_series` derives from the kind: no term
+Where |d| ≤ 0.9, f is its own power series in d, whose coefficients `write_series` derives from the kind: no term
 cancels, and a block costs one exponential an outcome. MOMENT is Σ q·r with r the slope of the divergence along ln q
 (gradients.py): what a gradient needs beside the normalisers.
 """
@@ -150,7 +150,7 @@ def write_series(kind, like, weight, first, second, value, moment):
 
 @kernel
 def near_value(probs, diffs, n, like, value):
-    """Σ p·f(d) of a block in which every |d| ≤ 0.69."""
+    """Σ p·f(d) of a block in which every |d| ≤ 0.9."""
     total = splat(0.0, like)
     for i in range(0, n, width(like)):
         d = load(diffs, i, like)
@@ -160,7 +160,7 @@ def near_value(probs, diffs, n, like, value):
 
 @kernel
 def near_sums(probs, diffs, n, like, kind, value, moment, sums):
-    """(value, moment) of a block in which every |d| ≤ 0.69."""
+    """(value, moment) of a block in which every |d| ≤ 0.9."""
     zero = splat(0.0, like)
     total, total_moment = zero, zero
     if kind == VARIATION:
@@ -213,7 +213,7 @@ def mixture_logs(p, q, d, weight, rest):
 def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
     """`mixture_sums` without the moment for a mixture in equal parts: weight·Σ p·ln(p/m) + q·ln(q/m).
 
-    Beyond the series the lesser of p and q is at most half the greater, r = lesser/greater ≤ 0.51, and
+    Beyond the series the lesser of p and q is at most half the greater, r = lesser/greater ≤ 0.41, and
     ln(m/greater) = ln((1+r)/2) is a polynomial in float32.
     """
     zero = splat(0.0, like)

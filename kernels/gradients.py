@@ -92,7 +92,7 @@ def distant_linear_gradient(probs, partners, diffs, n, like, first, second, mome
 
 @kernel
 def near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out):
-    """MIXTURE where every |d| ≤ 0.69; `slope` is the series of exp(d)·r(d)/d."""
+    """MIXTURE where every |d| ≤ 0.9; `slope` is the series of exp(d)·r(d)/d."""
     f = splat(factor, like)
     r = splat(-moment, like)
     for i in range(0, n, width(like)):

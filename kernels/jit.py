@@ -14,6 +14,7 @@ from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
 from . import contract, drivers
+from .control import in_default_mode
 
 
 def cache_directory():
@@ -64,10 +65,15 @@ class _Cache(FunctionCache):
 
 def compile_function(name):
     """The address of the C function `name` of kullback.h."""
-    python = getattr(drivers, name).py_func
-    function = CFunc(python, normalize_signature(contract.numba_signature(name)), locals={}, options={"nopython": True})
+    entry = getattr(drivers, name)
+    function = CFunc(
+        in_default_mode(name, entry),
+        normalize_signature(contract.numba_signature(name)),
+        locals={},
+        options={"nopython": True},
+    )
     with contextlib.suppress(RuntimeError):  # no place to keep it
-        function._cache = _Cache(python)
+        function._cache = _Cache(entry.py_func)
     function.compile()
     _kept_alive.append(function)
     return function.address

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from .cumulants import LOG2E, least_argument, weight
+from .cumulants import LOG2E, SPAN, least_argument, weight
 from .decode import BLOCK, NO_LOG, view
 from .elementary import log, scaled_exp2
 from .lanes import (
@@ -44,21 +44,24 @@ def log_block(a, n, like, k, shift, top_log, sums):
     """
     zero = splat(0.0, like)
     wide = splat(0.0, 0.0)
-    s, u = wide, zero
+    s, u_all = wide, wide
     top = number(zero, "-infinity")
     scale = splat(k * LOG2E, like)
     minus_top = splat(-top_log, like)
     origin = number(zero, "round") - splat(shift, like)
     least = splat(least_argument(k, shift, like), like)
-    for i in range(0, n, width(like)):
-        x = load(a, i, like)
-        top = maximum(x, top)
-        x = maximum(least, x)  # in this order a NaN stays
-        w = scaled_exp2(x, scale, origin)
-        s = s + widened(w)
-        u = fma(w, fma(x, scale, minus_top), u)
+    for j in range(0, n, SPAN):
+        u = zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            x = load(a, i, like)
+            top = maximum(x, top)
+            x = maximum(least, x)  # in this order a NaN stays
+            w = scaled_exp2(x, scale, origin)
+            s = s + widened(w)
+            u = fma(w, fma(x, scale, minus_top), u)
+        u_all = u_all + widened(u)
     sums[0] = sum_lanes(s)
-    sums[1] = sum_lanes(u)
+    sums[1] = sum_lanes(u_all)
     sums[2] = greatest(top)
 
 

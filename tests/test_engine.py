@@ -42,7 +42,7 @@ def test_the_contract_holds_every_function_of_the_header():
 def test_parameters_are_types_the_kernels_know():
     for name, kinds in contract.functions().items():
         assert kinds[-3:] == ["int64_t", "int64_t", "int64_t *"], f"{name} ends in start, stop, bad_row"
-        plain = {"int64_t", "double", "const int64_t *", "const double *", "const uint8_t *"}
+        plain = {"int64_t", "double", "const int64_t *", "const double *", "const uint8_t *", "float *"}
         structs = ("array", "comparison", "description", "token_description")
         structures = {f"const kullback_{struct} *" for struct in structs}
         assert set(kinds) <= plain | {"int64_t *", "double *", "void *"} | structures, name
