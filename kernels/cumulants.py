@@ -2,7 +2,7 @@
 
 Shape letters: V outcomes, n of them in this block. Space: `a` and `b` are logs of unnormalised measures (logits,
 log-probs), k = 1/temperature, y = k·(b - a) - centre, log2 w = k·log2(e)·a - shift. Precision: storage as it lies;
-arithmetic in lanes like `like`, for SPAN elements at most before a sum goes on in float64 lanes.
+arithmetic in lanes like `like`, summed by SPAN elements first, then these sums of a block.
 
     S = Σw   B = Σw·y   A = Σw·φ(y)   G = Σw·(y·exp(y) - exp(y) + 1)
     U = Σw·(k·log2(e)·a - top_log_p)   Q = Σw·exp(y)·(k·log2(e)·b - top_log_q)
@@ -32,7 +32,6 @@ from .lanes import (
     smaller,
     splat,
     sum_lanes,
-    widened,
     width,
 )  # fmt: skip
 
@@ -42,7 +41,7 @@ LOG2E = 1.44269504088896340736
 S, B, A, G, U, Q, TOP_P, TOP_Q, FAR = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SUMS = 9
 
-# A lane adds SPAN/16 float32 terms: rounding errors that all go one way stay below 2^-21 of the sum.
+# A lane adds SPAN/16 float32 terms, then BLOCK/SPAN such sums: errors that all go one way stay below 1.5·2^-21 of it.
 SPAN = 256
 
 # greatest |y| that each set of sums serves: `cumulants_near`, `cumulants_wide`; `cumulants` serves any
@@ -80,8 +79,7 @@ def difference(z, x, k, minus_centre, like):
 def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_of, sums):
     """The sums of a block by one polynomial φ, no range reduction of y. FAR tells afterwards if |y| stayed in it."""
     zero = splat(0.0, like)
-    none = splat(0.0, 0.0)
-    s_all, b_all, a_all, g_all, u_all, q_all = none, none, none, none, none, none
+    s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
     far = zero
     top_p = number(zero, "-infinity")
     top_q = top_p
@@ -111,8 +109,8 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
             g = fma(w, fma(y, expm1, negative(phi)), g)
             u = fma(w, t, u)
             q = fma(fma(w, expm1, w), t, q)
-        s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)
-        g_all, u_all, q_all = g_all + widened(g), u_all + widened(u), q_all + widened(q)
+        s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
+        g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
     write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
     sums[FAR] = math.sqrt(sums[FAR])
     # k·log2(e)·b - top_log_q is t + log2(e)·(y + centre) + top_log_p - top_log_q: one operation an outcome less
@@ -150,8 +148,7 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
     FAR is inf where only one of the two is -inf; a NaN makes the sums NaN.
     """
     zero = splat(0.0, like)
-    none = splat(0.0, 0.0)
-    s_all, b_all, a_all, g_all, u_all, q_all = none, none, none, none, none, none
+    s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
     far = zero
     one = number(zero, "1")
     nothing = number(zero, "-infinity")
@@ -185,8 +182,8 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             g = fma(w, select(near, fma(y, y + phi, negative(phi)), fma(y - one, exp_y, one)), g)
             u = fma(w, t, u)
             q = fma(w * exp_y, select(impossible, zero, fma(z, scale, minus_top_q)), q)
-        s_all, b_all, a_all = s_all + widened(s), b_all + widened(bb), a_all + widened(aa)
-        g_all, u_all, q_all = g_all + widened(g), u_all + widened(u), q_all + widened(q)
+        s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
+        g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
     write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
 
 

@@ -47,7 +47,7 @@ STATISTICS = 9  # LSE_GAP is LSE_Q - LSE_P, without the rounding of either
 
 DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
 
-MAX_RISE = 5.0  # bits by which a weight may exceed 1 before its block is done again against the new maximum
+MAX_RISE = 7.0  # bits by which a weight may exceed 1 before its block is done again against the new maximum
 MAX_SHIFT = 2.0**21  # an integer below it is exact beside the rounding constant of float32
 
 
@@ -197,7 +197,7 @@ def cumulant_row(p, q, vocab, k, like, result):
             if not centred and sums[S] > 0.0:
                 centred = True
                 mean = sums[B] / sums[S]
-                if mean * mean > 0.5 * sums[A] / sums[S]:
+                if mean * mean > (0.5 if reach == NEAR else 0.15) * sums[A] / sums[S]:
                     centre = rounded(centre + mean, like)
                     continue
             s += sums[S]

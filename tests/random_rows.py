@@ -20,6 +20,8 @@ STORAGES = ("float64", "float32", "float16", "bfloat16")
 BATCH = 250  # rows of one vocabulary and of the same kinds
 # below this the truth's own rounding shows, and that of weights, which stop at 2^-125 of the greatest
 KNOWN = 1e-30
+# a mixture of rows of which one outcome takes nearly all is as exact as the difference of two normalisers
+FLOAT64_BOUNDS = {"kl": 1e-11, "js": 1e-9, "entropy": 1e-11}
 
 
 def random_pair(rng, rows):
@@ -91,9 +93,9 @@ def errors(batch):
     return [(storage, result, kind, *miss) for result, miss in found.items() for kind in kinds]
 
 
-def limit(storage):
-    """The greatest error a result may have."""
-    return BOUNDS["float64" if storage == "float64" else "float32"]
+def limit(storage, result):
+    """The greatest error a result may have: what its docstring says."""
+    return FLOAT64_BOUNDS[result] if storage == "float64" else BOUNDS["float32"]
 
 
 class Worst:
@@ -107,7 +109,7 @@ class Worst:
         for storage, result, kind, miss, row in rows_of_it:
             key = storage, result, kind
             self.found[key] = max(self.found.get(key, (0.0, 0, 0)), (miss, batch, row))
-            if miss > limit(storage):
+            if miss > limit(storage, result):
                 self.beyond[batch, result] = (storage, miss, row)
 
     def table(self):
@@ -158,7 +160,7 @@ def main():
     print(f"worst relative errors against long double, {kb.get_engine()} engine, batches {options.first} to {last}")
     print(worst.table())
     for (batch, result), (storage, miss, row) in sorted(worst.beyond.items(), key=lambda item: -item[1][1])[:20]:
-        print(f"beyond {limit(storage):.0e}: {storage} {result} {miss:.3e}, batch {batch}, row {row}")
+        print(f"beyond {limit(storage, result):.0e}: {storage} {result} {miss:.3e}, batch {batch}, row {row}")
     print(f"{len(worst.beyond)} results beyond their bound")
     return int(bool(worst.beyond))
 

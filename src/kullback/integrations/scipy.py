@@ -123,7 +123,10 @@ def _rows(inputs: tuple[Any, ...], axis: Any) -> tuple[list[Any], tuple[int, ...
         raise ValueError("Array shapes are incompatible for broadcasting.") from None
     ndim = arrays[0].ndim
     axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    axes = np.lib.array_utils.normalize_axis_tuple(axes, ndim, "axis")
+    for i in axes:
+        if not -ndim <= i < ndim:
+            raise np.exceptions.AxisError(i, ndim)
+    axes = tuple(i % ndim for i in axes)
     kept = tuple(1 if i in axes else n for i, n in enumerate(arrays[0].shape))
     if len(axes) == 1:
         return [np.moveaxis(a, axes[0], -1) for a in arrays], kept
