@@ -13,6 +13,7 @@ import numpy as np
 import kullback as kb
 
 from . import peers
+from .peers import TOP_K
 
 LOGITS = {"given": "logits"}
 
@@ -86,6 +87,17 @@ def loss_and_gradient(name, torch_function, truth_name, parameter=None):
     }
     # a gradient has the storage of the logits: bfloat16 keeps 8 bits of it
     return [Operation(f"{name} loss + gradient", ours, truth, known, written=True, tolerance={"bfloat16": 2.0**-8})]
+
+
+def token_statistics(x, threads):
+    """A server's answer for each position: the token's log-prob and rank, the entropy, the top 20."""
+    found = kb.token_statistics(x.p, x.tokens, top_k=TOP_K, num_threads=threads)
+    return found.log_probs, found.rank, found.entropy, found.top_log_probs
+
+
+def token_statistics_truth(reference, x):
+    log_probs, entropy, _, ranks, _, top = reference.token_statistics(x.p, x.tokens[:, None], TOP_K)
+    return log_probs[:, 0], ranks[:, 0], entropy, top
 
 
 def sequence_sums_numpy(values, offsets):
@@ -189,6 +201,16 @@ OPERATIONS = {
             },
         ),
         Operation(
+            "token_statistics",
+            token_statistics,
+            token_statistics_truth,
+            {
+                "NumPy": peers.plain(peers.numpy_token_statistics),
+                **peers.in_torch(peers.torch_token_statistics),
+            },
+            arrays=1,
+        ),
+        Operation(
             "sequence_sums",
             lambda x, threads: kb.sequence_sums(x.p, offsets=x.tokens, num_threads=threads),
             lambda reference, x: np.add.reduceat(x.p.astype(np.longdouble), x.tokens[:-1]),
@@ -196,6 +218,17 @@ OPERATIONS = {
             arrays=1,
         ),
         *family("jensen_shannon_divergence", peers.torch_jensen_shannon),
+        Operation(
+            "jensen_shannon_divergence of probs",
+            lambda x, threads: kb.jensen_shannon_divergence(x.p, x.q, num_threads=threads),
+            lambda reference, x: reference.jensen_shannon_divergence(x.p, x.q, given="probs"),
+            {
+                "SciPy": peers.plain(peers.scipy_jensen_shannon_of_probs),
+                **peers.in_torch(peers.torch_jensen_shannon_of_probs),
+                "SimSIMD": peers.simsimd("jensenshannon"),
+                "NumKong": peers.numkong("jensenshannon"),
+            },
+        ),
         *family("renyi_divergence", peers.torch_renyi, alpha=2.0),
         *family("total_variation", peers.torch_total_variation),
         *family("hellinger_distance", peers.torch_hellinger),
@@ -205,16 +238,3 @@ OPERATIONS = {
         *loss_and_gradient("jsd", peers.torch_jensen_shannon, "jensen_shannon", 0.5),
     ]
 }
-
-if hasattr(kb, "jensen_shannon_divergence"):
-    OPERATIONS["jensen_shannon_divergence of probs"] = Operation(
-        "jensen_shannon_divergence of probs",
-        lambda x, threads: kb.jensen_shannon_divergence(x.p, x.q, num_threads=threads),
-        lambda reference, x: reference.jensen_shannon_divergence(x.p, x.q, given="probs"),
-        {
-            "SciPy": peers.plain(peers.scipy_jensen_shannon_of_probs),
-            **peers.in_torch(peers.torch_jensen_shannon_of_probs),
-            "SimSIMD": peers.simsimd("jensenshannon"),
-            "NumKong": peers.numkong("jensenshannon"),
-        },
-    )

@@ -8,6 +8,8 @@ import inspect
 
 import numpy as np
 
+TOP_K = 20  # a usual number of alternatives a server is asked for
+
 # ---------------------------------------------------------------------------------------------------- NumPy, SciPy
 
 
@@ -56,6 +58,13 @@ def numpy_token_log_probs(x, tokens):
 
 def numpy_token_log_ratios(p, q, tokens):
     return numpy_token_log_probs(p, tokens) - numpy_token_log_probs(q, tokens)
+
+
+def numpy_token_statistics(x, tokens):
+    x = wide(x)
+    lse, chosen = numpy_logsumexp(x), np.take_along_axis(x, tokens[:, None], -1)
+    top = -np.sort(-np.partition(x, -TOP_K, -1)[:, -TOP_K:], -1)
+    return chosen[:, 0] - lse, (x >= chosen).sum(-1), numpy_entropy(x), top - lse[:, None]
 
 
 def numpy_jensen_shannon(p, q):
@@ -156,6 +165,13 @@ def torch_log_softmax(x):
 
 def torch_token_log_probs(x, tokens):
     return x.gather(-1, tokens[:, None])[:, 0] - x.logsumexp(-1)
+
+
+def torch_token_statistics(x, tokens):
+    log_probs = torch_wide(x).log_softmax(-1)
+    chosen = log_probs.gather(-1, tokens[:, None])
+    rank = (log_probs >= chosen).sum(-1)
+    return chosen[:, 0], rank, -(log_probs.exp() * log_probs).sum(-1), log_probs.topk(TOP_K, -1).values
 
 
 def torch_token_log_ratios(p, q, tokens):
