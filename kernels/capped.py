@@ -26,6 +26,7 @@ from .lanes import (
     smaller,
     splat,
     stack,
+    stream,
     sum_lanes,
     widened,
     width,
@@ -70,7 +71,7 @@ def capped_block(a, n, like, k, limit, top, flags, sums):
     s, u = splat(0.0, 0.0), zero
     whole = n - n % lanes
     for i in range(0, whole, lanes):
-        x = load(a, i, like)
+        x = stream(a, i, like)
         w, wg = capped_terms(x, most, minus_most, anchor, slope, scales, origin, power, floor, factor, least)
         s = s + widened(w)
         u = u + wg

@@ -13,7 +13,22 @@ from numba import types
 
 from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
 from .divergences import MIXTURE, pair_sums, write_series
-from .lanes import both, either, equal, kernel, load, load_codes, number, pointer, select, smaller, splat, stack, store
+from .lanes import (
+    both,
+    either,
+    equal,
+    kernel,
+    load,
+    load_codes,
+    number,
+    pointer,
+    select,
+    smaller,
+    splat,
+    stack,
+    store,
+    stream,
+)
 from .pairs import FACTOR, FACTOR_Q, PATH, SINGLE
 from .status import LOGS
 
@@ -126,8 +141,8 @@ def jensen_shannon_of_kept(p, q, vocab):
     a, b = pointer(p, types.float32), pointer(q, types.float32)
     whole = vocab - vocab % 16
     for i in range(0, whole, 16):
-        x = load(a, i, like)
-        z = load(b, i, like)
+        x = stream(a, i, like)
+        z = stream(b, i, like)
         no_p, no_q = equal(x, number(x, "-infinity")), equal(z, number(x, "-infinity"))
         store(a, i, select(no_p, select(no_q, x, splat(IMPOSSIBLE, like)), x))
         store(b, i, select(no_q, select(no_p, z, splat(IMPOSSIBLE, like)), z))

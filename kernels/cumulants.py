@@ -31,6 +31,7 @@ from .lanes import (
     select,
     smaller,
     splat,
+    stream,
     sum_lanes,
     width,
 )  # fmt: skip
@@ -92,8 +93,8 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
     for j in range(0, n, SPAN):
         s, bb, aa, g, u, q = zero, zero, zero, zero, zero, zero
         for i in range(j, min(j + SPAN, n), width(like)):
-            x = load(a, i, like)
-            z = load(b, i, like)
+            x = stream(a, i, like)
+            z = stream(b, i, like)
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
             x = maximum(x, least)
@@ -164,8 +165,8 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
     for j in range(0, n, SPAN):
         s, bb, aa, g, u, q = zero, zero, zero, zero, zero, zero
         for i in range(j, min(j + SPAN, n), width(like)):
-            x = load(a, i, like)
-            z = load(b, i, like)
+            x = stream(a, i, like)
+            z = stream(b, i, like)
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
             impossible = both(equal(x, nothing), equal(z, nothing))

@@ -8,7 +8,7 @@ decoded copy of that block in the caller's scratch (16 KiB, on the stack, in the
 import numpy as np
 from numba import types
 
-from .lanes import bits_to_float, inlined, kernel, load, pointer, pointer_like, storage_of, store, width
+from .lanes import bits_to_float, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
 
 # storage tags, as in kullback.h
 FLOAT64, FLOAT32, FLOAT16, BFLOAT16, AFFINE16 = 0, 1, 2, 3, 4
@@ -65,7 +65,7 @@ def element(row, v):
 @inlined
 def _decode(words, n, scratch):
     for i in range(0, n, width(scratch[0])):
-        store(scratch, i, load(words, i, scratch[0]))
+        store(scratch, i, stream(words, i, scratch[0]))
 
 
 @kernel

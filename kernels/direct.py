@@ -34,6 +34,7 @@ from .lanes import (
     smaller,
     splat,
     stack,
+    stream,
     sum_lanes,
     widened,
     width,
@@ -86,9 +87,9 @@ def rest(row, v, shift, k, lse, like):
 def normalised_row(p, q, vocab, k, like, result):
     """The statistics of any pair of log rows into `result`, in lanes like `like`; False where those cannot serve."""
     one = stack(3, 0.0)
-    served_p = log_row(p, vocab, k, like, one)
+    served_p = log_row(p, vocab, k, like, True, one)
     lse_p, result[ENTROPY_P], result[ARGMAX_P] = one[LSE], one[ENTROPY], one[ARGMAX]
-    served_q = log_row(q, vocab, k, like, one)
+    served_q = log_row(q, vocab, k, like, True, one)
     lse_q, result[ENTROPY_Q], result[ARGMAX_Q] = one[LSE], one[ENTROPY], one[ARGMAX]
     if not (served_p and served_q):
         return False
@@ -122,8 +123,8 @@ def normalised_row(p, q, vocab, k, like, result):
         for j in range(0, n, SPAN):
             f, r = zero, zero
             for i in range(j, min(j + SPAN, n), width(like)):
-                a = load(x, i, like)
-                b = load(z, i, like)
+                a = stream(x, i, like)
+                b = stream(z, i, like)
                 prob_p = scaled_exp2(maximum(a, least_p), scale, origin_p) * rest_p
                 prob_q = scaled_exp2(maximum(b, least_q), scale, origin_q) * rest_q
                 forward_term, reverse_term = terms(a, b, prob_p, prob_q, fma(b - a, k_lanes, offset))
@@ -203,8 +204,8 @@ def direct_row(p, q, vocab, k, result):
         least = number(zero, "least exponent")
         log2e = splat(LOG2E, like)
         for i in range(0, n, width(like)):
-            a = load(x, i, like)
-            b = load(z, i, like)
+            a = stream(x, i, like)
+            b = stream(z, i, like)
             below_p = a - splat(top_p, like)
             below_q = b - splat(top_q, like)
             prob_p = exp2(maximum((below_p * splat(k, like) - splat(mass_p, like)) * log2e, least))

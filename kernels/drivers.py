@@ -144,16 +144,16 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
 
 
 @kernel
-def describe_row(row, vocab, space, k, result):
-    """LSE, ENTROPY and ARGMAX of one row; OK or NEGATIVE_P."""
+def describe_row(row, vocab, space, k, entropy, result):
+    """LSE, ENTROPY (of logs NaN where `entropy` is None) and ARGMAX of one row; OK or NEGATIVE_P."""
     if space == MASSES:
         if row[2] == FLOAT64:
             status = mass_alone(row, vocab, 0.0, result)
         else:
             status = mass_alone(row, vocab, np.float32(0.0), result)
         return NEGATIVE_P if status == NEGATIVE else OK
-    if row[2] == FLOAT64 or not log_row(row, vocab, k, np.float32(0.0), result):
-        log_row(row, vocab, k, 0.0, result)
+    if row[2] == FLOAT64 or not log_row(row, vocab, k, np.float32(0.0), entropy, result):
+        log_row(row, vocab, k, 0.0, entropy, result)
     return OK
 
 
@@ -166,7 +166,10 @@ def kullback_describe(
     result = stack(3, 0.0)
     for t in range(start, stop):
         row = row_of(x, t)
-        status = describe_row(row, vocab, space, inverse_temperature, result)
+        if out[ENTROPY] != 0:
+            status = describe_row(row, vocab, space, inverse_temperature, True, result)
+        else:
+            status = describe_row(row, vocab, space, inverse_temperature, None, result)
         if status != OK:
             return report(bad_row, t, status)
         if out[LSE] != 0:
@@ -189,10 +192,10 @@ def kullback_describe(
 def describe_known(row, vocab, hidden, room, result):
     """LSE, ENTROPY (-Σ p·ln p) and ARGMAX of what a row tells; what must be subtracted to normalise it."""
     if row[2] != AFFINE16:
-        describe_row(row, vocab, LOGS, 1.0, result)
+        describe_row(row, vocab, LOGS, 1.0, True, result)
         return result[LSE]
     write_known(row, vocab, hidden, room)
-    describe_row((room, 4, FLOAT32), vocab, LOGS, 1.0, result)
+    describe_row((room, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
     result[ENTROPY] = math.exp(result[LSE]) * (result[ENTROPY] - result[LSE])
     return 0.0
 
@@ -279,7 +282,7 @@ def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, 
     k = inverse_temperature
     for t in range(start, stop):
         row = row_of(x, t)
-        describe_row(row, vocab, LOGS, k, result)
+        describe_row(row, vocab, LOGS, k, None, result)
         lse = result[LSE] if result[LSE] > -np.inf else np.nan
         if wide != 0:
             write_log_softmax(row, vocab, k, lse, pointer(out + 8 * t * vocab, types.float64), wide_room)

@@ -16,9 +16,15 @@ def scaled_exp2(x, scale, origin):
     The reduced argument f = scale·x - (n + shift) is one fma away from x, so it is rounded at |f| ≤ 1/2 however large
     x is: 8e-8 relative in float32, for one operation less than rounding scale·x - shift first.
     """
+    return parted_exp2(x, scale, origin)[0]
+
+
+@inlined
+def parted_exp2(x, scale, origin):
+    """`scaled_exp2` and its f, which is NaN where x is; the bits of a NaN may leave 2^(...) as a number."""
     rounded = fma(x, scale, origin)
     f = fma(x, scale, origin - rounded)
-    return shift_exponent(horner(f, "exp2"), rounded)
+    return shift_exponent(horner(f, "exp2"), rounded), f
 
 
 @inlined

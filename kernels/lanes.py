@@ -503,6 +503,34 @@ def load(typingctx, ptr, index, like):
     return lanes(ptr, index, like), codegen
 
 
+# Elements asked for ahead of use: past the reach of the hardware's own prefetching, which stops at each page, and still
+# in the second-level cache when their turn comes. 29 -> 39 GB/s on one Zen 5 core; 2048 to 32768 do the same.
+AHEAD = 4096
+
+
+@intrinsic
+def prefetch(typingctx, ptr, index):
+    """Ask for the cache line of `ptr[index]`, which may lie outside what is ours: nothing is read, nothing faults."""
+
+    def codegen(context, builder, signature, args):
+        size = ir.Constant(args[1].type, ptr.dtype.bitwidth // 8)
+        place = builder.add(builder.ptrtoint(args[0], args[1].type), builder.mul(args[1], size))
+        place = builder.inttoptr(place, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, *(ir.Constant(_I32, value) for value in (0, 3, 1))])  # to read, to keep, data
+        return context.get_dummy_value()
+
+    return types.void(ptr, index), codegen
+
+
+@inlined
+def stream(ptr, index, like):
+    """`load` in a loop that goes through memory once."""
+    prefetch(ptr, index + AHEAD)
+    return load(ptr, index, like)
+
+
 @intrinsic
 def load_codes(typingctx, ptr, index, like):
     """The whole numbers `ptr[index:]` (uint16) as float32 lanes; `like` is a float32."""

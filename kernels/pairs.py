@@ -25,7 +25,6 @@ from .lanes import (
     greatest,
     horner,
     kernel,
-    load,
     maximum,
     number,
     select,
@@ -33,6 +32,7 @@ from .lanes import (
     splat,
     stack,
     store,
+    stream,
     width,
 )  # fmt: skip
 from .probabilities import NEGATIVE, mass_row
@@ -128,7 +128,7 @@ def normalise_pair(p, q, vocab, space, k, single, result, state):
             outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
             if outcome == DONE and max(result[KL], result[REVERSE_KL]) > DISTINCT:
                 alone = stack(3, 0.0)
-                if log_row(q, vocab, k, np.float32(0.0), alone):
+                if log_row(q, vocab, k, np.float32(0.0), None, alone):
                     result[LSE_Q] = alone[LSE]
                     result[LSE_GAP] = alone[LSE] - result[LSE_P]
         if outcome != DONE:
@@ -220,8 +220,8 @@ def log_pairs(x, z, n, like, k, scales, probs, diffs):
     k_lanes = splat(k, like)
     minus_gap = splat(scales[MINUS_GAP], like)
     for i in range(0, n, width(like)):
-        a = load(x, i, like)
-        b = load(z, i, like)
+        a = stream(x, i, like)
+        b = stream(z, i, like)
         gone = equal(a, nothing)
         p = factor * scaled_exp2(maximum(a, least), scale, origin)
         d = select(gone, zero, difference(b, a, k_lanes, minus_gap, like))
@@ -240,7 +240,7 @@ def fill_partners(z, n, like, k, scales, partners):
     factor = splat(scales[FACTOR_Q], like)
     least = splat(least_argument(k, scales[SHIFT_Q], like), like)
     for i in range(0, n, width(like)):
-        b = load(z, i, like)
+        b = stream(z, i, like)
         gone = equal(b, number(zero, "-infinity"))
         store(partners, i, select(gone, zero, factor * scaled_exp2(maximum(b, least), scale, origin)))
 
@@ -255,8 +255,8 @@ def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
     log2e = splat(LOG2E, like)
     most = splat(FARTHEST, like)
     for i in range(0, n, width(like)):
-        a = load(x, i, like)
-        b = load(z, i, like)
+        a = stream(x, i, like)
+        b = stream(z, i, like)
         no_p = equal(a, nothing)
         no_q = equal(b, nothing)
         below_p = a - splat(top_p, like)
@@ -281,8 +281,8 @@ def mass_pairs_near(x, y, n, like, scales, probs, diffs):
     far = zero
     tiniest = number(zero, "smallest")
     for i in range(0, n, width(like)):
-        p = load(x, i, like)
-        q = load(y, i, like)
+        p = stream(x, i, like)
+        q = stream(y, i, like)
         e = fma(q, splat(scales[EXCESS], like), q - p)
         r = e / maximum((p + p) + e, tiniest)
         far = maximum(absolute(r), far)
@@ -302,8 +302,8 @@ def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
     smallest = number(zero, "smallest normal")
     infinite = number(zero, "infinity")
     for i in range(0, n, width(like)):
-        p = load(x, i, like)
-        q = load(y, i, like)
+        p = stream(x, i, like)
+        q = stream(y, i, like)
         no_p = equal(p, zero)
         no_q = equal(q, zero)
         e = fma(q, splat(scales[EXCESS], like), q - p)

@@ -33,7 +33,6 @@ from .lanes import (
     greatest,
     horner,
     kernel,
-    load,
     maximum,
     minimum,
     negative,
@@ -44,6 +43,7 @@ from .lanes import (
     smaller,
     splat,
     stack,
+    stream,
     sum_lanes,
     width,
 )  # fmt: skip
@@ -82,8 +82,8 @@ def masses_near(a, b, n, like, scale_p, scale_q, sums):
     times_p = splat(scale_p, like)
     times_q = splat(scale_q, like)
     for i in range(0, n, width(like)):
-        p = load(a, i, like)
-        q = load(b, i, like)
+        p = stream(a, i, like)
+        q = stream(b, i, like)
         top_p = maximum(p, top_p)
         top_q = maximum(q, top_q)
         least = maximum(zero - p, maximum(zero - q, least))
@@ -126,8 +126,8 @@ def masses_far(a, b, n, like, scale_p, scale_q, sums):
     times_p = splat(scale_p, like)
     times_q = splat(scale_q, like)
     for i in range(0, n, width(like)):
-        p = load(a, i, like)
-        q = load(b, i, like)
+        p = stream(a, i, like)
+        q = stream(b, i, like)
         top_p = maximum(p, top_p)
         top_q = maximum(q, top_q)
         least = minimum(p, minimum(q, least))
@@ -182,8 +182,8 @@ def masses(a, b, n, like, scale_p, scale_q, sums):
     times_p = splat(scale_p, like)
     times_q = splat(scale_q, like)
     for i in range(0, n, width(like)):
-        p = load(a, i, like)
-        q = load(b, i, like)
+        p = stream(a, i, like)
+        q = stream(b, i, like)
         top_p = maximum(p, top_p)
         top_q = maximum(q, top_q)
         least = maximum(zero - p, maximum(zero - q, least))

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .decode import BFLOAT16, BLOCK, DATA, FLOAT16, FLOAT32, FLOAT64, STORAGE, element, row_of
-from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store
+from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store, stream
 
 LANES = 8  # of float64
 OK, ARGUMENT = 0, 4  # as in kullback.h
@@ -93,7 +93,7 @@ def add_values(values, n, state):
     hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
     kept = 0
     for i in range(0, n - LANES + 1, LANES):
-        x = load(values, i, 0.0)
+        x = stream(values, i, 0.0)
         hi, lo, count = added(x, equal(x, x), hi, lo)
         kept += count
     x = load(values, n - LANES, 0.0)
@@ -109,7 +109,7 @@ def add_masked_values(values, mask, n, state):
     hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
     kept, unmasked = 0, 0
     for i in range(0, n - LANES + 1, LANES):
-        x = load(values, i, 0.0)
+        x = stream(values, i, 0.0)
         wanted = nonzero_bytes(mask, i)
         hi, lo, count = added(x, both(equal(x, x), wanted), hi, lo)
         kept += count

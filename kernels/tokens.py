@@ -30,8 +30,8 @@ def all_outcomes(row, vocab, slope, limit, order, result):
             capped_row(row, vocab, slope, limit, np.float32(0.0), order, result)
         else:
             capped_row(row, vocab, slope, limit, 0.0, order, result)
-    elif not single or not ordered_log_row(row, vocab, slope, np.float32(0.0), order, result):
-        ordered_log_row(row, vocab, slope, 0.0, order, result)
+    elif not single or not ordered_log_row(row, vocab, slope, np.float32(0.0), True, order, result):
+        ordered_log_row(row, vocab, slope, 0.0, True, order, result)
 
 
 @kernel
