@@ -455,7 +455,8 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
         least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
         single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
     single |= kind == RENYI and weight <= 1.5
-    normalise_pair(p, q, vocab, space, k, single, work, state)
+    apart = kind in (MIXTURE, VARIATION) and not with_moment
+    normalise_pair(p, q, vocab, space, k, single, apart, work, state)
     state[MOMENT] = np.nan
     if state[PATH] >= UNDEFINED:
         return np.nan
@@ -531,7 +532,7 @@ def divergence_row(p, q, vocab, space, k, kind, weight, first, second, with_mome
     value = upper_row(a, b, vocab, space, k, kind, order, first, second, with_moment, work, state, scales)
     if not mirrored:
         return value
-    normalise_pair(p, q, vocab, space, k, True, work, state)
+    normalise_pair(p, q, vocab, space, k, True, False, work, state)
     return weight / (1.0 - weight) * value
 
 

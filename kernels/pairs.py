@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 from .cumulants import LOG2E, difference, least_argument
 from .decode import FLOAT64, NO_LOG, element, view
-from .direct import direct_row, normaliser
+from .direct import direct_row, normalised_row, normaliser
 from .elementary import exp2, log, scaled_exp2
 from .lanes import (
     _intrinsic_call,
@@ -48,6 +48,7 @@ from .rows import (
     MAX_SHIFT,
     REVERSE_KL,
     TOO_CLOSE,
+    TOO_FAR,
     cumulant_row,
 )
 from .single import LSE, log_row
@@ -58,6 +59,7 @@ FARTHEST = 1e30
 # A KL from which on q is normalised by itself: found from p's weights and exp(d), whose d is rounded, its mass is off
 # by 1e-5 at a KL of 10. That is nothing to the KL, but something to a gradient.
 DISTINCT = 1.0
+APART = 0.05  # from which on rounding of the normalisers, 1e-7, is as good as nothing to a mixture's divergence
 NEAR = 0.9  # |d| up to which power series serve; beyond, what is subtracted is below 6 times the result
 
 # how a pair of rows is read: float32 lanes, float64 lanes, or float64 lanes with zeros on one side and any exponents
@@ -119,8 +121,9 @@ def series(typingctx, x, coefficients):
 
 
 @kernel
-def normalise_pair(p, q, vocab, space, k, single, result, state):
-    """Fill `state` from the first pass over a pair of rows. `single`: float32 lanes are good enough for 32-bit rows."""
+def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
+    """Fill `state` from the first pass over a pair of rows. `single`: float32 lanes are good enough for 32-bit rows;
+    `apart`: also where d is so large that float32 rounds it to 1e-6, because p and q are looked at one by one then."""
     narrow = single and p[2] != FLOAT64 and q[2] != FLOAT64
     path, outcome = SINGLE, TOO_CLOSE
     if space == LOGS:
@@ -131,6 +134,10 @@ def normalise_pair(p, q, vocab, space, k, single, result, state):
                 if log_row(q, vocab, k, np.float32(0.0), None, alone):
                     result[LSE_Q] = alone[LSE]
                     result[LSE_GAP] = alone[LSE] - result[LSE_P]
+            if outcome == TOO_FAR and apart and normalised_row(p, q, vocab, k, np.float32(0.0), result):
+                # float32 serves rows far apart on the whole of which nothing is possible under one alone
+                known = min(result[KL], result[REVERSE_KL]) > APART and max(result[KL], result[REVERSE_KL]) < np.inf
+                outcome = DONE if known else TOO_FAR
         if outcome != DONE:
             path, outcome = DOUBLE, cumulant_row(p, q, vocab, k, 0.0, result)
         if outcome == DONE and not abs(result[LSE_P]) * LOG2E < MAX_SHIFT:
