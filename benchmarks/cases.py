@@ -41,12 +41,15 @@ def logit_cases():
     for name, operation in OPERATIONS.items():
         if name in ("compare", "sequence_sums") or name.endswith("of probs"):
             continue
+        if name.endswith("loss + gradient"):
+            for dtype in ("float32", "bfloat16"):
+                found += case(name, "near", dtype, rows=1024, threads=2, peers=ALL)
+            continue
         found += case(name, "near", threads=1, peers=tuple(p for p in operation.peers if p in single))
         found += case(name, "near", threads=2, peers=tuple(p for p in operation.peers if p not in single))
     for dtype in ("bfloat16", "float16"):
         for name in ("kl_divergence", "token_log_probs", "jensen_shannon_divergence"):
             found += case(name, "near", dtype, threads=1) + case(name, "near", dtype, threads=2)
-    found += case("forward_kl loss + gradient", "near", "bfloat16", threads=2, peers=("torch.compile",))
     for name in ("kl_divergence", "jensen_shannon_divergence"):
         found += case(name, "ordinary") + case(name, "ordinary", threads=2)
     return found

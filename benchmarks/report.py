@@ -173,6 +173,46 @@ def behind(rows):
     ]
 
 
+PAPER = """\
+What the rows of one thread let one expect of more: rows are independent and shared out in ranges, nothing is locked and
+nothing is combined but sums of some bytes, so that n cores do n times the rows until memory is full: pairs/s =
+min(n · the best rate of one thread, 0.8 · bandwidth / bytes of a pair). Not counted: clocks that fall when all cores
+work (take 0.8 of it), memory of the other socket (start one process for each), files that do not lie in the page cache.
+From disk a job is as fast as the disk: 3 GB/s are 0.4 G pairs/s of float32, less than a single core does. On a cluster
+each machine reads its own share of the files and sends one summary of some kilobytes, so m machines do m times as much
+until their common storage is full. The first line is the model's own test: what it says of the machine measured here,
+and what was measured."""
+# name, cores, GB/s at most: two channels of DDR5-5600, twelve of DDR5-4800
+MACHINES = [("a desktop computer", 16, 90.0), ("a server", 64, 461.0)]
+
+
+def on_paper(results):
+    """A model of the fused comparison on more cores, tested on those there are."""
+    best = {}
+    for row in results["rows"]:
+        if row["operation"] == "compare" and row["engine"] == "compiled" and not is_small(row):
+            key = row["kind"], row["dtype"], row["threads"]
+            best[key] = max(best.get(key, 0.0), row["rows"] * row["vocab"] / row["seconds"]["least"])
+    cores = results["machine"]["cores"]
+    read = results["machine"]["read_gb_per_s"].get(str(cores))
+    if read is None:
+        return []
+    lines = []
+    for kind, dtype, size in (("near", "float32", 8), ("ordinary", "float32", 8), ("ordinary", "bfloat16", 4)):
+        alone, measured = best.get((kind, dtype, 1)), best.get((kind, dtype, cores))
+        if not (alone and measured):
+            continue
+        for name, count, bandwidth in [("this machine", cores, read / 0.8), *MACHINES]:
+            rate = min(count * alone, 0.8e9 * bandwidth / size)
+            lines.append(
+                [f"{kind}, {dtype}", f"{name}, {count} cores", f"{0.8 * bandwidth:.0f}", f"{rate / 1e9:.3g}",
+                 f"{measured / 1e9:.3g}" if count == cores else "", duration(1e6 * 131072 / rate),
+                 "memory" if rate < count * alone else "cores"]
+            )  # fmt: skip
+    head = ["rows are", "on", "GB/s", "G pairs/s", "measured", "a million rows of 131072", "bound by"]
+    return ["## More cores, on paper", PAPER, markdown_table(head, lines)]
+
+
 def place(row):
     """Where a row stands on the page: operation, the rows compared, dtype, size, threads."""
     operations = list(dict.fromkeys(["compare", "kl_divergence", "kl_divergence of probs", row["operation"]]))
@@ -209,6 +249,7 @@ def page(results):
         markdown_table(PEER_HEAD, [line for row in small for line in peer_lines(row)]),
         "## Where others are faster",
         "\n".join(behind(rows)) or "Nowhere in this run.",
+        *on_paper(results),
         "## A fresh process",
         markdown_table(["what", "median", "least"], start_lines(results["start"])),
     ]
