@@ -326,12 +326,18 @@ def pair_sums(
     if kind == RENYI:
         limit /= max(1.0, abs(1.0 - weight))
         reach /= max(1.0, abs(1.0 - weight))
+        if width(like) == 16 and weight > 1.5:
+            reach = 6.0 / (weight - 1.0)
     path = state[PATH]
+    near = True
     for attempt in range(2):
         total, total_moment = 0.0, 0.0
         for start in range(0, vocab, PAIRS):
             n = min(PAIRS, vocab - start)
-            if read_pairs(p, q, start, n, space, k, like, path, limit, scales, room_p, room_q, probs, partners, diffs):
+            near = read_pairs(
+                p, q, start, n, space, k, like, path, limit, near, scales, room_p, room_q, probs, partners, diffs
+            )
+            if near:
                 if kind == VARIATION or with_moment:
                     near_sums(probs, diffs, n, like, kind, value, moment, part)
                 else:
@@ -454,65 +460,71 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
         both_sides = abs(first * (1.0 - weight) - second * weight) < 1e-9
         least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
         single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
-    single |= kind == RENYI and weight <= 1.5
+    # float32 rounds d to 6e-8 of itself, which exp((1-α)·d) multiplies by α - 1: pair_sums says where that is too much
+    steep = kind == RENYI and weight > 1.5
+    single |= kind == RENYI and (not steep or (space == LOGS and weight <= 5.0 and not with_moment))
     apart = kind in (MIXTURE, VARIATION) and not with_moment
-    normalise_pair(p, q, vocab, space, k, single, apart, work, state)
-    state[MOMENT] = np.nan
-    if state[PATH] >= UNDEFINED:
-        return np.nan
-    if kind == LINEAR:
-        state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
-        return weighted_sum(first, state[FORWARD], second, state[REVERSE])
     room = stack(2048, 0.0)
     sums = stack(2, 0.0)
-    scale_pair(p, q, vocab, space, k, state, room, scales)
     done = False
-    if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
-        pass
-    elif state[PATH] == SINGLE:
-        value = stack(32, np.float32(0.0))
-        moment = stack(32, np.float32(0.0))
-        write_series(kind, np.float32(0.0), weight, first, second, value, moment)
-        done = pair_sums(
-            p,
-            q,
-            vocab,
-            space,
-            k,
-            np.float32(0.0),
-            kind,
-            weight,
-            first,
-            second,
-            state,
-            scales,
-            value,
-            moment,
-            with_moment,
-            sums,
-        )
-    else:
-        wide_value = stack(32, 0.0)
-        wide_moment = stack(32, 0.0)
-        write_series(kind, 0.0, weight, first, second, wide_value, wide_moment)
-        done = pair_sums(
-            p,
-            q,
-            vocab,
-            space,
-            k,
-            0.0,
-            kind,
-            weight,
-            first,
-            second,
-            state,
-            scales,
-            wide_value,
-            wide_moment,
-            with_moment,
-            sums,
-        )
+    for attempt in range(2):
+        normalise_pair(p, q, vocab, space, k, single and attempt == 0, apart, work, state)
+        state[MOMENT] = np.nan
+        if state[PATH] >= UNDEFINED:
+            return np.nan
+        if kind == LINEAR:
+            state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
+            return weighted_sum(first, state[FORWARD], second, state[REVERSE])
+        scale_pair(p, q, vocab, space, k, state, room, scales)
+        if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
+            pass
+        elif state[PATH] == SINGLE:
+            value = stack(32, np.float32(0.0))
+            moment = stack(32, np.float32(0.0))
+            write_series(kind, np.float32(0.0), weight, first, second, value, moment)
+            done = pair_sums(
+                p,
+                q,
+                vocab,
+                space,
+                k,
+                np.float32(0.0),
+                kind,
+                weight,
+                first,
+                second,
+                state,
+                scales,
+                value,
+                moment,
+                with_moment,
+                sums,
+            )
+            if steep and not done:
+                continue
+        else:
+            wide_value = stack(32, 0.0)
+            wide_moment = stack(32, 0.0)
+            write_series(kind, 0.0, weight, first, second, wide_value, wide_moment)
+            done = pair_sums(
+                p,
+                q,
+                vocab,
+                space,
+                k,
+                0.0,
+                kind,
+                weight,
+                first,
+                second,
+                state,
+                scales,
+                wide_value,
+                wide_moment,
+                with_moment,
+                sums,
+            )
+        break
     if not done:
         sums[0] = distant_renyi(p, q, vocab, space, k, weight, state, scales)
         sums[1] = np.nan

@@ -176,7 +176,9 @@ def gradient_lanes(
     straight = storage == storage_of(block)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
-        near = read_pairs(p, q, start, n, LOGS, k, like, path, limit, scales, room_p, room_q, probs, partners, diffs)
+        near = read_pairs(
+            p, q, start, n, LOGS, k, like, path, limit, True, scales, room_p, room_q, probs, partners, diffs
+        )
         place = address + start * item_bytes(storage)
         direct = straight and n % width(like) == 0
         out = pointer_like(place, block) if direct else block

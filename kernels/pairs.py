@@ -19,15 +19,20 @@ from .elementary import exp2, log, scaled_exp2
 from .lanes import (
     _intrinsic_call,
     absolute,
+    binades_between,
     both,
+    either,
     equal,
     fma,
     greatest,
     horner,
     kernel,
     maximum,
+    minimum,
+    negative,
     number,
     select,
+    shift_exponent,
     smaller,
     splat,
     stack,
@@ -72,7 +77,7 @@ STATE = 9
 # constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
 SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
 TOP_P, BESIDE_P, TOP_Q, BESIDE_Q = 0, 1, 2, 3
-RAISE_P, INVERSE_P, RAISE_Q, INVERSE_Q, EXCESS = 0, 1, 2, 3, 4
+RAISE_P, INVERSE_P, RAISE_Q, INVERSE_Q, EXCESS, LIFT = 0, 1, 2, 3, 4, 5
 
 
 def _count(elem):
@@ -148,7 +153,10 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
     else:
         if narrow:
             outcome = mass_row(p, q, vocab, False, np.float32(0.0), result)
-        if outcome == DONE and not (abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0):
+        if outcome == DONE and max(result[KL], result[REVERSE_KL]) == np.inf:
+            outcome = TOO_CLOSE  # what else is different may be as little as the rounding of float32 masses
+        small = abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0 and abs(result[LSE_GAP]) < 80.0
+        if outcome == DONE and not small:
             outcome = TOO_CLOSE  # masses so great or small that float32 cannot scale them
         if outcome == TOO_CLOSE:
             path, outcome = DOUBLE, mass_row(p, q, vocab, False, 0.0, result)
@@ -177,7 +185,10 @@ def scale_pair(p, q, vocab, space, k, state, room, scales):
         scales[INVERSE_P] = math.exp(-log_mass_p - math.log(raise_p))
         scales[RAISE_Q] = raise_q
         scales[INVERSE_Q] = math.exp(-log_mass_q - math.log(raise_q))
-        scales[EXCESS] = math.expm1(-state[GAP])
+        # q·LIFT weighs about as much as p, exactly 1 + EXCESS times less: their difference loses nothing then
+        binades = min(max(np.rint(-state[GAP] * LOG2E), -1000.0), 1000.0)
+        scales[LIFT] = 2.0**binades
+        scales[EXCESS] = math.expm1(-state[GAP] - binades * LN2)
     elif state[PATH] == DISTANT:
         scales[TOP_P], _, scales[BESIDE_P], _ = normaliser(p, vocab, k, room)
         scales[TOP_Q], _, scales[BESIDE_Q], _ = normaliser(q, vocab, k, room)
@@ -193,15 +204,20 @@ def scale_pair(p, q, vocab, space, k, state, room, scales):
 
 
 @kernel
-def read_pairs(p, q, start, n, space, k, like, path, limit, scales, room_p, room_q, probs, partners, diffs):
-    """Fill a block of p, d and, unless every |d| ≤ limit, of q. True where that was so: q was not needed."""
+def read_pairs(p, q, start, n, space, k, like, path, limit, near, scales, room_p, room_q, probs, partners, diffs):
+    """Fill a block of p, d and, unless every |d| ≤ limit, of q. True where that was so: q was not needed.
+
+    `near`: the blocks before were so, which is worth a try with masses.
+    """
     if space == MASSES:
         x = view(p, start, n, room_p, 0.0)
         y = view(q, start, n, room_q, 0.0)
-        r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
-        if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
-            return True
-        mass_pairs(x, y, n, like, scales, probs, partners, diffs)
+        if near:
+            r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
+            if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
+                return True
+        if not mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+            any_mass_pairs(x, y, n, like, scales, probs, partners, diffs)
         return False
     x = view(p, start, n, room_p, NO_LOG)
     y = view(q, start, n, room_q, NO_LOG)
@@ -282,14 +298,15 @@ def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
 def mass_pairs_near(x, y, n, like, scales, probs, diffs):
     """p and d of a block of masses, valid where the answer, the greatest |tanh(d/2)|, is at most 1/3.
 
-    r = (q - p)/(q + p) from e = y·X/Y - x, and d = 2·atanh(r). EXCESS is X/Y - 1, so e is one fma from y - x.
+    r = (q - p)/(q + p) from e = y·X/Y - x, and d = 2·atanh(r). With the y that LIFT has scaled EXCESS is X/Y - 1, so
+    e is one fma from y - x.
     """
     zero = splat(0.0, like)
     far = zero
     tiniest = number(zero, "smallest")
     for i in range(0, n, width(like)):
         p = stream(x, i, like)
-        q = stream(y, i, like)
+        q = stream(y, i, like) * splat(scales[LIFT], like)
         e = fma(q, splat(scales[EXCESS], like), q - p)
         r = e / maximum((p + p) + e, tiniest)
         far = maximum(absolute(r), far)
@@ -302,7 +319,50 @@ def mass_pairs_near(x, y, n, like, scales, probs, diffs):
 
 @kernel
 def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
-    """p, q and d of a block of any masses."""
+    """p, q and d of a block of zeros and normal numbers by one division an outcome; False if there was anything else.
+
+    y·X/Y is 2ᵏ·z with z within a factor 1.5 of x, or k = 0 within a factor 2; d = k·ln2 + 2·atanh((z - x)/(z + x)).
+    """
+    zero = splat(0.0, like)
+    one = number(zero, "1")
+    most = splat(FARTHEST, like)
+    origin = number(zero, "round")
+    raise_p, inverse_p = splat(scales[RAISE_P], like), splat(scales[INVERSE_P], like)
+    raise_q, inverse_q = splat(scales[RAISE_Q], like), splat(scales[INVERSE_Q], like)
+    lift, excess = splat(scales[LIFT], like), splat(scales[EXCESS], like)
+    low, far = one, zero
+    for i in range(0, n, width(like)):
+        p = stream(x, i, like)
+        q = stream(y, i, like)
+        no_p = equal(p, zero)
+        no_q = equal(q, zero)
+        lifted = q * lift
+        e = fma(lifted, excess, lifted - p)
+        level = fma(lifted, excess, lifted)  # q as it would be if both weighed as much as p
+        prob_p = (p * raise_p) * inverse_p
+        prob_q = (q * raise_q) * inverse_q
+        none = either(no_p, no_q)
+        low = minimum(select(none, one, minimum(minimum(p, level), minimum(prob_p, prob_q))), low)
+        k = binades_between(p, level)
+        alike = both(smaller(level, p + p), smaller(p, level + level))
+        k = select(either(none, alike), zero, k)
+        far = maximum(absolute(k), far)
+        z = shift_exponent(level, origin - k)
+        r = select(alike, e, z - p) / (z + p)
+        t = r * r
+        atanh = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
+        d = fma(k, number(zero, "ln2"), atanh + atanh)
+        d = select(no_p, most, select(no_q, zero - most, d))
+        store(probs, i, prob_p)
+        store(partners, i, prob_q)
+        store(diffs, i, select(both(no_p, no_q), zero, d))
+    normal = -greatest(negative(low)) >= greatest(number(zero, "smallest normal"))
+    return normal and greatest(far) <= -greatest(number(zero, "least exponent"))
+
+
+@kernel
+def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+    """`mass_pairs` of any masses, by three logarithms."""
     zero = splat(0.0, like)
     most = splat(FARTHEST, like)
     tiniest = number(zero, "smallest")
@@ -313,7 +373,8 @@ def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
         q = stream(y, i, like)
         no_p = equal(p, zero)
         no_q = equal(q, zero)
-        e = fma(q, splat(scales[EXCESS], like), q - p)
+        lifted = q * splat(scales[LIFT], like)
+        e = fma(lifted, splat(scales[EXCESS], like), lifted - p)
         r = e / maximum((p + p) + e, tiniest)
         t = r * r
         d = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)

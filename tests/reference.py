@@ -92,7 +92,7 @@ def _raw_difference(p, q, given, temperature):
     p, q = decode(p), decode(q)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         if given == "probs":
-            return np.where(np.abs(q - p) < p, np.log1p((q - p) / p), np.log(q) - np.log(p))
+            return np.where((p < 2 * q) & (q < 2 * p), np.log1p((q - p) / p), np.log(q) - np.log(p))
         return (q - p) / REAL(temperature)
 
 

@@ -1,8 +1,9 @@
 """Rényi's divergences, their relatives Hellinger and χ², and total variation.
 
 They take the arrays and keywords of `kl_divergence` (p and q are measures that get normalised). No result is negative,
-none has an epsilon in it, and all keep their relative accuracy however close the rows are: 1e-6 for 32- and 16-bit
-input, 1e-11 for float64.
+none has an epsilon in it, and all keep their relative accuracy however close the rows are: 2e-6 for 32- and 16-bit
+input, 1e-10 for float64; total variation, which is of first order in the difference of two normalisers, to 1e-15 nats
+at best.
 """
 
 import math
