@@ -223,5 +223,4 @@ def measure(case, seconds=0.5):
     if ROOF in timings:
         roof = sum(x.nbytes for x in arrays) / timings[ROOF].least / 1e9
         row["read_gb_per_s"] = roof
-        row["share_of_read"] = size / mine.least / 1e9 / roof
     return row

@@ -140,9 +140,9 @@ def newest():
 LEGEND = """\
 Every result is checked against long double before it is timed; *error* is the worst relative error of any row and
 output. Times are medians, ± is the distance between the quartiles, GB/s and elements/s go with the median. GB/s counts
-each input once, and what is written. *of read* is the share of the speed at which a loop that computes nothing reads
-the same arrays on the same threads, both at their best. Logits are N(0, 3²); those of the second model differ by noise
-of 0.01 (near), 0.3 (ordinary, probs), 1 (distant) or 5 (far); masked: 0.3, and a fifth of the outcomes impossible
+each input once, and what is written. *of read* is the share of the greatest speed at which a loop that computes nothing
+read arrays of this run on as many threads, both at their best. Logits are N(0, 3²); those of the second model differ by
+noise of 0.01 (near), 0.3 (ordinary, probs), 1 (distant) or 5 (far); masked: 0.3, and a fifth of the outcomes impossible
 under both."""
 CONTEST = """\
 The contestants of a row took turns. Threads are ours : theirs. *ratio* is their median time over ours, above 1 where
