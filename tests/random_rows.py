@@ -20,10 +20,11 @@ STORAGES = ("float64", "float32", "float16", "bfloat16")
 BATCH = 250  # rows of one vocabulary and of the same kinds
 # below this the truth's own rounding shows, and that of weights, which stop at 2^-125 of the greatest
 KNOWN = 1e-30
+# Totals that differ are known to 2e-15, which is 1e-9 of rows that differ by a millionth.
 # A mixture of rows of which one outcome takes nearly all is as exact as the difference of two normalisers; where one
 # outcome makes up nearly all of a divergence, its float32 terms are subtracted from five times as much.
-FLOAT64_BOUNDS = {"kl": 1e-11, "js": 1e-9, "entropy": 1e-11}
-FLOAT32_BOUNDS = {"kl": 1e-6, "js": 2e-6, "entropy": 1e-6}
+FLOAT64_BOUNDS = {"kl": 1e-11, "js": 1e-9, "entropy": 1e-11, "masses": 1e-8}
+FLOAT32_BOUNDS = {"kl": 1e-6, "js": 2e-6, "entropy": 1e-6, "masses": 2e-6}
 
 
 def random_pair(rng, rows):
@@ -75,6 +76,20 @@ def entropy_error(got, truth):
     return greatest(np.where(np.isfinite(miss), miss, np.inf), np.arange(len(got)))
 
 
+def masses_error(a, b, total, storage):
+    """Worst error of KL and JS of the rows as masses, those of q `total` times as heavy."""
+    p = stored(np.exp(a - a.max(-1, keepdims=True)), storage)
+    q = stored(total * np.exp(b - b.max(-1, keepdims=True)), storage)
+    worst = (0.0, 0)
+    for ours, truth in (
+        (kb.kl_divergence(p, q, num_threads=1), reference.kl_divergence(p, q, given="probs")),
+        (kb.jensen_shannon_divergence(p, q, num_threads=1), reference.jensen_shannon_divergence(p, q, given="probs")),
+    ):
+        alike = ours == truth  # infinities, where one side has rounded to 0
+        worst = max(worst, divergence_error(np.where(alike, 1.0, ours), np.where(alike, 1.0, truth)))
+    return worst
+
+
 def errors(batch):
     """[(storage, result, kind, error, row), ...] of one batch; the storages take turns."""
     rng = np.random.default_rng([2026, batch])
@@ -92,6 +107,8 @@ def errors(batch):
     if batch // len(STORAGES) % 4 == 0:  # it costs the reference as much as all the rest
         js = kb.jensen_shannon_divergence(p, q, given="logits", num_threads=1)
         found["js"] = divergence_error(js, reference.jensen_shannon_divergence(p, q))
+    if storage in ("float64", "float32"):
+        found["masses"] = masses_error(a, b, 10 ** rng.uniform(-6, 6), storage)
     return [(storage, result, kind, *miss) for result, miss in found.items() for kind in kinds]
 
 
@@ -116,7 +133,7 @@ class Worst:
 
     def table(self):
         """One line for each kind, one column for each storage and result."""
-        columns = [(s, r) for s in STORAGES for r in ("kl", "js", "entropy")]
+        columns = [(s, r) for s in STORAGES for r in ("kl", "js", "entropy", "masses")]
         kinds = sorted({kind for _, _, kind in self.found})
         lines = [f"{'':14}" + "".join(f"{s + ' ' + r:>17}" for s, r in columns)]
         for kind in kinds:
