@@ -67,7 +67,7 @@ def log_block(a, n, like, k, shift, top_log, entropy, sums):
                 u = fma(w, fma(x, scale, minus_top), u)
         s_all = s_all + widened(s)
         u_all = u_all + widened(u)
-    odd = odd - odd
+    odd = odd - odd  # 0, or NaN if any argument was
     sums[0] = sum_lanes(s_all) + sum_lanes(odd)
     sums[1] = sum_lanes(u_all)
     sums[2] = greatest(top)
@@ -163,7 +163,7 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
         result[LSE] = -np.inf
         return True
     heaviest = weight(top, k, shift, like)
-    if width(like) == 16 and s < 4.0 * heaviest:
+    if width(like) == 16 and s < 4.0 * heaviest:  # float32 has rounded what shares a lane with it
         n = min(BLOCK, vocab - block)
         s += beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift) - of_block
     beside = math.log1p((s - heaviest) / heaviest)
