@@ -6,8 +6,6 @@ or the other way round. Elsewhere the bound stands in for the value. With P and 
 KL of it after normalisation, the sum is P·K + P·φ(ln(Q/P)): the row kernels do the work, on rows written here.
 """
 
-import math
-
 import numpy as np
 from numba import types
 
@@ -34,14 +32,6 @@ from .status import LOGS
 
 # stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
 IMPOSSIBLE = -30000.0
-
-
-@kernel
-def phi(y):
-    """exp(y) - 1 - y; by its series where the difference would cancel."""
-    if abs(y) < 1e-3:
-        return y * y * (0.5 + y * (1.0 / 6.0 + y * (1.0 / 24.0 + y / 120.0)))
-    return math.expm1(y) - y
 
 
 @kernel

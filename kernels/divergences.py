@@ -371,6 +371,17 @@ def pair_sums(
 
 
 @kernel
+def series_sums(p, q, vocab, space, k, like, kind, weight, first, second, state, scales, with_moment, sums):
+    """`pair_sums` with the series of the kind, in lanes like `like`."""
+    value = stack(32, like)
+    moment = stack(32, like)
+    write_series(kind, like, weight, first, second, value, moment)
+    return pair_sums(
+        p, q, vocab, space, k, like, kind, weight, first, second, state, scales, value, moment, with_moment, sums
+    )
+
+
+@kernel
 def log_masses(p, q, v, space, k, state, scales):
     """(ln p, ln q, ln q - ln p) of one outcome, in float64 at any distance."""
     x, y = element(p, v), element(q, v)
@@ -479,50 +490,14 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
         if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
             pass
         elif state[PATH] == SINGLE:
-            value = stack(32, np.float32(0.0))
-            moment = stack(32, np.float32(0.0))
-            write_series(kind, np.float32(0.0), weight, first, second, value, moment)
-            done = pair_sums(
-                p,
-                q,
-                vocab,
-                space,
-                k,
-                np.float32(0.0),
-                kind,
-                weight,
-                first,
-                second,
-                state,
-                scales,
-                value,
-                moment,
-                with_moment,
-                sums,
+            done = series_sums(
+                p, q, vocab, space, k, np.float32(0.0), kind, weight, first, second, state, scales, with_moment, sums
             )
             if steep and not done:
                 continue
         else:
-            wide_value = stack(32, 0.0)
-            wide_moment = stack(32, 0.0)
-            write_series(kind, 0.0, weight, first, second, wide_value, wide_moment)
-            done = pair_sums(
-                p,
-                q,
-                vocab,
-                space,
-                k,
-                0.0,
-                kind,
-                weight,
-                first,
-                second,
-                state,
-                scales,
-                wide_value,
-                wide_moment,
-                with_moment,
-                sums,
+            done = series_sums(
+                p, q, vocab, space, k, 0.0, kind, weight, first, second, state, scales, with_moment, sums
             )
         break
     if not done:

@@ -9,10 +9,10 @@ import math
 import numpy as np
 from numba import types
 
-from .clipped import hidden_value, jensen_shannon_of_kept, phi, write_kept, write_known
+from .clipped import hidden_value, jensen_shannon_of_kept, write_kept, write_known
 from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
 from .direct import direct_row, normalised_row
-from .divergences import kullback_divergence  # noqa: F401 (an entry point too)
+from .divergences import kullback_divergence, phi  # noqa: F401 (an entry point too)
 from .estimates import kullback_phi  # noqa: F401 (an entry point too)
 from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
 from .lanes import fma, kernel, load, pointer, splat, stack, store, width
@@ -109,6 +109,18 @@ def compare_row(p, q, vocab, space, k, entropies, result):
 
 
 @kernel
+def write_statistics(result, out, t):
+    """What is wanted of the statistics of pair t, each to its own array."""
+    for i in range(6):
+        if out[i] != 0:
+            pointer(out[i], types.float64)[t] = result[i]
+    if out[TOP1_P] != 0:
+        pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
+    if out[TOP1_Q] != 0:
+        pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+
+
+@kernel
 def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
     if not (valid_array(p, vocab, space) and valid_array(q, vocab, space)):
         return report(bad_row, start, ARGUMENT)
@@ -120,13 +132,7 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
         status = compare_row(row_p, row_q, vocab, space, inverse_temperature, entropies, result)
         if status != OK:
             return report(bad_row, t, status)
-        for i in range(6):
-            if out[i] != 0:
-                pointer(out[i], types.float64)[t] = result[i]
-        if out[TOP1_P] != 0:
-            pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
-        if out[TOP1_Q] != 0:
-            pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+        write_statistics(result, out, t)
         if tokens != 0:
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
@@ -235,13 +241,7 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
             defined = result[KL] == result[KL]
             value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
             pointer(jensen_shannon, types.float64)[t] = value
-        for i in range(6):
-            if out[i] != 0:
-                pointer(out[i], types.float64)[t] = result[i]
-        if out[TOP1_P] != 0:
-            pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
-        if out[TOP1_Q] != 0:
-            pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+        write_statistics(result, out, t)
         if tokens != 0:
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:

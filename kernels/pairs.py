@@ -155,8 +155,8 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
             outcome = mass_row(p, q, vocab, False, np.float32(0.0), result)
         if outcome == DONE and max(result[KL], result[REVERSE_KL]) == np.inf:
             outcome = TOO_CLOSE  # what else is different may be as little as the rounding of float32 masses
-        small = abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0 and abs(result[LSE_GAP]) < 80.0
-        if outcome == DONE and not small:
+        scalable = abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0 and abs(result[LSE_GAP]) < 80.0
+        if outcome == DONE and not scalable:
             outcome = TOO_CLOSE  # masses so great or small that float32 cannot scale them
         if outcome == TOO_CLOSE:
             path, outcome = DOUBLE, mass_row(p, q, vocab, False, 0.0, result)
