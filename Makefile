@@ -12,7 +12,7 @@ DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==
 	'pandas<3' 'scikit-learn<1.7' statsmodels
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -82,6 +82,9 @@ audit: $(VENV)/.installed-test ## known vulnerabilities of what we depend on; a 
 fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each; failures stay in build/fuzz
 	for format in $$($(BIN)/python tests/fuzzing.py --list); do \
 		$(BIN)/python tests/fuzzing.py $$format --seconds $(or $(SECONDS_EACH),40) --seed $(or $(SEED),0) || exit 1; done
+
+test-space: $(VENV)/.installed-test ## inputs nobody thought of against long double, for MINUTES (5); SEED=..., else a fresh one
+	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 nightly: $(VENV)/.installed-test ## a million random rows against long double; ROWS=..., FIRST=batch to go on from
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)

@@ -1,0 +1,246 @@
+"""The package on inputs nobody thought of, against long double: `python tests/space.py --minutes 5`, `make test-space`.
+
+Each case is a seed, a function and a number, and is drawn from these alone: dtype, magnitude, structure, width, totals,
+temperature, layout, threads and keywords. It is called on plain arrays with one thread, whose results must be true, and
+in the drawn layout on the drawn number of threads, whose results must have the same bits. What fails is named by its
+case, so that `python tests/space.py --case SEED:NAME:NUMBER` shows it again, with fewer columns if it can.
+"""
+
+import argparse
+import itertools
+import secrets
+import sys
+import time
+import warnings
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from space_functions import FUNCTIONS, truth_of
+from space_inputs import draw, pick
+
+import kullback as kb
+
+MOST = np.longdouble(np.finfo(np.float64).max)
+
+
+class Failure(NamedTuple):
+    """What is wrong with one result."""
+
+    quantity: str
+    what: str
+    error: float
+
+
+class Case(NamedTuple):
+    """One call, drawn from its name."""
+
+    seed: int
+    name: str
+    number: int
+
+    def __str__(self):
+        return f"{self.seed}:{self.name}:{self.number}"
+
+    def inputs(self):
+        """(Function, Inputs, options) of this case."""
+        function = FUNCTIONS[self.name]
+        rng = np.random.default_rng([self.seed, zlib.crc32(self.name.encode()), self.number])
+        inputs = draw(rng, pick(rng, function.given), function.count, function.most)
+        return function, inputs, function.options(rng, inputs)
+
+
+def keywords_of(function, inputs):
+    keywords = {}
+    if function.takes_given:
+        keywords["given"] = inputs.given
+    if function.temperature and inputs.temperature != 1.0:
+        keywords["temperature"] = inputs.temperature
+    return keywords
+
+
+def errors_of(got, claim, bound):
+    """(worst error / bound, words of what is wrong or "")."""
+    got = np.asarray(got)
+    value = np.asarray(claim.value)
+    if got.shape != value.shape:
+        return np.inf, f"has shape {got.shape}, the truth {value.shape}"
+    if claim.exact:
+        wrong = got != value
+        return (np.inf, _words(got, value, wrong)) if wrong.any() else (0.0, "")
+    got = got.astype(np.longdouble)
+    most = MOST if got.dtype != np.float32 else np.longdouble(np.finfo(np.float32).max)
+    value = np.where(np.abs(value) > most, np.copysign(np.inf, value), value)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.abs(value) if claim.scale is None else np.abs(claim.scale)
+        allowed = bound * np.where(np.isfinite(scale), scale, 0) + claim.slack
+        miss = np.abs(got - value)
+        same = (got == value) | (np.isnan(got) & np.isnan(value))
+        brim = np.isinf(got) & (np.abs(value) > most * (1 - 1e-5)) & (np.sign(got) == np.sign(value))
+        error = np.where(
+            same | brim,
+            0,
+            np.where(np.isfinite(miss) & (allowed > 0), miss / np.where(allowed > 0, allowed, 1), np.inf),
+        )
+        outside = (got < claim.least) | (got > claim.greatest)
+    worst = float(error.max(initial=0))
+    if outside.any():
+        return np.inf, _words(got, value, outside) + " is out of range"
+    return worst, _words(got, value, error > 1) if worst > 1 else ""
+
+
+def _words(got, value, wrong):
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"at {at} is {got[at]:.20g}, truth {value[at]:.20g}"
+
+
+def check(case, function, inputs, options):
+    """[(quantity, error / bound, what is wrong or "")] of one case."""
+    bound = function.bound.float64 if inputs.exact else function.bound.float32
+    keywords = keywords_of(function, inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            plain = function.call(inputs.plain, options, keywords | {"num_threads": 1})
+            laid = function.call(inputs.laid, options, keywords | {"num_threads": inputs.threads})
+        except Exception as error:
+            return [("call", np.inf, f"{type(error).__name__}: {error}")]
+    with np.errstate(all="ignore"):
+        claims = function.truth(truth_of(function, inputs), options)
+    found = []
+    for quantity, claim in claims.items():
+        error, words = errors_of(plain[quantity], claim, bound)
+        if not words and not np.array_equal(plain[quantity], laid[quantity], equal_nan=True):
+            error, words = np.inf, f"other bits as laid out: {laid[quantity]} for {plain[quantity]}"
+        found.append((quantity, error, words))
+    return found
+
+
+def shrunk(case):
+    """(Function, Inputs, options) of a failing case with as few rows and columns as keep it failing."""
+    function, inputs, options = case.inputs()
+
+    def fails(rows, columns):
+        small, kept = _part(inputs, options, rows, columns)
+        return kept is not None and any(words for *_, words in check(case, function, small, kept))
+
+    rows, columns = np.arange(inputs.plain[0].shape[0]), np.arange(inputs.plain[0].shape[1])
+    for row in rows:
+        if len(rows) > 1 and fails([row], columns):
+            rows = np.array([row])
+            break
+    size = len(columns) // 2
+    while size:
+        start = 0
+        while start < len(columns) and len(columns) > size:
+            fewer = np.delete(columns, slice(start, start + size))
+            if len(fewer) and fails(rows, fewer):
+                columns = fewer
+            else:
+                start += size
+            if len(columns) > 3000:
+                break
+        size //= 2
+    return function, *_part(inputs, options, rows, columns)
+
+
+def _part(inputs, options, rows, columns):
+    plain = [np.ascontiguousarray(x[np.ix_(rows, columns)]) for x in inputs.plain]
+    kept = dict(options)
+    for name, value in options.items():
+        if isinstance(value, np.ndarray):
+            at = np.searchsorted(columns, np.where(value < 0, columns[0], value))
+            known = (at < len(columns)) & (
+                columns[np.minimum(at, len(columns) - 1)] == np.where(value < 0, columns[0], value)
+            )
+            if not known[rows].all():
+                return None, None
+            kept[name] = np.where(value < 0, value, at)[rows]
+    return type(inputs)(inputs.given, plain, plain, inputs.temperature, inputs.threads, inputs.words), kept
+
+
+class Table:
+    """Inputs tried, worst error / bound and failures of each function."""
+
+    def __init__(self):
+        self.tried, self.worst, self.failures = {}, {}, {}
+
+    def add(self, case, found):
+        self.tried[case.name] = self.tried.get(case.name, 0) + 1
+        for quantity, error, words in found:
+            key = case.name, quantity
+            self.worst[key] = max(self.worst.get(key, 0.0), 0.0 if words else error)
+            if words:
+                self.failures.setdefault(key, []).append((case, words))
+
+    def __str__(self):
+        lines = [f"{'function':42}{'inputs':>8}{'worst error / bound':>21}{'failures':>10}"]
+        for (name, quantity), worst in self.worst.items():
+            label = name if quantity == "value" else f"{name}.{quantity}"
+            failures = len(self.failures.get((name, quantity), ()))
+            lines.append(f"{label:42}{self.tried[name]:>8}{worst:>21.2g}{failures or '':>10}")
+        return "\n".join(lines)
+
+
+def run(seed, names, cases=None, seconds=None, given=None):
+    """`cases` of each function, or as many as there is time for, by turns."""
+    table, began = Table(), time.monotonic()
+    for number in itertools.count() if cases is None else range(cases):
+        for name in names:
+            case = Case(seed, name, number)
+            function, inputs, options = case.inputs()
+            if given is None or given == inputs.given:
+                table.add(case, check(case, function, inputs, options))
+            if seconds is not None and time.monotonic() - began > seconds:
+                return table
+    return table
+
+
+def explain(case):
+    """One failing case in full, as small as it gets."""
+    function, inputs, options = case.inputs()
+    print(case, *inputs.words, f"given={inputs.given} T={inputs.temperature!r} threads={inputs.threads} {options}")
+    found = check(case, function, inputs, options)
+    for quantity, error, words in found:
+        print(f"  {quantity}: {error:.3g} of the bound {words}")
+    if any(words for *_, words in found):
+        function, small, kept = shrunk(case)
+        print("smallest:", kept, keywords_of(function, small))
+        for x in small.plain:  # printed exactly
+            print(f"  {x.dtype} {x.astype(object).tolist() if x.size < 40 else x.shape}")
+        for quantity, error, words in check(case, function, small, kept):
+            print(f"  {quantity}: {error:.3g} of the bound {words}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="a fresh one by default")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--cases", type=int, help="of each function, instead of a time")
+    parser.add_argument("--only", nargs="*", default=[], metavar="FUNCTION")
+    parser.add_argument("--given", choices=["probs", "log_probs", "logits"], help="only of these")
+    parser.add_argument("--case", nargs="*", default=[], metavar="SEED:NAME:NUMBER")
+    parser.add_argument("--show", type=int, default=3, help="failures shown of each result")
+    options = parser.parse_args()
+    for text in options.case:
+        seed, name, number = text.split(":")
+        explain(Case(int(seed), name, int(number)))
+    if options.case:
+        return 0
+    seed = secrets.randbelow(10**9) if options.seed is None else options.seed
+    print(f"seed {seed}, {kb.get_engine()} engine", flush=True)
+    unknown = set(options.only) - FUNCTIONS.keys()
+    if unknown:
+        parser.error(f"no such function: {', '.join(sorted(unknown))}")
+    seconds = None if options.cases else options.seconds or 60 * options.minutes
+    table = run(seed, options.only or list(FUNCTIONS), options.cases, seconds, options.given)
+    print(table)
+    for (name, quantity), failures in table.failures.items():
+        for case, words in failures[: options.show]:
+            print(f"{name}.{quantity} {case}: {words}")
+    return int(bool(table.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""Every public function of rows and tokens: how it is called, what is true, and the bound it keeps.
+
+An entry draws its own keywords, calls the package and names the truth of every number that comes back as a `Claim`. A
+public function that takes rows and has no entry fails tests/test_space.py.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from space_inputs import GREATEST, pick
+from space_truth import Pair, Row
+
+import kullback as kb
+
+REAL = np.longdouble
+SLACK = 1e-30  # of divergences: weights stop at 2^-126 of the greatest
+FIRST_ORDER = 1e-15  # of distances, which are square roots of divergences, and of total variation
+LOG_SLACK = 1e-15  # of log-probs and entropies of rows of which one outcome takes nearly all
+
+
+class Claim(NamedTuple):
+    """What is true of one result: |got - value| ≤ bound · scale + slack."""
+
+    value: Any
+    scale: Any = None  # |value| where not given
+    slack: float = 0.0
+    least: float = -math.inf
+    greatest: float = math.inf
+    exact: bool = False
+
+
+class Bound(NamedTuple):
+    """Relative errors by the arithmetic of the inputs."""
+
+    float64: float
+    float32: float
+
+
+DIVERGENCE = Bound(1e-11, 1e-6)
+MIXED = Bound(1e-11, 2e-6)
+ENTROPY = Bound(1e-11, 1e-6)
+
+
+@dataclass
+class Function:
+    """One public function in the space of inputs."""
+
+    call: Callable[..., Any]  # (arrays, options, keywords) -> {quantity: array}
+    truth: Callable[..., dict[str, Claim]]  # (Pair or Row, options) -> {quantity: Claim}
+    bound: Bound = DIVERGENCE
+    count: int = 2
+    given: tuple[str, ...] = ("probs", "log_probs", "logits", "logits")
+    options: Callable[..., dict[str, Any]] = lambda rng, inputs: {}
+    most: int = GREATEST
+    threads: bool = True
+    axis: bool = True
+    takes_given: bool = True
+    temperature: bool = True
+    shapes: str = "rows"  # of results: one a row
+
+
+def claim_of(value, greatest):
+    return value if isinstance(value, Claim) else divergence(value, greatest)
+
+
+def divergence(value, greatest=math.inf):
+    return Claim(value, None, SLACK, 0.0, greatest)
+
+
+def _simple(name, quantity, bound=DIVERGENCE, greatest=math.inf, options=None, **more):
+    """A function of two rows with one result; `quantity(pair, **options)`."""
+
+    def call(arrays, options, keywords):
+        return {"value": getattr(kb, name)(*arrays, **options, **keywords)}
+
+    def truth(pair, options):
+        return {"value": claim_of(quantity(pair, **options), greatest)}
+
+    return Function(call, truth, bound, options=options or (lambda rng, inputs: {}), **more)
+
+
+def _one(name, quantity, bound=ENTROPY, **more):
+    def call(arrays, options, keywords):
+        return {"value": getattr(kb, name)(*arrays, **options, **keywords)}
+
+    def truth(row, options):
+        return {"value": quantity(row)}
+
+    return Function(call, truth, bound, count=1, **more)
+
+
+# ---- keywords that entries draw ----
+
+
+def _weight(rng, inputs):
+    return {"weight": float(pick(rng, (0.5, 0.5, rng.uniform(0.01, 0.99), 1e-2, 0.99, 0.0, 1.0)))}
+
+
+def _alpha(rng, inputs):
+    drawn = (
+        0.0,
+        0.5,
+        1.0,
+        2.0,
+        math.inf,
+        rng.uniform(0, 3),
+        10 ** rng.uniform(-300, -1),
+        1 - 1e-10,
+        1 + 1e-10,
+        10 ** rng.uniform(0, 2),
+    )
+    return {"alpha": float(pick(rng, drawn, (1, 2, 1, 2, 1, 4, 1, 1, 1, 2)))}
+
+
+def _tokens(rng, inputs, ignored=True):
+    rows, v = inputs.plain[0].shape
+    ids = rng.integers(0, v, rows)
+    if ignored and rng.random() < 0.2:
+        ids[rng.integers(0, rows)] = -100
+    return ids
+
+
+def _token_options(rng, inputs):
+    return {"tokens": _tokens(rng, inputs)}
+
+
+def _chosen(log, tokens):
+    """log of each row's token, NaN where ignored; log (..., V)."""
+    kept = np.take_along_axis(log, np.where(tokens < 0, 0, tokens)[..., None], -1)[..., 0]
+    return np.where(tokens < 0, np.nan, kept)
+
+
+# ---- truths ----
+
+
+def _difference_scale(pair):
+    """The size of ln P/Q where P or Q has mass: what a log-ratio is known relative to."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        share = np.where(pair.both, np.maximum(pair.p.share, pair.q.share), 0)
+        return np.where(share > 0, share * np.abs(np.where(pair.both, pair.delta, 0)), 0).max(-1)
+
+
+def _log_ratio(pair, tokens):
+    value = _chosen(pair.log_ratio, tokens)
+    with np.errstate(invalid="ignore"):
+        return Claim(value, np.maximum(np.abs(value), np.minimum(_difference_scale(pair), 1)), 1e-30)
+
+
+def _lse(row):
+    value = np.where(row.empty, np.nan, row.lse)
+    return Claim(value, np.maximum(np.abs(value), 1))
+
+
+def _log_prob(row, tokens):
+    return Claim(_chosen(row.log_probs, tokens), None, LOG_SLACK, -math.inf, 0.0)
+
+
+def _entropy(row):
+    return Claim(row.entropy, None, LOG_SLACK, 0.0)
+
+
+def _cross_entropy(pair):
+    return Claim(pair.cross_entropy, None, LOG_SLACK, 0.0)
+
+
+def _compare(pair, options):
+    tokens = options.get("tokens")
+    claims = {
+        "kl": divergence(pair.kl),
+        "reverse_kl": divergence(pair.reverse_kl),
+        "cross_entropy": _cross_entropy(pair),
+        "entropy_p": _entropy(pair.p),
+        "entropy_q": _entropy(pair.q),
+        "top1_p": Claim(pair.p.top1, exact=True),
+        "top1_q": Claim(pair.q.top1, exact=True),
+    }
+    if tokens is not None:
+        claims |= {"log_prob_p": _log_prob(pair.p, tokens), "log_prob_q": _log_prob(pair.q, tokens)}
+        claims["log_ratio"] = _log_ratio(pair, tokens)
+    return claims
+
+
+def _call_compare(arrays, options, keywords):
+    c = kb.compare(*arrays, **options, **keywords)
+    names = ["kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "top1_p", "top1_q"]
+    if "tokens" in options:
+        names += ["log_prob_p", "log_prob_q", "log_ratio"]
+    return {name: getattr(c, name) for name in names}
+
+
+def _call_log_softmax(arrays, options, keywords):
+    return {"value": kb.log_softmax(*arrays, **keywords)}
+
+
+def _log_softmax(row, options):
+    with np.errstate(invalid="ignore"):
+        return {"value": Claim(row.log_probs, None, LOG_SLACK, -math.inf, 0.0)}
+
+
+GENERATORS: dict[str, Callable[[Pair], Any]] = {
+    "kl": lambda pair: pair.kl,
+    "reverse_kl": lambda pair: pair.reverse_kl,
+    "jeffreys": lambda pair: pair.kl + pair.reverse_kl,
+    "jensen_shannon": lambda pair: pair.jensen_shannon(),
+    "total_variation": lambda pair: pair.total_variation,
+    "squared_hellinger": lambda pair: pair.squared_hellinger,
+    "chi2": lambda pair: pair.chi2,
+    "neyman_chi2": lambda pair: pair.swapped().chi2,
+}
+
+
+def _jsd(pair, beta):
+    """Arguments are (student, teacher): P is the student."""
+    if beta == 0:
+        return pair.reverse_kl
+    return pair.kl if beta == 1 else pair.swapped().jensen_shannon(beta)
+
+
+FUNCTIONS: dict[str, Function] = {
+    "kl_divergence": _simple("kl_divergence", lambda pair: pair.kl),
+    "cross_entropy": _simple("cross_entropy", _cross_entropy, ENTROPY),
+    "entropy": _one("entropy", _entropy),
+    "entropy_from_logits": _one("entropy_from_logits", _entropy, given=("logits",), takes_given=False),
+    "logsumexp": _one("logsumexp", _lse, given=("logits",), takes_given=False),
+    "log_softmax": Function(
+        _call_log_softmax, _log_softmax, ENTROPY, count=1, given=("logits",), takes_given=False, shapes="columns"
+    ),
+    "jensen_shannon_divergence": _simple(
+        "jensen_shannon_divergence", lambda pair, weight: pair.jensen_shannon(weight), MIXED, options=_weight
+    ),
+    "jensen_shannon_distance": _simple(
+        "jensen_shannon_distance",
+        lambda pair: Claim(np.sqrt(pair.jensen_shannon()), None, FIRST_ORDER, 0.0, math.sqrt(math.log(2)) + 1e-15),
+        MIXED,
+    ),
+    "generalized_jsd": _simple(
+        "generalized_jsd", _jsd, MIXED, options=lambda rng, inputs: {"beta": _weight(rng, inputs)["weight"]}
+    ),
+    "skew_kl_divergence": _simple(
+        "skew_kl_divergence", lambda pair, weight: pair.skew_kl(weight), MIXED, options=_weight
+    ),
+    "symmetric_kl_divergence": _simple(
+        "symmetric_kl_divergence", lambda pair, weight: pair.symmetric_kl(weight), options=_weight
+    ),
+    "renyi_divergence": _simple("renyi_divergence", lambda pair, alpha: pair.renyi(alpha), MIXED, options=_alpha),
+    "total_variation": _simple(
+        "total_variation", lambda pair: Claim(pair.total_variation, None, FIRST_ORDER, 0.0, 1.0), MIXED
+    ),
+    "hellinger_distance": _simple(
+        "hellinger_distance", lambda pair: Claim(np.sqrt(pair.squared_hellinger), None, FIRST_ORDER, 0.0, 1.0), MIXED
+    ),
+    "chi2_divergence": _simple("chi2_divergence", lambda pair: pair.chi2, MIXED),
+    "f_divergence": _simple(
+        "f_divergence",
+        lambda pair, generator: GENERATORS[generator](pair),
+        MIXED,
+        options=lambda rng, inputs: {"generator": pick(rng, list(GENERATORS))},
+    ),
+    "compare": Function(
+        _call_compare,
+        _compare,
+        options=lambda rng, inputs: _token_options(rng, inputs) if rng.random() < 0.7 else {},
+    ),
+    "token_log_probs": Function(
+        lambda arrays, options, keywords: {"value": kb.token_log_probs(*arrays, **options, **keywords)},
+        lambda row, options: {"value": _log_prob(row, options["tokens"])},
+        ENTROPY,
+        count=1,
+        options=_token_options,
+        axis=False,
+    ),
+    "token_log_ratios": Function(
+        lambda arrays, options, keywords: {"value": kb.token_log_ratios(*arrays, **options, **keywords)},
+        lambda pair, options: {"value": _log_ratio(pair, options["tokens"])},
+        options=_token_options,
+        axis=False,
+    ),
+}
+
+
+def truth_of(function, inputs):
+    """The Pair or the Row of the plain arrays."""
+    return (Pair if function.count == 2 else Row)(*inputs.plain, inputs.given, inputs.temperature)
