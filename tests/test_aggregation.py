@@ -73,16 +73,46 @@ def test_a_sum_depends_on_its_own_sequence_alone():
         assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_masked_and_nan_tokens_are_skipped():
+def test_masked_tokens_are_skipped_and_nan_ones_stay_nan():
     values = np.array([[1.0, np.nan, np.inf], [2.0, 3.0, np.nan]])
     mask = np.array([[1, 1, 0], [1, 1, 0]])
     sums, counts = sequence_sums(values, mask, return_counts=True)
-    assert sums.tolist() == [1.0, 5.0]
-    assert counts.tolist() == [1, 2]
-    kept = sequence_sums(values, mask, nan_policy="propagate")
-    assert np.array_equal(kept, [np.nan, 5.0], equal_nan=True)
+    assert np.array_equal(sums, [np.nan, 5.0], equal_nan=True)
+    assert counts.tolist() == [2, 2]
     both = sequence_sums(np.array([[np.inf, -np.inf], [np.inf, 1.0]]))
     assert np.array_equal(both, [np.nan, np.inf], equal_nan=True)
+
+
+def test_omitted_tokens_are_counted():
+    values = np.array([[1.0, np.nan, np.inf], [2.0, 3.0, np.nan]])
+    mask = np.array([[1, 1, 0], [1, 1, 0]])
+    sums, omitted = sequence_sums(values, mask, nan_policy="omit")
+    assert (sums.tolist(), omitted.tolist()) == ([1.0, 5.0], [1, 0])
+    sums, counts, omitted = sequence_sums(values, mask, nan_policy="omit", return_counts=True)
+    assert (sums.tolist(), counts.tolist(), omitted.tolist()) == ([1.0, 5.0], [1, 2], [1, 0])
+
+
+@pytest.mark.parametrize("mode", AGGREGATION_MODES)
+def test_a_dead_policy_is_not_healthy(mode):
+    dead, scale = np.full((2, 3), np.nan), SCALES.get(mode)
+    assert np.isnan(aggregate(dead, mode=mode, scale=scale))
+    assert np.isnan(aggregate(dead, MASK[:2, :3], mode=mode, scale=scale))
+    value, omitted = aggregate(dead, mode=mode, scale=scale, nan_policy="omit")
+    assert np.isnan(value)
+    assert omitted == 6
+    assert aggregate(dead, np.zeros((2, 3)), mode=mode, scale=scale) == 0.0  # masked tokens are not read
+
+
+def test_aggregates_say_how_many_nan_they_left_out():
+    values, mask = np.array([[1.0, np.nan, 3.0], [5.0, np.nan, np.nan]]), np.array([[1, 1, 1], [1, 1, 0]])
+    assert np.isnan(aggregate(values, mask))
+    assert aggregate(values, mask, nan_policy="omit") == (3.0, 2)
+    assert aggregate(values, mask, nan_policy="omit", denominator=6) == (1.5, 2)
+    assert aggregate(values, mask, mode="token-sum", nan_policy="omit") == (9.0, 2)
+    assert aggregation_parts(values, mask, nan_policy="omit") == (9.0, 3, 2)
+    total, count = aggregation_parts(values, mask)
+    assert np.isnan(total)
+    assert count == 5
 
 
 def test_shapes():
@@ -175,7 +205,6 @@ def test_nothing_to_count_gives_zero(mode):
 def test_infinities_propagate():
     assert aggregate([[1.0, np.inf]]) == np.inf
     assert np.isnan(aggregate([[-np.inf], [np.inf]]))
-    assert np.isnan(aggregate([[1.0, np.nan]], nan_policy="propagate"))
 
 
 @pytest.mark.parametrize(
@@ -217,3 +246,15 @@ def test_type_errors():
         sequence_sums(np.zeros((1, 2)), mask=[["a", "b"]])
     with pytest.raises(TypeError, match="`values` has dtype object"):
         sequence_sums(np.array([[None, 1]]))
+
+
+def test_masked_arrays_would_lose_their_mask():
+    values = np.ma.masked_invalid([[1.0, np.nan]])
+    with pytest.raises(TypeError, match="`values` is a masked array, expected a plain one"):
+        sequence_sums(values)
+    with pytest.raises(TypeError, match="`values` is a masked array"):
+        aggregate(values)
+    with pytest.raises(TypeError, match="`mask` is a masked array"):
+        aggregate(values.data, values)
+    with pytest.raises(TypeError, match="`offsets` is a masked array"):
+        sequence_sums(np.zeros(3), offsets=np.ma.array([0, 3]))

@@ -93,3 +93,12 @@ def test_a_coefficient_of_zero_switches_the_penalty_off():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_nan_is_a_reward_of_no_coefficient():
+    rewards = kl_penalized_rewards([1.0], [[np.nan, np.inf, 0.5]], 0.0)
+    np.testing.assert_array_equal(rewards, [[np.nan, 0.0, 1.0]])
+    assert np.isnan(kl_penalized_rewards([1.0], [[np.nan, 0.5]], 0.0, level="sequence"))
+    np.testing.assert_array_equal(kl_penalized_rewards([1.0], [[np.nan, 0.5]], 0.0, mask=[[0, 1]]), [[0.0, 1.0]])
+    with pytest.raises(ValueError, match="`n_steps` is nan, expected a number of samples"):
+        AdaptiveKLController(0.1, 1.0, 9).update(1.0, np.nan)

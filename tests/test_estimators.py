@@ -270,3 +270,11 @@ def test_every_preset_kind_runs():
     for preset, kinds in ESTIMATOR_PRESETS.items():
         for kind in kinds:
             assert np.isfinite(kl_estimate(0.5, kind, preset=preset))
+
+
+@pytest.mark.parametrize("name", ["log_ratio", "mask", "importance_log_ratio"])
+def test_masked_arrays_would_lose_their_mask(name):
+    arguments = {"log_ratio": np.zeros(3)} | {name: np.ma.zeros(3)}
+    for function in (kl_estimate, kl_estimate_gradient):
+        with pytest.raises(TypeError, match=f"`{name}` is a masked array, expected a plain one"):
+            function(**arguments)

@@ -184,10 +184,28 @@ def test_reports_travel_between_processes():
 def test_unscored_tokens_are_left_out_and_counted():
     train = np.array([[-1.0, np.nan, -1.0, -np.inf], [np.nan, -1.0, -1.0, -1.0]])
     rollout = np.array([[-1.5, -1.0, np.nan, -np.inf], [-1.0, -1.0, -1.0, -1.0]])
-    report = mismatch_report(train, rollout, [[1, 1, 1, 1], [1, 0, 0, 0]])
+    report = mismatch_report(train, rollout, [[1, 1, 1, 1], [1, 0, 0, 0]], nan_policy="omit")
     assert (report.tokens, report.sequences, report.unscored) == (1, 1, 4)
     assert report.kl_k1.mean == -0.5
     assert math.isnan(report.kl_k1.standard_error)
+
+
+def test_unscored_tokens_make_everything_nan_unless_they_are_to_be_left_out():
+    train, rollout = np.array([[-1.0, np.nan], [-2.0, -1.0]]), np.full((2, 2), -1.5)
+    report = mismatch_report(train, rollout)
+    assert (report.tokens, report.sequences, report.unscored) == (3, 2, 1)
+    counts = {"tokens", "sequences", "unscored", "ratio_bounds"}
+    for name, value in report.to_dict().items():
+        if name not in counts:
+            assert math.isnan(value["mean"] if isinstance(value, dict) else value), name
+    healthy = mismatch_report([[-1.0]], [[-1.5]])
+    assert math.isnan(healthy.merge(report).kl_k1.mean)
+    assert math.isnan(mismatch_report(train[0], rollout[0]).kl_k3.mean)
+    assert not math.isnan(mismatch_report(train, rollout, [[1, 0], [1, 1]]).kl_k1.mean)  # masked NaN is not read
+    with pytest.raises(ValueError, match="`other` has nan_policy omit, expected propagate"):
+        report.merge(mismatch_report(train, rollout, nan_policy="omit"))
+    with pytest.raises(ValueError, match="`nan_policy` is 'raise', expected 'propagate' or 'omit'"):
+        mismatch_report(train, rollout, nan_policy="raise")
 
 
 def test_a_token_impossible_under_train():

@@ -97,3 +97,12 @@ def test_a_long_row_uses_every_thread_and_gives_the_same_bits():
     assert error("kl", one.kl, reference.kl_divergence(p, q)) < 1e-6
     assert error("entropy_p", one.entropy_p, reference.entropy(p)) < 1e-6
     assert np.array_equal(one.kl[:1], kb.compare(p[:1], q[:1]).kl)
+
+
+def test_tokens_of_long_rows_in_any_leading_shape():
+    rng = np.random.default_rng(2)
+    p, q = rng.normal(size=(2, 2, 3, 300_000)).astype(np.float32)
+    tokens = rng.integers(0, 300_000, (2, 3))
+    flat = kb.compare(p.reshape(6, -1), q.reshape(6, -1), tokens.ravel())
+    np.testing.assert_array_equal(kb.compare(p, q, tokens).log_ratio.ravel(), flat.log_ratio)
+    np.testing.assert_array_equal(kb.token_log_ratios(p, q, tokens).ravel(), flat.log_ratio)

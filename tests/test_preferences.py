@@ -99,6 +99,22 @@ def test_length_desensitised_sums_match_a_loop(packed):
     assert np.array_equal(weights == 0.0, ~mask)
 
 
+@pytest.mark.parametrize("divergence", ["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_nan_stays_nan(divergence, alpha):
+    assert np.isnan(preference_scores([np.nan], divergence, alpha=alpha)).all()
+    assert np.isnan(preference_score_gradient([np.nan], divergence, alpha=alpha)).all()
+
+
+def test_prefixes_are_whole_numbers_and_masks_plain():
+    with pytest.raises(TypeError, match="`prefix_lengths` has dtype float64, expected integers"):
+        tail_weights([np.nan], 0.5, np.ones((1, 3)))
+    with pytest.raises(TypeError, match="`mask` is a masked array"):
+        tail_weights([1], 0.5, np.ma.ones((1, 3)))
+    with pytest.raises(TypeError, match="`log_ratios` is a masked array"):
+        preference_scores(np.ma.ones(3))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -146,6 +146,19 @@ class TestAnswers:
         assert np.isnan(sparse.target_log_probs[1])
         assert sparse.facts()["named_by"] == "text"
 
+    def test_new_tokens_get_ids_of_no_other(self, tmp_path):
+        vocabulary = {b"?": 1, b"a": 2, b"b": 5}  # 3 tokens: id 3 is free, 5 is not
+        read(tmp_path, CHAT, vocabulary=vocabulary)
+        assert vocabulary == {b"?": 1, b"a": 2, b"b": 5, b"\xc3\xa9": 3, b"\xc3": 4, b"!": 6}
+        assert len(set(vocabulary.values())) == len(vocabulary)
+
+    def test_invented_ids_are_not_those_of_the_file(self, tmp_path):
+        answer = {"prompt_logprobs": [None, {"1": {"logprob": -1.0, "rank": 1}}]}
+        with pytest.raises(ValueError, match="some tokens by id and others by text, of which "):
+            read(tmp_path, [CHAT, answer])
+        vocabulary = {b"?": 30, b"\xc3\xa9": 31, b"\xc3": 32, b"!": 33}
+        assert read(tmp_path, [CHAT, answer], vocabulary=vocabulary).tokens.tolist() == [31, 33, 1]
+
     def test_openai_completion_with_ids(self, tmp_path):
         sparse = read(tmp_path, COMPLETION)
         assert rows_of(sparse) == [{3: -0.3, 4: -1.6, 6: -2.5}]

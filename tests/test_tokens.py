@@ -152,15 +152,18 @@ VALUES[2, 1] = np.nan
 
 
 def test_sequence_sums():
-    nan_equal(kb.sequence_sums(VALUES), reference.sequence_sums(VALUES), 1e-14)
-    nan_equal(kb.sequence_sums(VALUES, mask=MASK), reference.sequence_sums(VALUES, MASK), 1e-14)
-    nan_equal(kb.sequence_sums(VALUES, MASK.astype(np.int64)), reference.sequence_sums(VALUES, MASK), 1e-14)
+    omitting = {"nan_policy": "omit"}
+    nan_equal(kb.sequence_sums(VALUES, **omitting)[0], reference.sequence_sums(VALUES), 1e-14)
+    nan_equal(kb.sequence_sums(VALUES, mask=MASK, **omitting)[0], reference.sequence_sums(VALUES, MASK), 1e-14)
+    got = kb.sequence_sums(VALUES, MASK.astype(np.int64), **omitting)[0]
+    nan_equal(got, reference.sequence_sums(VALUES, MASK), 1e-14)
+    np.testing.assert_array_equal(np.isnan(kb.sequence_sums(VALUES)), [False, False, True, False])
 
 
 def test_packed_sequences():
     offsets = np.array([0, 5, 5, 6, 20, 24])
     for mask in (None, MASK.ravel()):
-        got = kb.sequence_sums(VALUES.ravel(), mask=mask, offsets=offsets)
+        got, _ = kb.sequence_sums(VALUES.ravel(), mask=mask, offsets=offsets, nan_policy="omit")
         nan_equal(got, reference.sequence_sums(VALUES.ravel(), mask, offsets), 1e-14)
 
 
@@ -193,8 +196,48 @@ def test_sequence_log_ratios(storage):
 
 def test_sequence_log_ratios_are_the_sums_of_token_log_ratios():
     got = kb.sequence_log_ratios(LOGITS, OTHERS, TOKENS, mask=MASK)
-    sums = kb.sequence_sums(kb.token_log_ratios(LOGITS, OTHERS, TOKENS), mask=MASK)
+    sums, _ = kb.sequence_sums(kb.token_log_ratios(LOGITS, OTHERS, TOKENS), mask=MASK, nan_policy="omit")
     np.testing.assert_allclose(got, sums, rtol=1e-13)
+
+
+def test_a_broken_row_makes_its_sequence_nan():
+    broken = LOGITS.copy()
+    broken[1, 2, 7] = np.nan
+    tokens = TOKENS.clip(0)
+    whole = kb.sequence_log_ratios(LOGITS, OTHERS, tokens)
+    got = kb.sequence_log_ratios(broken, OTHERS, tokens)
+    np.testing.assert_array_equal(np.isnan(got), [False, True, False, False])
+    np.testing.assert_array_equal(got[[0, 2, 3]], whole[[0, 2, 3]])
+    got, omitted = kb.sequence_log_ratios(broken, OTHERS, tokens, nan_policy="omit")
+    assert omitted.tolist() == [0, 1, 0, 0]
+    ratios = kb.token_log_ratios(LOGITS, OTHERS, tokens)[1]
+    np.testing.assert_allclose(got[1], np.delete(ratios, 2).sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("vocab", [503, 300_000])
+def test_masked_rows_are_not_read(vocab):
+    rng = np.random.default_rng(3)
+    p, q = rng.normal(size=(2, 1, 4, vocab)).astype(np.float32)
+    tokens = np.array([[3, 500, 7, 1]])
+    mask = np.array([[True, False, True, True]])
+    expected = kb.token_log_ratios(p, q, tokens)[0]
+    p[0, 1], q[0, 1] = np.nan, np.inf  # a masked row
+    tokens[0, 1] = 10**9  # is no id, and is not looked at
+    tokens[0, 3] = -100  # ignored is as good as masked
+    p[0, 3] = np.nan
+    got = kb.sequence_log_ratios(p, q, tokens, mask=mask)
+    np.testing.assert_allclose(got, [expected[0] + expected[2]], rtol=1e-12)
+    got = kb.sequence_log_ratios(p[0], q[0], tokens[0], mask=mask[0], offsets=[0, 2, 2, 4])
+    np.testing.assert_allclose(got, [expected[0], 0.0, expected[2]], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"`tokens` holds the id 1000000000 at \(0, 1\)"):
+        kb.sequence_log_ratios(p, q, tokens)
+
+
+def test_errors_of_chosen_rows_name_the_rows_of_the_caller():
+    p = np.full((1, 3, 4), 0.25)
+    p[0, 2, 1] = -1.0
+    with pytest.raises(ValueError, match=r"`p_logits` holds a negative value in row \(0, 2\)"):
+        kb.sequence_log_ratios(p, p, [[0, -100, 1]], given="probs")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,7 +65,7 @@ def sequence_sums(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
-    nan_policy: NanPolicy = "omit",
+    nan_policy: Literal["propagate"] = "propagate",
     return_counts: Literal[False] = False,
     num_threads: int | None = None,
 ) -> NDArray[np.float64]: ...
@@ -77,10 +77,10 @@ def sequence_sums(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
-    nan_policy: NanPolicy = "omit",
-    return_counts: Literal[True],
+    nan_policy: NanPolicy = "propagate",
+    return_counts: bool = False,
     num_threads: int | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]: ...
+) -> Any: ...
 
 
 def sequence_sums(
@@ -88,10 +88,10 @@ def sequence_sums(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
-    nan_policy: NanPolicy = "omit",
+    nan_policy: NanPolicy = "propagate",
     return_counts: bool = False,
     num_threads: int | None = None,
-) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> Any:
     """Sum per-token values over each sequence of a padded or packed batch.
 
     Of token log-probs it gives sequence log-probs, of log-ratios the log-ratio of whole sequences.
@@ -104,8 +104,9 @@ def sequence_sums(
         Same shape as `values`, 1 or True for a token that counts. Masked tokens may hold anything.
     offsets : array_like of int, optional
         (B + 1,): sequence b is ``values[offsets[b]:offsets[b + 1]]``, as in cu_seqlens of attention kernels.
-    nan_policy : {"omit", "propagate"}
-        "omit" skips NaN tokens, which is how `token_log_probs` marks ignored ones; "propagate" keeps them.
+    nan_policy : {"propagate", "omit"}
+        What an unmasked NaN does: by default the sum of its sequence is NaN. "omit" leaves such tokens out (which is
+        how `token_log_probs` marks ignored ones) and says how many they were: one more result, `omitted`.
     return_counts : bool
         Also return how many tokens each sum has.
     num_threads : int, optional
@@ -116,7 +117,9 @@ def sequence_sums(
     sums : ndarray
         float64, (B,) or the leading shape of `values`; 0 for a sequence with no tokens.
     counts : ndarray
-        int64, same shape, with `return_counts`.
+        int64, same shape, with `return_counts`: tokens in the sum.
+    omitted : ndarray
+        int64, same shape, with ``nan_policy="omit"``: unmasked tokens left out of the sum because they are NaN.
 
     Raises
     ------
@@ -134,9 +137,11 @@ def sequence_sums(
     array([ 3., 56.])
     >>> sequence_sums([1.0, 2.0, 8.0, 16.0, 32.0], offsets=[0, 2, 2, 5], return_counts=True)
     (array([ 3.,  0., 56.]), array([2, 0, 3]))
+    >>> sequence_sums([[1.0, float("nan")]]), sequence_sums([[1.0, float("nan")]], nan_policy="omit")
+    (array([nan]), (array([1.]), array([1])))
     """
     if nan_policy not in ("omit", "propagate"):
-        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'omit' or 'propagate'")
+        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
     array = as_floats("values", values)
     batch = Batch.of(array, mask, offsets, "values")
     if array.dtype.name not in _STORED or not array.dtype.isnative:
@@ -145,11 +150,43 @@ def sequence_sums(
     if kept is not None and kept.strides[-1] != 1:
         kept = np.ascontiguousarray(kept)
     sums, counts, unmasked = calls.sum_segments(array, kept, batch.offsets, num_threads)
+    omitted = unmasked - counts
     if nan_policy == "propagate":
-        sums[counts < unmasked] = np.nan
+        sums[omitted > 0] = np.nan
         counts = unmasked
-    sums, counts = sums.reshape(batch.leading), counts.reshape(batch.leading)
-    return (sums, counts) if return_counts else sums
+    found: list[NDArray[Any]] = [sums]
+    if return_counts:
+        found.append(counts)
+    if nan_policy == "omit":
+        found.append(omitted)
+    found = [values.reshape(batch.leading) for values in found]
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+@overload
+def aggregate(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    mode: str = "token-mean",
+    *,
+    scale: float | None = None,
+    denominator: float | None = None,
+    nan_policy: Literal["propagate"] = "propagate",
+) -> float: ...
+
+
+@overload
+def aggregate(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    mode: str = "token-mean",
+    *,
+    scale: float | None = None,
+    denominator: float | None = None,
+    nan_policy: NanPolicy,
+) -> Any: ...
 
 
 def aggregate(
@@ -160,8 +197,8 @@ def aggregate(
     *,
     scale: float | None = None,
     denominator: float | None = None,
-    nan_policy: NanPolicy = "omit",
-) -> float:
+    nan_policy: NanPolicy = "propagate",
+) -> Any:
     """One number for a batch of per-token values, under the names of verl, TRL and tunix.
 
     ============================  ==================================  =========================================
@@ -189,7 +226,7 @@ def aggregate(
 
     Parameters
     ----------
-    values, mask, offsets, nan_policy
+    values, mask, offsets
         As in `sequence_sums`.
     mode : str
         A name from the table.
@@ -200,11 +237,16 @@ def aggregate(
         Number of tokens or sequences to divide by instead of this batch's, when the batch is one worker's
         share of a larger one; the sum of the results over workers is then the aggregate of the whole. (A
         framework that averages gradients over workers wants it multiplied by their number.)
+    nan_policy : {"propagate", "omit"}
+        What an unmasked NaN does: by default the aggregate is NaN. "omit" leaves such tokens out of sums and counts
+        and says how many they were: the result is then a pair.
 
     Returns
     -------
-    float
-        The aggregate; 0 when there is nothing to count.
+    value : float
+        The aggregate; 0 when no token is unmasked, NaN when "omit" left out every token there was.
+    omitted : int
+        With ``nan_policy="omit"``: unmasked tokens left out because they are NaN.
 
     Raises
     ------
@@ -216,17 +258,24 @@ def aggregate(
     >>> loss, mask = [[1.0, 2.0, 3.0], [5.0, 0.0, 0.0]], [[1, 1, 1], [1, 0, 0]]
     >>> aggregate(loss, mask, mode="token-mean"), aggregate(loss, mask, mode="seq-mean-token-mean")
     (2.75, 3.5)
+    >>> loss = [[1.0, float("nan"), 3.0], [5.0, 0.0, 0.0]]
+    >>> aggregate(loss, mask), aggregate(loss, mask, nan_policy="omit")
+    (nan, (3.0, 1))
     """
-    total, count = aggregation_parts(values, mask, offsets, mode, scale=scale, nan_policy=nan_policy)
+    total, count, omitted, tokens = _parts(values, mask, offsets, mode, scale, nan_policy)
     if _named(mode).count == "none":
         if denominator is not None:
             raise ValueError(f"`denominator` is {denominator}, expected None: mode {mode!r} counts nothing")
-        return total
-    if denominator is not None:
+        value = total
+    elif denominator is not None:
         if not denominator > 0:
             raise ValueError(f"`denominator` is {denominator}, expected a positive number")
-        return total / denominator
-    return total / count if count else 0.0
+        value = total / denominator
+    else:
+        value = total / count if count else 0.0
+    if omitted and not tokens:
+        value = math.nan  # nothing is known: 0 would be taken for the aggregate of healthy tokens
+    return (value, omitted) if nan_policy == "omit" else value
 
 
 def aggregation_parts(
@@ -236,8 +285,8 @@ def aggregation_parts(
     mode: str = "token-mean",
     *,
     scale: float | None = None,
-    nan_policy: NanPolicy = "omit",
-) -> tuple[float, int]:
+    nan_policy: NanPolicy = "propagate",
+) -> Any:
     """The numerator and the count behind `aggregate`, for workers that combine their shares.
 
     Add up the totals and the counts of all workers, then divide; the modes that count nothing (token-sum,
@@ -255,23 +304,40 @@ def aggregation_parts(
         sequences, whatever their order.
     count : int
         Tokens or sequences, as the table of `aggregate` says; tokens for the modes that count nothing.
+    omitted : int
+        With ``nan_policy="omit"``: unmasked tokens left out because they are NaN.
 
     Examples
     --------
     >>> aggregation_parts([[1.0, 2.0, 3.0], [5.0, 0.0, 0.0]], [[1, 1, 1], [1, 0, 0]])
     (11.0, 4)
     """
+    total, count, omitted, _ = _parts(values, mask, offsets, mode, scale, nan_policy)
+    return (total, count, omitted) if nan_policy == "omit" else (total, count)
+
+
+def _parts(
+    values: ArrayLike,
+    mask: ArrayLike | None,
+    offsets: ArrayLike | None,
+    mode: str,
+    scale: float | None,
+    nan_policy: NanPolicy,
+) -> tuple[float, int, int, int]:
+    """(numerator, count, NaN tokens left out, tokens in the sums)."""
     how = _named(mode)
-    sums, counts = sequence_sums(values, mask, offsets, nan_policy=nan_policy, return_counts=True)
+    sums, counts, *rest = sequence_sums(values, mask, offsets, nan_policy=nan_policy, return_counts=True)
+    omitted = int(rest[0].sum()) if rest else 0
     terms = sums / np.maximum(counts, 1) if how.term == "mean" else sums
     total = _fsum(terms)
     if how.scaled:
         total /= _scale(scale, mode, np.shape(values)[-1], offsets is not None)
     elif scale is not None:
         raise ValueError(f"`scale` is {scale}, expected None: mode {mode!r} has no such constant")
+    tokens = int(counts.sum())
     if how.count == "nonempty":
-        return total, int(np.count_nonzero(counts))
-    return total, sums.size if how.count == "sequences" else int(counts.sum())
+        return total, int(np.count_nonzero(counts)), omitted, tokens
+    return total, sums.size if how.count == "sequences" else tokens, omitted, tokens
 
 
 def _named(mode: str) -> _Mode:

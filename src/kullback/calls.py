@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     row_bytes: int  # read for one row, all arrays together
     keep: tuple[Any, ...]  # memory the structs point into
     parts: int = 1  # consecutive rows that are parts of one row of the caller's
+    chosen: NDArray[np.int64] | None = None  # the caller's rows that these are, where they are not all
 
 
 def batch(*named: tuple[str, Any], axis: int = -1, vocab_size: int | None = None) -> Batch:
@@ -69,11 +70,19 @@ def _empty(fields: tuple[str, ...], rows: int) -> dict[str, NDArray[Any]]:
     return {field: np.empty(rows, np.int64 if field.startswith("top1") else np.float64) for field in fields}
 
 
-def _refuse(found: tuple[int, int] | None, names: tuple[str, ...], lead: tuple[int, ...], parts: int = 1) -> None:
+def _refuse(
+    found: tuple[int, int] | None,
+    names: tuple[str, ...],
+    lead: tuple[int, ...],
+    parts: int = 1,
+    chosen: NDArray[np.int64] | None = None,
+) -> None:
     """Raise what a status stands for."""
     if found is None:
         return
     row, status = found[0] // parts, found[1]
+    if chosen is not None:
+        row = int(chosen[row])
     place = tuple(int(i) for i in np.unravel_index(row, lead)) if lead else ()
     where = f" in row {place if len(place) != 1 else place[0]}" if lead else ""
     if status in _NEGATIVE:
@@ -98,7 +107,7 @@ def compare(
             "kullback_compare", pair.rows, pair.row_bytes, num_threads,
             *pair.structs, ids, pair.vocab, space, inverse_temperature, outputs,
         )  # fmt: skip
-        _refuse(bad, pair.names, pair.lead, pair.parts)
+        _refuse(bad, pair.names, pair.lead, pair.parts, pair.chosen)
     return found
 
 

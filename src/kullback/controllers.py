@@ -58,6 +58,8 @@ class AdaptiveKLController:
         """Move `value` after `n_steps` samples with a mean KL of `current_kl`; a NaN raises ValueError."""
         if np.isnan(current_kl):
             raise ValueError("`current_kl` is nan, expected a number: it would make the coefficient nan for good")
+        if not 0 <= n_steps < np.inf:
+            raise ValueError(f"`n_steps` is {n_steps}, expected a number of samples")
         error = min(max(float(current_kl) / self.target - 1.0, -0.2), 0.2)
         self.value *= 1.0 + error * n_steps / self.horizon
 
@@ -124,7 +126,8 @@ def kl_penalized_rewards(
     Returns
     -------
     ndarray
-        float64; the shape of `kl` with zeros at masked tokens, or (B,).
+        float64; the shape of `kl` with zeros at masked tokens, or (B,). An unmasked NaN in `kl` makes its token's (or
+        its sequence's) reward NaN, whatever the coefficient.
 
     Raises
     ------
@@ -148,7 +151,7 @@ def kl_penalized_rewards(
     if level == "sequence":
         if rewards.shape != batch.leading:
             raise ValueError(f"`scores` has shape {rewards.shape}, expected {batch.leading}, one a sequence")
-        totals = sequence_sums(estimates, batch.mask, offsets, nan_policy="propagate")
+        totals = sequence_sums(estimates, batch.mask, offsets)
         return rewards - _penalty(coefficient, totals)
     if level != "token":
         raise ValueError(f"`level` is {level!r}, expected 'token' or 'sequence'")
@@ -167,8 +170,9 @@ def kl_penalized_rewards(
 
 
 def _penalty(coefficient: float, estimates: NDArray[Any]) -> NDArray[np.float64]:
-    """β·kl in float64; a coefficient of 0 switches the penalty off even where the estimate is infinite."""
-    return coefficient * estimates.astype(np.float64) if coefficient else np.zeros(estimates.shape)
+    """β·kl in float64; a coefficient of 0 switches the penalty off even where the estimate is infinite, not NaN."""
+    estimates = estimates.astype(np.float64)
+    return coefficient * estimates if coefficient else np.where(np.isnan(estimates), estimates, 0.0)
 
 
 def _add_at_the_end(tokens: NDArray[np.float64], scores: NDArray[np.float64], last: NDArray[np.int64]) -> None:

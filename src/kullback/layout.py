@@ -13,11 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 BLOCK = 1 << 16  # elements of scratch: float64 values, mask and products of one block stay in the second-level cache
 
 
+def plain(name: str, x: Any) -> NDArray[Any]:
+    """`x` as an array; not a masked one, whose mask would be lost in silence."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{name}` is a masked array, expected a plain one: give its `.data`, and ~mask as the argument `mask`"
+        )
+    return np.asarray(x)
+
+
 def as_floats(name: str, x: Any) -> NDArray[Any]:
     """`x` as an array of real numbers, viewed where NumPy can."""
     if hasattr(x, "detach"):  # a torch tensor; NumPy knows neither gradients nor torch's bfloat16
         x = x.detach().float() if str(x.dtype) == "torch.bfloat16" else x.detach()
-    array = np.asarray(x)
+    array = plain(name, x)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array
@@ -25,7 +34,7 @@ def as_floats(name: str, x: Any) -> NDArray[Any]:
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], like: str) -> NDArray[np.bool_]:
     """`mask` as booleans of `shape`; numbers are taken when every one is 0 or 1."""
-    array = np.asarray(mask)
+    array = plain("mask", mask)
     if array.shape != shape:
         raise ValueError(f"`mask` has shape {array.shape}, expected {shape} to match `{like}`")
     if array.dtype == np.bool_:
@@ -42,7 +51,7 @@ def as_mask(mask: ArrayLike, shape: tuple[int, ...], like: str) -> NDArray[np.bo
 
 def as_offsets(offsets: ArrayLike, tokens: int, like: str) -> NDArray[np.int64]:
     """`offsets` as (B+1,) int64, checked: starts at 0, never falls, ends at the number of tokens."""
-    array = np.asarray(offsets)
+    array = plain("offsets", offsets)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"`offsets` has shape {array.shape}, expected (B + 1,): 0, then the end of each sequence")
     if array.dtype.kind not in "iu":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.aggregation import NanPolicy
 from kullback.estimators import kl_estimate
 from kullback.exact import ClusteredMean, Estimate, ExactSum
 from kullback.layout import BLOCK, Batch, as_floats, as_mask
@@ -31,8 +32,11 @@ class MismatchReport:
     Attributes
     ----------
     tokens, sequences, unscored : int
-        Tokens counted; sequences with a token (0 for a flat array of tokens); unmasked tokens left out
+        Tokens scored; sequences with one (0 for a flat array of tokens); unmasked tokens without a log-ratio,
         because a log-prob was NaN or both were -inf.
+    nan_policy : str
+        With "propagate" every statistic below is NaN as soon as `unscored` is not 0; with "omit" they are those of
+        the scored tokens.
     kl_k1, kl_k3 : Estimate
         KL(rollout‖train) per token, the direction whose expectation the tokens are drawn from; k1 is the mean
         of rollout - train and may be negative, k3 never is.
@@ -69,8 +73,9 @@ class MismatchReport:
     of a flat array) were split into calls, nor on padded or packed layout.
     """
 
-    def __init__(self, ratio_bounds: tuple[float, float]) -> None:
+    def __init__(self, ratio_bounds: tuple[float, float], nan_policy: NanPolicy = "propagate") -> None:
         self.ratio_bounds = ratio_bounds
+        self.nan_policy = nan_policy
         self.tokens = 0
         self.sequences = 0
         self.unscored = 0
@@ -110,11 +115,12 @@ class MismatchReport:
         Raises
         ------
         ValueError
-            The two reports have different `ratio_bounds`.
+            The two reports have different `ratio_bounds` or `nan_policy`.
         """
-        if self.ratio_bounds != other.ratio_bounds:
-            raise ValueError(f"`other` has ratio_bounds {other.ratio_bounds}, expected {self.ratio_bounds}")
-        both = MismatchReport(self.ratio_bounds)
+        for name in ("ratio_bounds", "nan_policy"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(f"`other` has {name} {getattr(other, name)}, expected {getattr(self, name)}")
+        both = MismatchReport(self.ratio_bounds, self.nan_policy)
         for one in (self, other):
             both.tokens += one.tokens
             both.sequences += one.sequences
@@ -130,11 +136,19 @@ class MismatchReport:
 
     # -------------------------------------------------------------------------------------------- reading
 
+    @property
+    def _unknown(self) -> bool:
+        """Whether there is a NaN that stays NaN."""
+        return self.nan_policy == "propagate" and self.unscored > 0
+
     def _estimate(self, name: str) -> Estimate:
+        if self._unknown:
+            return Estimate(math.nan, math.nan)
         return self._means[name].estimate(self.tokens, self._squared_tokens, self._clusters)
 
     def _sequence_mean(self, name: str) -> float:
-        return float(self._over_sequences[name]) / self.sequences if self.sequences else math.nan
+        known = self.sequences and not self._unknown
+        return float(self._over_sequences[name]) / self.sequences if known else math.nan
 
     def _exponential(self, name: str, sign: float) -> Estimate:
         """exp of a mean, its error by the delta method."""
@@ -169,7 +183,7 @@ class MismatchReport:
 
     @property
     def max_difference(self) -> float:
-        return self._max_difference if self.tokens else math.nan
+        return self._max_difference if self.tokens and not self._unknown else math.nan
 
     @property
     def probability_difference(self) -> Estimate:
@@ -251,7 +265,7 @@ class MismatchReport:
 
 _ATTRIBUTES = (
     *("tokens", "sequences", "unscored"),
-    *(name for name, value in vars(MismatchReport).items() if isinstance(value, property)),
+    *(name for name, value in vars(MismatchReport).items() if isinstance(value, property) and name[0] != "_"),
 )
 
 
@@ -262,6 +276,7 @@ def mismatch_report(
     offsets: ArrayLike | None = None,
     *,
     ratio_bounds: tuple[float, float] = (0.5, 2.0),
+    nan_policy: NanPolicy = "propagate",
 ) -> MismatchReport:
     """Compare the log-probs that training and generation gave to the same sampled tokens.
 
@@ -278,6 +293,9 @@ def mismatch_report(
         As in `sequence_sums`. Masked tokens may hold anything.
     ratio_bounds : tuple of float
         Count tokens whose weight train/rollout is below the first or above the second.
+    nan_policy : {"propagate", "omit"}
+        What unmasked tokens without a log-ratio do (NaN: the engine did not score them, or one of the two is
+        broken): by default every statistic is NaN, with "omit" they are left out. `unscored` counts them.
 
     Returns
     -------
@@ -291,8 +309,7 @@ def mismatch_report(
 
     Notes
     -----
-    NaN log-probs (tokens the engine did not score) are left out and counted in `unscored`. A train log-prob
-    of -inf makes kl_k1 and kl_k3 infinite, as they are.
+    A train log-prob of -inf makes kl_k1 and kl_k3 infinite, as they are.
 
     verl's kl, k3_kl, training_ppl, rollout_ppl, ppl_ratio, chi2_token and chi2_seq are kl_k1, kl_k3,
     sequence_perplexity_train, sequence_perplexity_rollout, sequence_perplexity_ratio, chi2 and sequence_chi2;
@@ -315,7 +332,9 @@ def mismatch_report(
         raise ValueError(
             f"`rollout_log_probs` has shape {rollout.shape}, expected {train.shape} to match `train_log_probs`"
         )
-    report = MismatchReport((float(low), float(high)))
+    if nan_policy not in ("omit", "propagate"):
+        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
+    report = MismatchReport((float(low), float(high)), nan_policy)
     flat = train.ndim == 1 and offsets is None
     if flat:
         blocks = _flat_blocks(train, rollout, None if mask is None else as_mask(mask, train.shape, "train_log_probs"))

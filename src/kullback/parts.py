@@ -35,6 +35,7 @@ def compare(
     if not _cut(pair):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
     fields = tuple(dict.fromkeys((*wanted, "lse_p", "lse_q")))
+    tokens = None if tokens is None else tokens.reshape(-1)
     held = None if tokens is None else _by_part(tokens, pair.vocab)
 
     def of_part(part: calls.Batch, columns: slice) -> _Found:
@@ -87,6 +88,14 @@ def describe(
             logs = values * inverse_temperature if space == arrays.LOGS else np.log(values)
             kept["log_probs"] = logs - found["lse"][:, None]
     return kept
+
+
+def selected(batch: calls.Batch, rows: NDArray[np.int64]) -> calls.Batch:
+    """Those rows of a batch (flat numbers, rising), in place; errors about them name them by their own numbers."""
+    if len(rows) == batch.rows:
+        return batch
+    offsets = [_places(struct, batch.rows)[rows] for struct in batch.structs]
+    return _moved(batch, offsets, batch.vocab)._replace(chosen=rows)
 
 
 def _cut(batch: calls.Batch) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.layout import Batch, as_floats
+from kullback.layout import Batch, as_floats, plain
 
 __all__ = ["preference_score_gradient", "preference_scores", "tail_weights"]
 
@@ -169,12 +169,14 @@ def tail_weights(
     array([[1. , 1. , 0.3, 0. ],
            [0. , 1. , 1. , 0. ]])
     """
-    kept = np.asarray(mask)
+    kept = plain("mask", mask)
     batch = Batch.of(kept, kept, offsets, "mask")
     assert batch.mask is not None  # it was given
-    prefixes = np.asarray(prefix_lengths)
+    prefixes = plain("prefix_lengths", prefix_lengths)
     if prefixes.shape != batch.leading:
         raise ValueError(f"`prefix_lengths` has shape {prefixes.shape}, expected {batch.leading}, one a sequence")
+    if prefixes.dtype.kind not in "iu" and prefixes.size:
+        raise TypeError(f"`prefix_lengths` has dtype {prefixes.dtype}, expected integers")
     seen = np.cumsum(batch.mask, axis=-1, dtype=np.int64)
     if batch.offsets is not None:
         seen = seen - batch.expand(np.concatenate([[0], seen])[batch.offsets[:-1]])
@@ -191,7 +193,7 @@ def _checked(log_ratios: ArrayLike, divergence: str, exponent_clamp: float | Non
 
 def _exponent(x: NDArray[np.float64], alpha: float, exponent_clamp: float | None) -> NDArray[np.float64]:
     """(α-1)·x, 0·inf = 0, bounded above on request."""
-    exponent = np.zeros_like(x) if alpha == 1.0 else (alpha - 1.0) * x
+    exponent = np.where(np.isnan(x), x, 0.0) if alpha == 1.0 else (alpha - 1.0) * x
     return exponent if exponent_clamp is None else np.minimum(exponent, exponent_clamp)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback import arrays, calls, parts
-from kullback.aggregation import sequence_sums
+from kullback.aggregation import NanPolicy, sequence_sums
+from kullback.layout import Batch, plain
 
 IGNORE_INDEX = -100
 
@@ -135,7 +136,14 @@ def sequence_log_ratios(
     tokens: Any,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-    **options: Any,
+    *,
+    given: str = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    nan_policy: NanPolicy = "propagate",
+    num_threads: int | None = None,
 ) -> Any:
     """Σ log p(token) - log q(token) over each sequence, straight from logits; no (T, V) temporaries.
 
@@ -144,16 +152,21 @@ def sequence_log_ratios(
     p_logits, q_logits : array_like, shape (B, T, V), or (N, V) with `offsets`
     tokens : array_like of int, shape (B, T) or (N,)
     mask : array_like, shape (B, T), optional
-        Tokens to count.
+        Tokens to count. Masked rows are not read, nor are those of ignored tokens: they may hold anything.
     offsets : array_like of int, shape (B + 1,), optional
         Where packed sequences begin and end (cu_seqlens).
-    **options
-        Keywords of `token_log_ratios`.
+    given, base, temperature, vocab_size, ignore_index, num_threads
+        As in `token_log_ratios`.
+    nan_policy : {"propagate", "omit"}
+        What a NaN log-ratio (a row that has no distribution, a token impossible under both) does: by default the
+        sum of its sequence is NaN; "omit" leaves it out and gives one more result, how many were left out.
 
     Returns
     -------
-    float64 array, shape (B,)
+    sums : float64 array, shape (B,)
         Masked and ignored tokens add nothing.
+    omitted : int64 array, shape (B,)
+        With ``nan_policy="omit"``.
 
     Examples
     --------
@@ -162,5 +175,17 @@ def sequence_log_ratios(
     >>> print(kb.sequence_log_ratios(p, q, [[0, 0]], base=2))
     [2.]
     """
-    ratios = token_log_ratios(p_logits, q_logits, tokens, **options)
-    return sequence_sums(ratios, mask=mask, offsets=offsets)
+    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
+    ids = plain("tokens", tokens)
+    if ids.shape != pair.lead:
+        raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
+    counted = Batch.of(ids, mask, offsets, "tokens").mask
+    kept = ids != ignore_index if counted is None else counted & (ids != ignore_index)
+    # 0 is an id of every vocabulary: masked positions may hold anything
+    ids = arrays.token_ids(np.where(kept, ids, ids.dtype.type(0)), "tokens", pair.lead, pair.vocab, ignore_index)
+    rows = np.flatnonzero(kept)
+    ratios = np.zeros(pair.lead)
+    found = parts.compare(parts.selected(pair, rows), space, k, ("log_ratio",), num_threads, ids.ravel()[rows])
+    ratios[kept] = found["log_ratio"] / unit if base is not None else found["log_ratio"]
+    return sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)

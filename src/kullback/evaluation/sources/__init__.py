@@ -120,8 +120,9 @@ def open_sparse(
         DistillKit's configuration, if it is not beside the shards.
     vocabulary : dict of bytes to int, optional
         Ids of the tokens that OpenAI-style answers name by text (by their bytes, where given). Tokens that it
-        lacks are added with the next free id: pass the same dict for both files of a comparison. Without it
-        such ids mean something within this file only, which `facts` tells as "named_by": "text".
+        lacks are added with the next free id, one that no other token has: pass the same dict for both files of a
+        comparison. Without it such ids mean something within this file only, which `facts` tells as
+        "named_by": "text"; a file is refused that names another token by such an id.
     vocab_size : int, optional
         Size of the vocabulary, which JSON answers do not tell; ids are checked against it.
 

@@ -29,6 +29,13 @@ def read_completions(
             raise ValueError(f"{file.path}{where}: {error or type(error).__name__}") from None
     if not reader.formats:
         raise ValueError(f"{file.path}: no log-probabilities of vLLM, SGLang or OpenAI in it")
+    both = reader.named & reader.invented.keys()
+    if both:
+        text = reader.invented[min(both)]
+        raise ValueError(
+            f"{file.path}: names some tokens by id and others by text, of which {text!r} has no id: "
+            "give a `vocabulary` with all of them, or ask the server for token ids"
+        )
     notes = {"named_by": "text" if reader.texts else "id"}
     return reader.rows.build(file.path, ", ".join(sorted(reader.formats)), vocab_size, **notes)
 
@@ -57,6 +64,9 @@ def _documents(file: ByteReader) -> Iterator[tuple[str, Any]]:
 class _Reader:
     def __init__(self, vocabulary: dict[bytes, int]) -> None:
         self.vocabulary = vocabulary
+        self._used = set(vocabulary.values())  # any numbers, with gaps
+        self.named: set[int] = set()  # ids that the answers tell themselves
+        self.invented: dict[int, str] = {}  # ids made up for tokens of which nobody tells the id
         self.rows = SparseBuilder()
         self.formats: set[str] = set()
         self.texts = False
@@ -95,7 +105,9 @@ class _Reader:
                 self.rows.without_log_probs += 1
                 continue
             entries = [(int(t), v["logprob"] if isinstance(v, dict) else v) for t, v in position.items()]
-            self.rows.add(group, _prompt_token(position) if prompt is None else prompt[i], None, entries)
+            token = _prompt_token(position) if prompt is None else prompt[i]
+            self.named.update([token, *(id for id, _ in entries)])
+            self.rows.add(group, token, None, entries)
 
     def _sglang(self, meta: dict[str, Any]) -> None:
         if not any(meta.get(f"{side}_token_logprobs") for side in ("input", "output")):
@@ -112,6 +124,7 @@ class _Reader:
                     continue
                 entries = [(int(entry[1]), entry[0]) for entry in top or []]
                 target = (None, None) if token is None else token
+                self.named.update(id for id in (target[1], *(id for id, _ in entries)) if id is not None)
                 self.rows.add(group, target[1], target[0], entries)
 
     def _chat(self, content: list[dict[str, Any]]) -> None:
@@ -134,9 +147,18 @@ class _Reader:
     def _id(self, text: str, data: list[int] | None = None) -> int:
         """The id in "token_id:N", else that of the token's bytes; new ones get the next free id."""
         if text.startswith("token_id:"):
-            return int(text.removeprefix("token_id:"))
+            known = int(text.removeprefix("token_id:"))
+            self.named.add(known)
+            return known
         self.texts = True
-        return self.vocabulary.setdefault(bytes(data) if data else text.encode(), len(self.vocabulary))
+        key = bytes(data) if data else text.encode()
+        if key not in self.vocabulary:
+            free = len(self.vocabulary)
+            while free in self._used:
+                free += 1
+            self._used.add(free)
+            self.vocabulary[key], self.invented[free] = free, text
+        return self.vocabulary[key]
 
 
 def _prompt_token(position: dict[str, Any]) -> int:
