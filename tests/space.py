@@ -7,6 +7,7 @@ case, so that `python tests/space.py --case SEED:NAME:NUMBER` shows it again, wi
 """
 
 import argparse
+import dataclasses
 import itertools
 import secrets
 import sys
@@ -15,21 +16,17 @@ import warnings
 import zlib
 from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
-from space_functions import FUNCTIONS, truth_of
+import space_functions
+import space_gradients
+import space_tokens
 from space_inputs import draw, pick
+from space_truth import Row
 
 import kullback as kb
 
-MOST = np.longdouble(np.finfo(np.float64).max)
-
-
-class Failure(NamedTuple):
-    """What is wrong with one result."""
-
-    quantity: str
-    what: str
-    error: float
+FUNCTIONS = space_functions.FUNCTIONS | space_gradients.FUNCTIONS | space_tokens.FUNCTIONS
 
 
 class Case(NamedTuple):
@@ -47,6 +44,7 @@ class Case(NamedTuple):
         function = FUNCTIONS[self.name]
         rng = np.random.default_rng([self.seed, zlib.crc32(self.name.encode()), self.number])
         inputs = draw(rng, pick(rng, function.given), function.count, function.most)
+        inputs.style = pick(rng, ("plain", "plain", *function.styles))
         return function, inputs, function.options(rng, inputs)
 
 
@@ -54,7 +52,7 @@ def keywords_of(function, inputs):
     keywords = {}
     if function.takes_given:
         keywords["given"] = inputs.given
-    if function.temperature and inputs.temperature != 1.0:
+    if inputs.temperature != 1.0:
         keywords["temperature"] = inputs.temperature
     return keywords
 
@@ -66,10 +64,11 @@ def errors_of(got, claim, bound):
     if got.shape != value.shape:
         return np.inf, f"has shape {got.shape}, the truth {value.shape}"
     if claim.exact:
-        wrong = got != value
+        wrong = (got != value) & claim.where
         return (np.inf, _words(got, value, wrong)) if wrong.any() else (0.0, "")
+    most = np.longdouble(float(ml_dtypes.finfo(got.dtype).max))
+    got = got.astype(np.float32) if got.dtype.name == "bfloat16" else got
     got = got.astype(np.longdouble)
-    most = MOST if got.dtype != np.float32 else np.longdouble(np.finfo(np.float32).max)
     value = np.where(np.abs(value) > most, np.copysign(np.inf, value), value)
     with np.errstate(invalid="ignore", over="ignore"):
         scale = np.abs(value) if claim.scale is None else np.abs(claim.scale)
@@ -77,12 +76,14 @@ def errors_of(got, claim, bound):
         miss = np.abs(got - value)
         same = (got == value) | (np.isnan(got) & np.isnan(value))
         brim = np.isinf(got) & (np.abs(value) > most * (1 - 1e-5)) & (np.sign(got) == np.sign(value))
+        right = (got >= claim.least) & (got <= claim.greatest)
+        same = same if claim.whole else right
         error = np.where(
-            same | brim,
+            same | brim | ~np.asarray(claim.where),
             0,
             np.where(np.isfinite(miss) & (allowed > 0), miss / np.where(allowed > 0, allowed, 1), np.inf),
         )
-        outside = (got < claim.least) | (got > claim.greatest)
+        outside = ((got < claim.least) | (got > claim.greatest)) & claim.where
     worst = float(error.max(initial=0))
     if outside.any():
         return np.inf, _words(got, value, outside) + " is out of range"
@@ -94,6 +95,47 @@ def _words(got, value, wrong):
     return f"at {at} is {got[at]:.20g}, truth {value[at]:.20g}"
 
 
+def said_otherwise(function, inputs, options, keywords, plain):
+    """The results of the same call in another style: they are those of the plain one."""
+    arrays = inputs.plain
+    if inputs.style == "axis":
+        found = function.call([np.moveaxis(x, -1, 0) for x in arrays], options, keywords | {"axis": 0})
+        return {name: np.moveaxis(x, 0, -1) if np.ndim(x) > 1 else x for name, x in found.items()}
+    if inputs.style == "vocab_size":
+        columns = arrays[0].shape[1]
+        wide = [
+            np.concatenate([x, np.full((len(x), 3), 1 if x.dtype.kind in "iub" else np.nan, x.dtype)], 1)
+            for x in arrays
+        ]
+        found = function.call(wide, options, keywords | {"vocab_size": columns})
+        return {name: x[:, :columns] if np.shape(x)[1:] == (columns + 3,) else x for name, x in found.items()}
+    if inputs.style == "out":
+        out = np.full((*plain["value"].shape, 2), np.nan, plain["value"].dtype)[..., 0]
+        found = function.call(arrays, options, keywords | {"out": out})
+        return found if found["value"] is out else {"value": np.array(np.nan)}
+    return function.call(arrays, options, keywords | {"base": 2}) if inputs.style == "base" else plain
+
+
+def _alike(got, plain, style="plain", name=""):
+    if np.shape(got) != np.shape(plain) or got.dtype != plain.dtype:
+        return False
+    if style != "base" or plain.dtype.kind == "i":
+        return bool(((got == plain) | ((got != got) & (plain != plain))).all())
+    unit = np.sqrt(np.log(2)) if name == "jensen_shannon_distance" else np.log(2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = plain / unit
+    return np.allclose(got, expected, 3e-7 if plain.dtype == np.float32 else 1e-15, 1e-300, equal_nan=True)
+
+
+def _apart(got, plain):
+    """Words for where two results that should be one differ."""
+    if np.shape(got) != np.shape(plain) or got.dtype != plain.dtype:
+        return f"{got.dtype} {np.shape(got)} for {plain.dtype} {np.shape(plain)}"
+    wrong = (got != plain) & ~((got != got) & (plain != plain))
+    at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    return f"at {at} {got[at]} for {plain[at]}"
+
+
 def check(case, function, inputs, options):
     """[(quantity, error / bound, what is wrong or "")] of one case."""
     bound = function.bound.float64 if inputs.exact else function.bound.float32
@@ -103,15 +145,21 @@ def check(case, function, inputs, options):
         try:
             plain = function.call(inputs.plain, options, keywords | {"num_threads": 1})
             laid = function.call(inputs.laid, options, keywords | {"num_threads": inputs.threads})
+            said = said_otherwise(function, inputs, options, keywords, plain)
+        except ValueError as error:
+            refused = function.refuses and any(Row(x, inputs.given).undefined.any() for x in inputs.plain)
+            return [] if refused else [("call", np.inf, f"ValueError: {error}")]
         except Exception as error:
             return [("call", np.inf, f"{type(error).__name__}: {error}")]
     with np.errstate(all="ignore"):
-        claims = function.truth(truth_of(function, inputs), options)
+        claims = function.truth(space_functions.truth_of(function, inputs), options)
     found = []
     for quantity, claim in claims.items():
         error, words = errors_of(plain[quantity], claim, bound)
-        if not words and not np.array_equal(plain[quantity], laid[quantity], equal_nan=True):
-            error, words = np.inf, f"other bits as laid out: {laid[quantity]} for {plain[quantity]}"
+        if not words and not _alike(laid[quantity], plain[quantity]):
+            error, words = np.inf, "laid out otherwise: " + _apart(laid[quantity], plain[quantity])
+        if not words and not _alike(said[quantity], plain[quantity], inputs.style, case.name):
+            error, words = np.inf, f"said with `{inputs.style}`: " + _apart(said[quantity], plain[quantity])
         found.append((quantity, error, words))
     return found
 
@@ -156,7 +204,7 @@ def _part(inputs, options, rows, columns):
             if not known[rows].all():
                 return None, None
             kept[name] = np.where(value < 0, value, at)[rows]
-    return type(inputs)(inputs.given, plain, plain, inputs.temperature, inputs.threads, inputs.words), kept
+    return dataclasses.replace(inputs, plain=plain, laid=plain), kept
 
 
 class Table:
@@ -199,7 +247,7 @@ def run(seed, names, cases=None, seconds=None, given=None):
 def explain(case):
     """One failing case in full, as small as it gets."""
     function, inputs, options = case.inputs()
-    print(case, *inputs.words, f"given={inputs.given} T={inputs.temperature!r} threads={inputs.threads} {options}")
+    print(case, *inputs.words, f"given={inputs.given} T={inputs.temperature!r} {inputs.style} {options}")
     found = check(case, function, inputs, options)
     for quantity, error, words in found:
         print(f"  {quantity}: {error:.3g} of the bound {words}")

@@ -22,7 +22,7 @@ LOG_SLACK = 1e-15  # of log-probs and entropies of rows of which one outcome tak
 
 
 class Claim(NamedTuple):
-    """What is true of one result: |got - value| ≤ bound · scale + slack."""
+    """What is true of one result: |got - value| ≤ bound · scale + slack, and least ≤ got ≤ greatest."""
 
     value: Any
     scale: Any = None  # |value| where not given
@@ -30,6 +30,8 @@ class Claim(NamedTuple):
     least: float = -math.inf
     greatest: float = math.inf
     exact: bool = False
+    where: Any = True  # which elements are judged
+    whole: bool = True  # value is the truth itself, not only on the right side of `least` and `greatest`
 
 
 class Bound(NamedTuple):
@@ -44,6 +46,11 @@ MIXED = Bound(1e-11, 2e-6)
 ENTROPY = Bound(1e-11, 1e-6)
 
 
+# ways to say the same: other axis, padded vocabulary, an array for the result, other unit
+STYLES = ("axis", "vocab_size", "out", "base")
+UNITLESS = ("axis", "vocab_size", "out")
+
+
 @dataclass
 class Function:
     """One public function in the space of inputs."""
@@ -55,11 +62,10 @@ class Function:
     given: tuple[str, ...] = ("probs", "log_probs", "logits", "logits")
     options: Callable[..., dict[str, Any]] = lambda rng, inputs: {}
     most: int = GREATEST
-    threads: bool = True
-    axis: bool = True
     takes_given: bool = True
-    temperature: bool = True
-    shapes: str = "rows"  # of results: one a row
+    refuses: bool = False  # rows that are no distribution, by a ValueError
+    raw: bool = False  # the truth is of the arrays themselves
+    styles: tuple[str, ...] = STYLES
 
 
 def claim_of(value, greatest):
@@ -123,11 +129,11 @@ def _tokens(rng, inputs, ignored=True):
     return ids
 
 
-def _token_options(rng, inputs):
+def token_options(rng, inputs):
     return {"tokens": _tokens(rng, inputs)}
 
 
-def _chosen(log, tokens):
+def chosen(log, tokens):
     """log of each row's token, NaN where ignored; log (..., V)."""
     kept = np.take_along_axis(log, np.where(tokens < 0, 0, tokens)[..., None], -1)[..., 0]
     return np.where(tokens < 0, np.nan, kept)
@@ -143,8 +149,8 @@ def _difference_scale(pair):
         return np.where(share > 0, share * np.abs(np.where(pair.both, pair.delta, 0)), 0).max(-1)
 
 
-def _log_ratio(pair, tokens):
-    value = _chosen(pair.log_ratio, tokens)
+def log_ratio(pair, tokens):
+    value = chosen(pair.log_ratio, tokens)
     with np.errstate(invalid="ignore"):
         return Claim(value, np.maximum(np.abs(value), np.minimum(_difference_scale(pair), 1)), 1e-30)
 
@@ -154,8 +160,8 @@ def _lse(row):
     return Claim(value, np.maximum(np.abs(value), 1))
 
 
-def _log_prob(row, tokens):
-    return Claim(_chosen(row.log_probs, tokens), None, LOG_SLACK, -math.inf, 0.0)
+def log_prob(row, tokens):
+    return Claim(chosen(row.log_probs, tokens), None, LOG_SLACK, -math.inf, 0.0)
 
 
 def _entropy(row):
@@ -178,8 +184,8 @@ def _compare(pair, options):
         "top1_q": Claim(pair.q.top1, exact=True),
     }
     if tokens is not None:
-        claims |= {"log_prob_p": _log_prob(pair.p, tokens), "log_prob_q": _log_prob(pair.q, tokens)}
-        claims["log_ratio"] = _log_ratio(pair, tokens)
+        claims |= {"log_prob_p": log_prob(pair.p, tokens), "log_prob_q": log_prob(pair.q, tokens)}
+        claims["log_ratio"] = log_ratio(pair, tokens)
     return claims
 
 
@@ -225,9 +231,7 @@ FUNCTIONS: dict[str, Function] = {
     "entropy": _one("entropy", _entropy),
     "entropy_from_logits": _one("entropy_from_logits", _entropy, given=("logits",), takes_given=False),
     "logsumexp": _one("logsumexp", _lse, given=("logits",), takes_given=False),
-    "log_softmax": Function(
-        _call_log_softmax, _log_softmax, ENTROPY, count=1, given=("logits",), takes_given=False, shapes="columns"
-    ),
+    "log_softmax": Function(_call_log_softmax, _log_softmax, ENTROPY, count=1, given=("logits",), takes_given=False),
     "jensen_shannon_divergence": _simple(
         "jensen_shannon_divergence", lambda pair, weight: pair.jensen_shannon(weight), MIXED, options=_weight
     ),
@@ -247,40 +251,44 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "renyi_divergence": _simple("renyi_divergence", lambda pair, alpha: pair.renyi(alpha), MIXED, options=_alpha),
     "total_variation": _simple(
-        "total_variation", lambda pair: Claim(pair.total_variation, None, FIRST_ORDER, 0.0, 1.0), MIXED
+        "total_variation", lambda pair: Claim(pair.total_variation, None, FIRST_ORDER, 0.0, 1.0), MIXED, styles=UNITLESS
     ),
     "hellinger_distance": _simple(
         "hellinger_distance", lambda pair: Claim(np.sqrt(pair.squared_hellinger), None, FIRST_ORDER, 0.0, 1.0), MIXED
     ),
-    "chi2_divergence": _simple("chi2_divergence", lambda pair: pair.chi2, MIXED),
+    "chi2_divergence": _simple("chi2_divergence", lambda pair: pair.chi2, MIXED, styles=UNITLESS),
     "f_divergence": _simple(
         "f_divergence",
         lambda pair, generator: GENERATORS[generator](pair),
         MIXED,
         options=lambda rng, inputs: {"generator": pick(rng, list(GENERATORS))},
+        styles=UNITLESS,
     ),
     "compare": Function(
         _call_compare,
         _compare,
-        options=lambda rng, inputs: _token_options(rng, inputs) if rng.random() < 0.7 else {},
+        options=lambda rng, inputs: token_options(rng, inputs) if rng.random() < 0.7 else {},
+        styles=("axis", "vocab_size", "base"),
     ),
     "token_log_probs": Function(
         lambda arrays, options, keywords: {"value": kb.token_log_probs(*arrays, **options, **keywords)},
-        lambda row, options: {"value": _log_prob(row, options["tokens"])},
+        lambda row, options: {"value": log_prob(row, options["tokens"])},
         ENTROPY,
         count=1,
-        options=_token_options,
-        axis=False,
+        options=token_options,
+        styles=("vocab_size", "base", "out"),
     ),
     "token_log_ratios": Function(
         lambda arrays, options, keywords: {"value": kb.token_log_ratios(*arrays, **options, **keywords)},
-        lambda pair, options: {"value": _log_ratio(pair, options["tokens"])},
-        options=_token_options,
-        axis=False,
+        lambda pair, options: {"value": log_ratio(pair, options["tokens"])},
+        options=token_options,
+        styles=("vocab_size", "base", "out"),
     ),
 }
 
 
 def truth_of(function, inputs):
-    """The Pair or the Row of the plain arrays."""
+    """The Pair or the Row of the plain arrays, or these themselves."""
+    if function.raw:
+        return inputs.plain
     return (Pair if function.count == 2 else Row)(*inputs.plain, inputs.given, inputs.temperature)

@@ -263,7 +263,7 @@ class Inputs:
     temperature: float
     threads: int
     words: list[str] = field(default_factory=list)
-    rng_state: Any = None
+    style: str = "plain"  # how the call is said again
 
     @property
     def exact(self):

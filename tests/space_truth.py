@@ -49,6 +49,7 @@ class Row:
     """Normalised rows of one array: P, ln P, entropy, normaliser. Rows that are no distribution are `undefined`."""
 
     def __init__(self, x, given="logits", temperature=1.0):
+        self.dtype = np.asarray(x).dtype
         x = decode(x)
         self.given, self.temperature = given, REAL(temperature)
         self.bad = np.isnan(x).any(-1) | (x == np.inf).any(-1)
@@ -101,6 +102,7 @@ class Pair:
     """Two arrays of rows, already of one shape; every divergence of theirs."""
 
     def __init__(self, p, q, given="logits", temperature=1.0):
+        self.given = p, q
         self.p, self.q = p, q = Row(p, given, temperature), Row(q, given, temperature)
         self.undefined = p.undefined | q.undefined
         self.both = ~p.zero & ~q.zero
@@ -181,23 +183,30 @@ class Pair:
             value = np.where(self.p.zero & self.q.zero, np.nan, -self.delta)
         return np.where(self.undefined[..., None], np.nan, value)
 
-    def mixed(self, w):
-        """(KL(P‖M), KL(Q‖M)) with M = wP + (1-w)Q, 0 < w < 1."""
+    def to_mixture(self, w):
+        """(ln M/P, ln M/Q) with M = wP + (1-w)Q, 0 < w < 1; +inf where P, or Q, has nothing."""
         w = REAL(w)
-        p, q, d = self.p.share, self.q.share, np.where(self.both, self.delta, 0)
-        m = w * p + (1 - w) * q
+        d = np.where(self.both, self.delta, 0)
         found = []
-        for x, lone, to, share in ((p, self.only_p, d, 1 - w), (q, self.only_q, -d, w)):
+        for lone, absent, to, share in ((self.only_p, self.only_q, d, 1 - w), (self.only_q, self.only_p, -d, w)):
             with np.errstate(over="ignore", invalid="ignore"):
                 close = np.log1p(share * np.expm1(np.minimum(to, FAR)))
                 beyond = to + np.log(share) + np.log1p((1 - share) / share * np.exp(-np.maximum(to, FAR)))
-                log_m = np.where(to < FAR, close, beyond)
-                small = np.abs(log_m) < 0.5
-                terms = np.where(small, x * phi(np.where(small, log_m, 0)), m - x - x * log_m)
-            alone = np.log1p(-share)  # M = (1 - share)·X where the other side has nothing
-            terms = np.where(lone, x * (np.expm1(alone) - alone), terms)
-            terms = np.where(self.both | lone, terms, m)  # X has nothing: M itself
-            found.append(self._spoilt(terms.sum(-1)))
+            log_m = np.where(lone, np.log1p(-share), np.where(to < FAR, close, beyond))
+            found.append(np.where(absent, np.inf, log_m))
+        return found
+
+    def mixed(self, w):
+        """(KL(P‖M), KL(Q‖M)) with M = wP + (1-w)Q, 0 < w < 1."""
+        p, q = self.p.share, self.q.share
+        m = REAL(w) * p + (1 - REAL(w)) * q
+        found = []
+        for x, log_m in zip((p, q), self.to_mixture(w), strict=True):
+            here = log_m < np.inf
+            small = np.abs(log_m) < 0.5
+            with np.errstate(over="ignore", invalid="ignore"):
+                terms = np.where(small, x * phi(np.where(small, log_m, 0)), m - x - x * np.where(here, log_m, 0))
+            found.append(self._spoilt(np.where(here, terms, m).sum(-1)))  # X has nothing: M itself
         return found
 
     def jensen_shannon(self, w=0.5):

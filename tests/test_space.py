@@ -1,15 +1,18 @@
 """The space of inputs: its truth against mpmath, its list of functions against the public names."""
 
+import inspect
 import math
 
 import mpmath
 import numpy as np
 import pytest
 from mpmath import mpf
-from space import Case, errors_of
-from space_functions import FUNCTIONS, Claim
+from space import FUNCTIONS, Case, errors_of
+from space_functions import Claim
 from space_inputs import draw
 from space_truth import Pair, Row
+
+import kullback as kb
 
 DIGITS = 60
 # a long double's own rounding, of numbers of which some are sums of a few hundred
@@ -144,3 +147,22 @@ def test_a_case_depends_on_its_name_alone():
 def test_rows_without_a_distribution():
     row = Row(np.array([[np.nan, 0.0], [np.inf, 0.0], [-np.inf, -np.inf], [0.0, 0.0]]))
     assert row.undefined.tolist() == [True, True, True, False]
+
+
+# public functions that take no rows or tokens: what they take is tested elsewhere
+OTHERS = {
+    "aggregate", "aggregation_parts", "closed_form_kl", "compare_candidates", "compare_files", "convert",
+    "divergence_from_counts", "fit_mixture", "fit_normal", "function_address", "gaussian_kl", "get_engine",
+    "get_include", "get_library", "kl_estimate", "kl_estimate_gradient", "kl_penalized_rewards", "knn_kl_divergence",
+    "knn_kl_divergence_from_density", "knn_mutual_information", "likelihood_parts", "merge_logs", "mismatch_report",
+    "mixture_kl", "mutual_information", "open_logits", "open_sparse", "preference_score_gradient",
+    "preference_scores", "register_kl", "registered_pairs", "sequence_sums", "show_config", "smooth", "tail_weights",
+    "tsne_objective", "vae_kl", "vae_kl_gradient", "wasserstein_distance", "wasserstein_distance_histograms",
+    "linear_distillation_loss",
+}  # fmt: skip
+
+
+def test_every_function_of_rows_has_its_place():
+    public = {name for name in kb.__all__ if inspect.isfunction(getattr(kb, name))}
+    assert public - OTHERS == FUNCTIONS.keys(), "a public function of rows or tokens without an entry"
+    assert set(kb.FAMILY) <= FUNCTIONS.keys()

@@ -1,0 +1,222 @@
+"""The space of inputs for losses and their gradients along logits; see space_functions."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+from space_functions import FIRST_ORDER, LOG_SLACK, SLACK, Bound, Claim, Function, chosen, token_options
+from space_inputs import pick
+
+import kullback as kb
+
+REAL = np.longdouble
+GRADIENT = Bound(1e-10, 2e-6)  # of the greatest derivative of the row
+
+
+def along(share, slopes, temperature):
+    """dL/dlogits from slopes = dL/dln P: (slopes - P Σ slopes) / T."""
+    return (slopes - share * slopes.sum(-1, keepdims=True)) / REAL(temperature)
+
+
+def gradient_claim(gradient, dtype, temperature, where):
+    """Relative to the row's greatest derivative, and once rounded to the dtype it is written in."""
+    info = ml_dtypes.finfo(dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gradient = np.where(where, gradient, 0)
+        size = np.abs(np.where(np.isfinite(gradient), gradient, 0))
+        scale = np.broadcast_to(size.max(-1, keepdims=True), gradient.shape)
+        rounding = size * float(info.eps) + float(info.smallest_subnormal) + LOG_SLACK / temperature
+    return Claim(gradient, scale, rounding, where=where)
+
+
+# ---- distillation ----
+
+PARAMETERS = {
+    "forward_kl": None,
+    "reverse_kl": None,
+    "jsd": (0.5, 0.1, 0.9, 0.0, 1.0),
+    "symmetric_kl": (0.5, 0.3, 0.0, 1.0),
+    "skew_kl": (0.1, 0.5, 0.0),
+    "skew_reverse_kl": (0.1, 0.5, 0.0),
+    "total_variation": None,
+    "renyi": (0.5, 0.3, 2.0, 0.9, 5.0),
+    "soft_cross_entropy": None,
+}
+
+
+def _loss(pair, loss, parameter):
+    """(values, slopes along ln P of the teacher, along ln Q of the student); constants times P or Q are left out."""
+    p, q = pair.p.share, pair.q.share
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = np.where(pair.both, pair.delta, 0)
+        near = np.abs(delta) < 1
+        gap = np.where(near, p * np.expm1(np.where(near, delta, 0)), q - p)
+        forward, reverse = (pair.kl, -p * delta, gap), (pair.reverse_kl, -gap, q * delta)
+        w = REAL(parameter or 0)
+        if loss == "jsd" and 0 < w < 1:  # M = βT + (1-β)S
+            to_p, to_q = (np.where(pair.both, to, 0) for to in pair.to_mixture(w))
+            return pair.jensen_shannon(w), -w * p * to_p, -(1 - w) * q * to_q
+        if loss in ("skew_kl", "skew_reverse_kl") and 0 < w < 1:
+            first = loss == "skew_kl"
+            to = np.where(pair.both, pair.to_mixture(w if first else 1 - w)[0 if first else 1], 0)
+            x, y = (p, q) if first else (q, p)
+            own, other = -x * to - w * x * np.expm1(-to), -(1 - w) * y * np.expm1(-to)
+            values = pair.skew_kl(w) if first else pair.swapped().skew_kl(w)
+            return (values, own, other) if first else (values, other, own)
+        if loss == "total_variation":
+            return pair.total_variation, -p * np.sign(delta) / 2, q * np.sign(delta) / 2
+        if loss == "renyi":
+            value = pair.renyi(float(w))[..., None]
+            shift = (1 - w) * value
+            from_p, from_q = (1 - w) * delta + shift, -w * delta + shift
+            tilted = np.exp(pair.p.log + from_p)
+            less_p = np.where(np.abs(from_p) < 1, p * np.expm1(np.clip(from_p, -1, 1)), tilted - p)
+            less_q = np.where(np.abs(from_q) < 1, q * np.expm1(np.clip(from_q, -1, 1)), tilted - q)
+            return value[..., 0], w / (w - 1) * less_p, -less_q
+        if loss == "soft_cross_entropy":
+            return pair.cross_entropy, -p * np.where(pair.both, pair.q.log, 0), gap
+        mix = {"forward_kl": 1, "reverse_kl": 0, "jsd": 1 - w, "symmetric_kl": w, "skew_kl": 1, "skew_reverse_kl": 0}
+        u = REAL(mix[loss])
+        terms = [(share, part) for share, part in ((u, forward), (1 - u, reverse)) if share > 0]
+        return tuple(sum(share * part[i] for share, part in terms) for i in range(3))
+
+
+def _distillation_options(rng, inputs):
+    loss = pick(rng, list(PARAMETERS))
+    parameter = None if PARAMETERS[loss] is None else float(pick(rng, PARAMETERS[loss]))
+    rows = inputs.plain[0].shape[0]
+    options = {"loss": loss, "parameter": parameter, "gradient": pick(rng, ("student", "teacher", "both"))}
+    if rng.random() < 0.3:
+        options["weights"] = rng.uniform(0, 3, rows)
+    return options
+
+
+def _call_distillation(arrays, options, keywords):
+    teacher, student = arrays
+    r = kb.distillation_loss(student, teacher, reduction="none", **options, **keywords)
+    found = {"value": r.per_token, "weighted": r.loss}
+    for side in ("student", "teacher"):
+        gradient = getattr(r, f"{side}_gradient")
+        if gradient is not None:
+            found[side] = np.asarray(gradient)
+    return found
+
+
+def _distillation(pair, options):
+    loss = options["loss"]
+    values, *slopes = _loss(pair, loss, options["parameter"])
+    weights = options.get("weights", np.ones(len(values)))
+    least = -math.inf if loss == "soft_cross_entropy" else 0.0
+    slack = {"soft_cross_entropy": LOG_SLACK, "total_variation": FIRST_ORDER}.get(loss, SLACK)
+    claims = {"value": Claim(values, None, slack, least)}
+    with np.errstate(invalid="ignore"):
+        weighted = np.where(weights == 0, 0, values * weights)
+    claims["weighted"] = claims["value"]._replace(value=weighted)
+    simple = ~(pair.only_p | pair.only_q).any(-1) & ~pair.undefined & np.isfinite(values) & (weights > 0)
+    if loss == "total_variation":  # where its sign is lost in rounding, so is the derivative
+        share = np.maximum(pair.p.share, pair.q.share)
+        simple &= ~((share > 0) & (np.abs(np.where(pair.both, pair.delta, 1)) < 1e-5)).any(-1)
+    if loss == "renyi":
+        simple &= values < 500
+    for side, row, slope in zip(("teacher", "student"), (pair.p, pair.q), slopes, strict=True):
+        if options["gradient"] in (side, "both"):
+            gradient = along(row.share, slope, row.temperature) * weights[:, None]
+            where = np.broadcast_to(simple[:, None], gradient.shape)
+            claims[side] = gradient_claim(gradient, row.dtype, row.temperature, where)
+    return claims
+
+
+# ---- losses of one row ----
+
+
+def _call_cross_entropy_loss(arrays, options, keywords):
+    r = kb.cross_entropy_loss(*arrays, gradient=True, reduction="none", **options, **keywords)
+    return {"value": r.per_token, "gradient": np.asarray(r.gradient)}
+
+
+def _cross_entropy_loss(row, options):
+    labels, z_loss = options["labels"], REAL(options.get("z_loss", 0))
+    lse = np.where(row.empty, np.nan, row.lse)
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = z_loss * lse**2 - chosen(row.log_probs, labels)
+        counted = labels >= 0
+        values = np.where(counted, values, 0)
+        scale = np.abs(chosen(row.log_probs, labels)) + z_loss * np.maximum(lse**2, 1)
+        hit = np.arange(row.share.shape[-1]) == labels[:, None]
+        mass = row.share * (1 + 2 * z_loss * lse[:, None])
+        at_top = row.top == np.arange(row.share.shape[-1])
+        at_label = np.where(at_top, -row.others / (1 + row.others), row.share - 1)
+        gradient = np.where(hit, at_label + 2 * z_loss * lse[:, None] * row.share, mass) / row.temperature
+    where = np.broadcast_to((counted & ~row.undefined & np.isfinite(values))[:, None], gradient.shape)
+    return {
+        "value": Claim(values, scale, LOG_SLACK, 0.0),
+        "gradient": gradient_claim(gradient, row.dtype, row.temperature, where),
+    }
+
+
+def _loss_options(rng, inputs):
+    options = {"labels": token_options(rng, inputs)["tokens"]}
+    if rng.random() < 0.3:
+        options["z_loss"] = float(10 ** rng.uniform(-6, 0))
+    return options
+
+
+def _entropy_gradient(row, options):
+    upstream = options.get("upstream", np.ones(len(row.share)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        surprise = np.where(row.zero, 0, row.log) + row.entropy[:, None]
+        gradient = -row.share * surprise / row.temperature * upstream[:, None]
+        # ln P + H cancels where nearly all is on one outcome; its terms are what it is relative to
+        size = row.share * (np.abs(np.where(row.zero, 0, row.log)) + row.entropy[:, None]) / row.temperature
+    where = np.broadcast_to(~row.undefined[:, None], gradient.shape)
+    claim = gradient_claim(gradient, row.dtype, row.temperature, where)
+    scale = np.maximum(claim.scale, (size * np.abs(upstream[:, None])).max(-1, keepdims=True))
+    return {"gradient": claim._replace(scale=np.where(where, scale, 0))}
+
+
+def _token_gradient(row, options):
+    tokens, upstream = options["tokens"], options["upstream"]
+    if tokens.ndim == 1:
+        tokens, upstream = tokens[:, None], upstream[:, None]
+    upstream = np.where(tokens < 0, 0, upstream)
+    v = row.share.shape[-1]
+    gradient, size = np.zeros(row.share.shape, REAL), np.zeros(row.share.shape, REAL)
+    for k in range(tokens.shape[1]):
+        hit = np.arange(v) == tokens[:, k, None]
+        u = upstream[:, k, None]
+        own = np.where(row.top == np.arange(v), row.others / (1 + row.others), 1 - row.share)
+        gradient += u * np.where(hit, own, -row.share)
+        size += np.abs(u) * np.where(hit, own, row.share)
+    with np.errstate(over="ignore"):
+        gradient, size = gradient / row.temperature, size / row.temperature
+    where = np.broadcast_to(~row.undefined[:, None], gradient.shape)
+    claim = gradient_claim(gradient, row.dtype, row.temperature, where)
+    return {"gradient": claim._replace(scale=np.broadcast_to(size.max(-1, keepdims=True), size.shape))}
+
+
+def _token_gradient_options(rng, inputs):
+    rows, v = inputs.plain[0].shape
+    shape = (rows,) if rng.random() < 0.6 else (rows, int(rng.integers(1, 4)))
+    return {"tokens": rng.integers(0, v, shape), "upstream": rng.standard_normal(shape)}
+
+
+def _upstream(rng, inputs):
+    return {"upstream": rng.standard_normal(len(inputs.plain[0]))} if rng.random() < 0.5 else {}
+
+
+def _gradient(name):
+    return lambda arrays, options, keywords: {"gradient": np.asarray(getattr(kb, name)(*arrays, **options, **keywords))}
+
+
+def _of_logits(call, truth, options, count=1):
+    return Function(call, truth, GRADIENT, count, ("logits",), options, takes_given=False, styles=("vocab_size",))
+
+
+FUNCTIONS = {
+    "distillation_loss": _of_logits(_call_distillation, _distillation, _distillation_options, 2),
+    "cross_entropy_loss": _of_logits(_call_cross_entropy_loss, _cross_entropy_loss, _loss_options),
+    "entropy_gradient": _of_logits(_gradient("entropy_gradient"), _entropy_gradient, _upstream),
+    "token_log_prob_gradient": _of_logits(
+        _gradient("token_log_prob_gradient"), _token_gradient, _token_gradient_options
+    ),
+}
