@@ -1,14 +1,14 @@
-"""Summaries as tables on a terminal (80 columns are enough), or as plain text where the output is piped."""
+"""Summaries as tables of plain text, on a terminal or piped: 80 columns are enough."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import IO, Any
 
-from kullback.evaluation.sources.base import library
+from kullback.evaluation.layout import Output, Table
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
+from kullback.evaluation.text import labels, visible
 from kullback.summary import ComparisonSummary
 
 __all__ = ["print_facts", "print_summaries", "short"]
@@ -43,27 +43,9 @@ def _percent(x: float, error: float | None = None) -> str:
     return text if error is None or math.isnan(error) else f"{text} ± {100 * error:.3f}"
 
 
-def console(file: IO[str] | None = None) -> Any:
-    """A rich console on standard output; 80 columns and no colour where that is no terminal."""
-    rich: Any = library("rich.console", "the table")
-    return rich.Console(file=file, soft_wrap=False, highlight=False)
-
-
-def _table(out: Any, *columns: str, title: str | None = None) -> Any:
-    tables: Any = library("rich.table", "the table")
-    box: Any = library("rich.box", "the table")
-    table = tables.Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD if out.is_terminal else None,
-        show_edge=False, pad_edge=False, padding=(0, 1, 0, 0) if out.is_terminal else (0, 1), header_style="bold",
-    )  # fmt: skip
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True, overflow="fold")
-    return table
-
-
 def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
     """The tables of one comparison, or of several candidates side by side and then one by one."""
-    out = console(file)
+    out = Output(file)
     if len(summaries) > 1:
         _print_candidates(out, summaries)
     for summary in summaries:
@@ -71,17 +53,27 @@ def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None
         _print_summary(out, summary)
 
 
-def _name(summary: ComparisonSummary, side: str) -> str:
-    path = str(summary.facts.get(side, {}).get("path", side))
-    return os.path.basename(path.rstrip("/")) or path
+def remarks(s: ComparisonSummary) -> list[str]:
+    """What a reader must know before the figures: rows that are missing, inputs that look wrong."""
+    missing = s.facts.get("missing_rows", [])
+    listed = ", ".join(f"{first} to {stop}" for first, stop in missing[:8]) + (", ..." if len(missing) > 8 else "")
+    found = [f"INCOMPLETE: rows {listed} are missing"] if missing else []
+    return found + [f"suspicious: {line}" for line in s.facts.get("warnings", [])]
 
 
-def _print_candidates(out: Any, summaries: Sequence[ComparisonSummary]) -> None:
-    table = _table(out, "candidate", "KL(p‖q)", "± s.e.", "99 %", "same top", "perplexity ratio")
-    for s in summaries:
+def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]:
+    """Short names of the base and the candidates that tell them apart."""
+    paths = [str(s.facts.get("q", {}).get("path", f"candidate {i + 1}")) for i, s in enumerate(summaries)]
+    base, *candidates = labels([str(summaries[0].facts.get("p", {}).get("path", "p")), *paths])
+    return base, candidates
+
+
+def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> None:
+    table = Table("candidate", "KL(p‖q)", "± s.e.", "99 %", "same top", "perplexity ratio")
+    for s, name in zip(summaries, side_labels(summaries)[1], strict=True):
         error = s.kl.group_standard_error
         table.add_row(
-            _name(s, "q"), short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
+            name, short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
             short(s.kl.quantile(0.99)), _percent(s.same_top1.mean), _ratio(s),
         )  # fmt: skip
     out.print(table)
@@ -95,16 +87,18 @@ def _ratio(s: ComparisonSummary) -> str:
     return f"{s.perplexity_ratio:.5f} ± {short(s.perplexity_ratio * error, 2)}"
 
 
-def _print_summary(out: Any, s: ComparisonSummary) -> None:
+def _print_summary(out: Output, s: ComparisonSummary) -> None:
     facts = s.facts
     for side in "pq":
         if side in facts:
             f = facts[side]
             kind = "llama.cpp dump, 16-bit codes" if f["format"] == "llama.cpp" else f"{f['format']}, {f['dtype']}"
-            out.print(f"{side}  {f['path']}  ({kind})", soft_wrap=True, markup=False)
+            out.print(visible(f"{side}  {f['path']}  ({kind})"))
     groups = s.kl.groups
     inside = f" in {groups} chunks or documents" if groups else ""
     vocab = f", vocabulary {facts['vocab_size']}" if "vocab_size" in facts else ""
+    for line in remarks(s):
+        out.print(line, bold=True)
     out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.to_dict()['unit']}\n")
     _print_spreads(out, s)
     _print_lines(out, s)
@@ -118,16 +112,16 @@ def _print_summary(out: Any, s: ComparisonSummary) -> None:
     _print_worst(out, s)
     convention = s.parts.get("llama_cpp")
     if isinstance(convention, Convention):
-        out.print("\nAs llama-perplexity prints it\n", style="bold")
-        out.print(str(convention.statistics), markup=False)
+        out.print("\nAs llama-perplexity prints it\n", bold=True)
+        out.print(str(convention.statistics))
         if convention.note:
-            out.print(f"\n{convention.note}", markup=False)
+            out.print(f"\n{convention.note}")
 
 
-def _print_spreads(out: Any, s: ComparisonSummary) -> None:
+def _print_spreads(out: Output, s: ComparisonSummary) -> None:
     grouped = s.kl.groups > 1
     columns = ("", "mean", "± s.e.", *(["± group"] if grouped else []), "median", "99 %", "99.9 %", "max")
-    table = _table(out, *columns)
+    table = Table(*columns)
     for name, label in _ROWS:
         spread: Any = s.parts.get(name) if name in s.parts else getattr(s, name, None)
         if spread is None or not spread.count:
@@ -141,11 +135,9 @@ def _print_spreads(out: Any, s: ComparisonSummary) -> None:
     out.print()
 
 
-def _print_lines(out: Any, s: ComparisonSummary) -> None:
+def _print_lines(out: Output, s: ComparisonSummary) -> None:
     """One line a quantity that is no distribution, and one a warning."""
-    table = _table(out, "", "")
-    table.show_header = False
-    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    table = Table("", "", text=True)
     error = s.same_top1.group_standard_error
     table.add_row(
         "same top token", _percent(s.same_top1.mean, s.same_top1.standard_error if math.isnan(error) else error)
@@ -182,8 +174,8 @@ def _print_lines(out: Any, s: ComparisonSummary) -> None:
     out.print(table)
 
 
-def _print_breakdown(out: Any, part: Breakdown, title: str, header: str) -> None:
-    table = _table(out, header, "tokens", "KL(p‖q)", "± s.e.", "same top", title=title)
+def _print_breakdown(out: Output, part: Breakdown, title: str, header: str) -> None:
+    table = Table(header, "tokens", "KL(p‖q)", "± s.e.", "same top", title=title)
     entries = sorted(part.bins)
     merged = [(part.label(key), part.bins[key]) for key in entries]
     if len(merged) > 8 and part.width:
@@ -200,11 +192,11 @@ def _print_breakdown(out: Any, part: Breakdown, title: str, header: str) -> None
     out.print(table)
 
 
-def _print_worst(out: Any, s: ComparisonSummary, count: int = 5) -> None:
+def _print_worst(out: Output, s: ComparisonSummary, count: int = 5) -> None:
     worst = s.to_dict().get("worst_tokens") or []
     if not worst:
         return
-    table = _table(out, "row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
+    table = Table("row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
     for entry in worst[:count]:
         table.add_row(
             str(entry["row"]), short(float(entry["kl"])),
@@ -216,9 +208,11 @@ def _print_worst(out: Any, s: ComparisonSummary, count: int = 5) -> None:
 
 
 def _word(entry: dict[str, Any], name: str) -> str:
-    """A token as text where a tokenizer was given, else its id."""
+    """A token as text where a tokenizer was given (its beginning, if it is long), else its id."""
     text = entry.get("text", {}).get(name)
-    return str(entry.get(name, "-")) if text is None else f"{text!r}"[1:-1][:12]
+    if text is None:
+        return str(entry.get(name, "-"))
+    return visible(text) if len(text) <= 12 else visible(text[:11]) + "…"
 
 
 def _number(x: Any) -> str:
@@ -227,10 +221,8 @@ def _number(x: Any) -> str:
 
 def print_facts(facts: dict[str, Any], file: IO[str] | None = None) -> None:
     """Facts about one file, a line each."""
-    out = console(file)
-    table = _table(out, "", "")
-    table.show_header = False
-    table.columns[1].justify, table.columns[1].no_wrap = "left", False
+    out = Output(file)
+    table = Table("", "", text=True)
     for name, value in facts.items():
         text = " x ".join(str(n) for n in value) if isinstance(value, list) else str(value)
         table.add_row(name.replace("_", " "), {"True": "yes", "False": "no", "None": "unknown"}.get(text, text))

@@ -1,20 +1,25 @@
 """One page, without anything from elsewhere, that shows a comparison: tables and drawings in one HTML file.
 
-`write_report` fills page.html.jinja; drawings.py makes the SVG from summaries.
+`write_report` fills page.html.jinja; drawings.py makes the SVG from summaries. The page may run no script and load
+nothing, and says so to the browser (Content-Security-Policy): its style sheet alone is let through, by its digest.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
+from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
+from kullback.evaluation.outputs import atomic_file
 from kullback.evaluation.report import drawings
-from kullback.evaluation.sources.convert import atomic_file
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
-from kullback.evaluation.terminal import short
+from kullback.evaluation.terminal import remarks, short, side_labels
+from kullback.evaluation.text import visible
 from kullback.spread import Spread
 from kullback.summary import ComparisonSummary
 
@@ -68,16 +73,19 @@ def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None =
     jinja2 = check_library()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kullback.evaluation.report", "."), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
     environment.filters |= {"short": short, "percent": _percent}
-    names = _names(summaries)
-    base = _file_name(summaries[0], "p")
+    base, names = side_labels(summaries)
+    style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
+    digest = b64encode(sha256(style.encode()).digest()).decode()
     return str(
         environment.get_template("page.html.jinja").render(
             title=title or f"{', '.join(names)} against {base}",
             base=base,
             version=version("kullback"),
+            style=style,
+            style_digest=f"sha256-{digest}",
             candidates=[_candidate(s, name, i) for i, (s, name) in enumerate(zip(summaries, names, strict=True))],
             kl_drawing=drawings.kl_distribution(summaries, names),
             delta_drawing=drawings.delta_distribution(summaries, names),
@@ -87,17 +95,9 @@ def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None =
     )
 
 
-def _file_name(summary: ComparisonSummary, side: str) -> str:
-    path = str(summary.facts.get(side, {}).get("path", side))
-    return os.path.basename(path.rstrip("/")) or path
-
-
-def _names(summaries: Sequence[ComparisonSummary]) -> list[str]:
-    """File names of the candidates; whole paths where names repeat."""
-    names = [_file_name(s, "q") for s in summaries]
-    if len(set(names)) < len(names):
-        names = [str(s.facts.get("q", {}).get("path", f"candidate {i + 1}")) for i, s in enumerate(summaries)]
-    return names
+def _printable(value: Any) -> Any:
+    """Text of files without what would turn, hide or break the text around it; markup of our own as it is."""
+    return visible(value, "\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _percent(x: float, digits: int = 2) -> str:
@@ -116,6 +116,7 @@ def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
         "name": name,
         "index": index,
         "summary": s,
+        "remarks": remarks(s),
         "kl_error": s.kl.standard_error if math.isnan(error) else error,
         "interval": None if math.isnan(low) else (low, high),
         "ratio_error": s.perplexity_ratio * (s.log_ratio.standard_error if math.isnan(log_error) else log_error),
