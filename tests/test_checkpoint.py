@@ -128,8 +128,13 @@ def test_parts_of_a_split_job_merge(pair, tmp_path):
     assert [s.to_dict() for s in merged] == [s.to_dict() for s in whole]
     compare_candidates(pair[0], qs, rows=(10, 33), checkpoint=tmp_path / "again")
     assert merge_logs([tmp_path / "again", *logs]) == whole  # rows of several parts count once
-    with pytest.raises(ValueError, match="rows 12 to 30 are in none of the checkpoints"):
+    with pytest.raises(ValueError, match="rows 12 to 30 of 47 are in none of the checkpoints"):
         merge_logs(logs[:2])
+    with pytest.raises(ValueError, match="rows 30 to 47 of 47 are in none of the checkpoints"):
+        merge_logs(logs[1:])  # the tail alone
+    part = merge_logs(logs[:2], partial=True)[0]
+    assert part.tokens == 29
+    assert part.facts["missing_rows"] == [[12, 30]]
     compare_candidates(pair[0], qs, rows=(12, 30), top_k=[4], checkpoint=tmp_path / "other")
     with pytest.raises(ValueError, match=r"other: of another job than .*part0 \(`plan` differs\)"):
         merge_logs([*logs, tmp_path / "other"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_compare_the_examples(capsys):
 
 def test_every_output(pair, tmp_path, capsys):
     p, q, tokens = pair
-    arguments = ["compare", p, q, "--tokens", tokens, "--js", "--top-k", "1", "3", "--rows", "2:39", "--threads", "1"]
+    arguments = ["compare", p, q, "--tokens", tokens, "--js", "--top-k", "1,3", "--rows", "2:39", "--threads", "1"]
     files = ["--json", f"{tmp_path}/o.json", "--html", f"{tmp_path}/o.html", "--per-token", f"{tmp_path}/o.parquet"]
     assert main([*arguments, *files, "--checkpoint", f"{tmp_path}/log", "--chunk-mib", "1"]) == 0
     written = json.loads((tmp_path / "o.json").read_text())
@@ -58,7 +59,7 @@ def test_every_output(pair, tmp_path, capsys):
     assert (tmp_path / "o.html").read_text().startswith("<!doctype html>")
     assert (tmp_path / "o.parquet").stat().st_size > 1000
     capsys.readouterr()
-    assert main(["merge", f"{tmp_path}/log", "--json", "-"]) == 0
+    assert main(["merge", f"{tmp_path}/log", "--partial", "--json", "-"]) == 0
     merged = json.loads(capsys.readouterr().out)
     assert merged["kl"] == written["kl"]
 
@@ -179,14 +180,16 @@ def test_interrupted_then_resumed(tmp_path, number):
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert error in ("kullback: interrupted\n", "kullback: terminated\n")
+    assert re.fullmatch(r"kullback: .*log (holds no rows yet.*|goes on after .*)", error.splitlines()[0])
+    way_on = f"; the same command goes on from {log}"
+    assert error.splitlines()[1:] == [f"kullback: {'interrupted' if number == signal.SIGINT else 'terminated'}{way_on}"]
     assert not (tmp_path / "o.json").exists()
 
 
 def test_progress_lines_where_there_is_no_terminal(pair, capsys, monkeypatch):
-    from kullback import cli
+    from kullback.evaluation.progress import Lines
 
-    lines = cli._Lines(seconds=0.0)
+    lines = Lines(seconds=0.0)
     lines(0, 100)
     time.sleep(0.01)
     lines(50, 100)

@@ -128,3 +128,16 @@ def test_dask_arrays(cluster):
         compare_arrays(p, q, [1, 2, 3])
     with pytest.raises(ValueError, match=r"`q` has shape \(80, 500\)"):
         compare_arrays(p, q[:80])
+
+
+def test_a_cluster_without_workers_is_an_error(files, monkeypatch):
+    import distributed
+
+    from kullback.evaluation import distributed as ours
+
+    monkeypatch.setattr(ours, "WORKER_SECONDS", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=True, dashboard_address=":0") as empty,
+        pytest.raises(TimeoutError, match="has no worker, and none came in 1 s"),
+    ):
+        ours.compare_on_cluster(files[0], files[1], scheduler=empty.scheduler_address)

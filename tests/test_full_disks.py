@@ -55,6 +55,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(pair, arguments):
     done = kullback(pair, *arguments, "--quiet", most_bytes=1000)
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith("kullback: ")
+    assert "out" in done.stderr.split(": ")[1]  # which file it was
     assert "too large" in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(os.listdir(pair)) == ["p.npy", "q.npy"]
@@ -62,7 +63,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(pair, arguments):
 
 def test_what_stood_there_is_kept(pair):
     (pair / "out.npy").write_text("mine")
-    assert kullback(pair, "convert", "p.npy", "out.npy", "--quiet", most_bytes=1000).returncode == 3
+    assert kullback(pair, "convert", "p.npy", "out.npy", "--quiet", "--force", most_bytes=1000).returncode == 3
     assert (pair / "out.npy").read_text() == "mine"
 
 
@@ -84,7 +85,7 @@ def test_full_standard_output(pair, arguments):
     with open("/dev/full", "w") as full:
         done = kullback(pair, *arguments, stdout=full)
     assert done.returncode == 3
-    assert done.stderr == "kullback: No space left on device\n"
+    assert done.stderr == "kullback: standard output: No space left on device\n"
 
 
 @FULL

@@ -8,17 +8,17 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    done, and KL(p‖q) is above --fail-above
-  2    wrong arguments or unusable input; running it again will not help
-  3    reading or writing failed
+  1    done, and KL(p‖q) of a candidate is above --fail-above, or unknown (NaN)
+  2    wrong arguments, unusable input, or a fault of this program; running it again will not help
+  3    reading or writing failed, or memory or threads ran out
   130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on
 """
 DONE, ABOVE, UNUSABLE, FAILED = 0, 1, 2, 3
@@ -30,42 +30,87 @@ class _Terminated(KeyboardInterrupt):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without ‖ or Δ is no reason to fail
-    options = _parser().parse_args(arguments)
-    if threading.current_thread() is threading.main_thread():  # only it may set this
-        signal.signal(signal.SIGTERM, _terminate)
+    options = argparse.Namespace()
     try:
+        _prepare_streams()
+        _parser().parse_args(arguments, options)
+        if threading.current_thread() is threading.main_thread():  # only it may set this
+            signal.signal(signal.SIGTERM, _terminate)
         code: int = options.run(options)
-        sys.stdout.flush()
         return code
-    except (BrokenPipeError, SystemExit):  # `kullback compare ... | head`; rich makes a SystemExit of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except (ValueError, TypeError, ImportError) as error:
-        return _fail(error, UNUSABLE)
-    except FileNotFoundError as error:
+    except SystemExit as stop:  # of argparse; 1 is that of libraries that met a closed pipe
+        if stop.code == ABOVE:
+            return FAILED
+        raise
+    except BrokenPipeError:
+        return _fail("a reader of the output has gone", FAILED)
+    except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
         return _fail(error, UNUSABLE)
     except OSError as error:
         return _fail(error, FAILED)
     except MemoryError as error:
         return _fail(f"not enough memory; see --chunk-mib and --threads ({error})", FAILED)
+    except RecursionError:
+        return _fail("an input is nested too deeply", UNUSABLE)
     except _Terminated:
-        return _fail("terminated", 128 + signal.SIGTERM)
+        return _fail(f"terminated{_way_on(options)}", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
+        return _fail(f"interrupted{_way_on(options)}", 128 + signal.SIGINT)
+    except Exception as error:  # an exit code of 1, which Python would make of it, means something else here
+        if isinstance(error, RuntimeError) and "thread" in str(error):
+            return _fail(f"{error}; see --threads", FAILED)
+        _show_traceback(error)
+        return _fail(f"{type(error).__name__}: {error} (a fault of this program or of a library)", UNUSABLE)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that take any text, and are there: a file opened later must not get their numbers."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ‖ or Δ is no reason to fail
 
 
 def _terminate(number: int, frame: object) -> None:
     raise _Terminated
 
 
+def _way_on(options: argparse.Namespace) -> str:
+    """What is to be done after an interrupt."""
+    log = getattr(options, "checkpoint", None)
+    if log:
+        return f"; the same command {'' if options.resume else 'with --resume '}goes on from {log}"
+    return "; without --checkpoint nothing was kept" if getattr(options, "run", None) is _compare else ""
+
+
 def _fail(error: object, code: int) -> int:
+    from kullback.evaluation.progress import say
+
     if isinstance(error, OSError) and error.strerror:
-        error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"kullback: {' '.join(str(error).split())}", file=sys.stderr)
+        error = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    say(error)
     return code
+
+
+def _show_traceback(error: Exception) -> None:
+    from kullback.evaluation.text import visible
+
+    with suppress(OSError, ValueError):
+        print(visible("".join(traceback.format_exception(error)), "\n"), end="", file=sys.stderr)
+
+
+def _show(write: Callable[[], object]) -> None:
+    """Write to standard output; whoever closes a pipe has read enough, and what follows goes on."""
+    from kullback.evaluation.outputs import naming
+
+    try:
+        with naming("standard output"):
+            write()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------------------------------------------ arguments
@@ -88,8 +133,9 @@ def _reader_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> int:
     from kullback.evaluation.job import compare_candidates
+    from kullback.evaluation.progress import progress
 
-    _check_outputs(options)
+    _check_outputs(options, [options.p, *options.q, options.tokens, options.lm_head])
     common: dict[str, Any] = {
         "given": options.given,
         "tokens": options.tokens,
@@ -109,34 +155,35 @@ def _compare(options: argparse.Namespace) -> int:
             raise ValueError("--dask keeps its own progress: it goes without --checkpoint and --per-token")
         summaries = compare_on_cluster(options.p, options.q, scheduler=options.dask, **common)
     else:
-        with _progress(options.quiet) as progress:
+        with progress(options.quiet, options.checkpoint if options.resume else "") as report:
             summaries = compare_candidates(
-                options.p, options.q, progress=progress, checkpoint=options.checkpoint, resume=options.resume,
+                options.p, options.q, progress=report, checkpoint=options.checkpoint, resume=options.resume,
                 per_token=options.per_token, **common,
             )  # fmt: skip
     return _deliver(summaries, options)
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
+def _check_outputs(options: argparse.Namespace, inputs: list[str | None]) -> None:
     """Refuse before hours of work what would fail after them."""
+    from kullback.evaluation.outputs import check_outputs
     from kullback.evaluation.tokens import decoder
 
+    names = {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in ("json", "html", "per_token")}
+    log = getattr(options, "checkpoint", None)
+    check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
     decoder(options.tokenizer)
     if options.html:
         from kullback.evaluation.report import check_library
 
         check_library()
-    for path in (options.json, options.html, getattr(options, "per_token", None)):
-        folder = os.path.dirname(path or "") or "."
-        if path and path != "-" and not os.path.isdir(folder):
-            raise ValueError(f"{path}: there is no folder {folder}")
 
 
 def _deliver(summaries: list[Any], options: argparse.Namespace) -> int:
     """Print and write the results."""
-    from kullback.evaluation.sources.convert import atomic_file
+    from kullback.evaluation.outputs import atomic_file
     from kullback.evaluation.statistics import WorstTokens
     from kullback.evaluation.terminal import print_summaries
+    from kullback.evaluation.text import json_text
     from kullback.evaluation.tokens import decoder
 
     decode = decoder(options.tokenizer)
@@ -146,7 +193,7 @@ def _deliver(summaries: list[Any], options: argparse.Namespace) -> int:
             worst_tokens.add_text(decode)
     trees = [summary.to_dict() for summary in summaries]
     tree = trees[0] if len(trees) == 1 else {"p": trees[0].get("p"), "candidates": trees}
-    text = json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     if options.json and options.json != "-":
         with atomic_file(options.json) as file:
             file.write(text.encode())
@@ -154,37 +201,49 @@ def _deliver(summaries: list[Any], options: argparse.Namespace) -> int:
         from kullback.evaluation.report import write_report
 
         write_report(summaries, options.html)
-    if options.json == "-":
-        sys.stdout.write(text)
-    else:
-        print_summaries(summaries)
-    worst = max(summary.kl.mean for summary in summaries)
-    if options.fail_above is not None and not worst <= options.fail_above:
-        print(f"kullback: KL(p‖q) is {worst:.6g}, above {options.fail_above:g}", file=sys.stderr)
-        return ABOVE
-    return DONE
+    _show(lambda: sys.stdout.write(text) if options.json == "-" else print_summaries(summaries))
+    return DONE if options.fail_above is None else _gate(summaries, options.fail_above)
+
+
+def _gate(summaries: list[Any], most: float) -> int:
+    """ABOVE unless KL(p‖q) of every candidate is known for every row and at most `most`."""
+    from kullback.evaluation.progress import say
+    from kullback.evaluation.terminal import side_labels
+
+    code = DONE
+    for summary, name in zip(summaries, side_labels(summaries)[1], strict=True):
+        whose = f"{name}: " if len(summaries) > 1 else ""
+        mean, undefined = summary.kl.mean, summary.kl.undefined
+        if mean > most:
+            say(f"{whose}KL(p‖q) is {mean:.6g}, above {most:g}")
+        elif undefined or not mean <= most:
+            rows = f"{undefined} of {summary.tokens} rows have no distribution" if undefined else "there are no rows"
+            say(f"{whose}KL(p‖q) is not known to be at most {most:g}: {rows}")
+        else:
+            continue
+        code = ABOVE
+    return code
 
 
 def _merge(options: argparse.Namespace) -> int:
     from kullback.evaluation.merging import merge_logs
 
-    _check_outputs(options)
-    return _deliver(merge_logs(options.parts), options)
+    _check_outputs(options, options.parts)
+    return _deliver(merge_logs(options.parts, partial=options.partial), options)
 
 
 def _info(options: argparse.Namespace) -> int:
     from kullback.evaluation.sources import LlamaCppLogits, open_logits, open_sparse
     from kullback.evaluation.terminal import print_facts
+    from kullback.evaluation.text import json_text
 
     if _is_json(options.file):
         facts = open_sparse(options.file).facts()
     else:
         with open_logits(options.file, **_reader_options(options)) as source:
             facts = source.check() if isinstance(source, LlamaCppLogits) else source.facts()
-    if options.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
-    else:
-        print_facts(facts)
+    text = json_text(json.dumps(facts, indent=2, ensure_ascii=False)) + "\n"
+    _show(lambda: sys.stdout.write(text) if options.json else print_facts(facts))
     return DONE
 
 
@@ -196,74 +255,25 @@ def _is_json(path: str) -> bool:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from kullback.evaluation.outputs import check_outputs
+    from kullback.evaluation.progress import progress
     from kullback.evaluation.sources import open_logits
     from kullback.evaluation.sources.convert import convert
 
+    check_outputs({"OUT": options.target}, [p for p in (options.source, options.lm_head) if p], options.force)
     with (
         open_logits(options.source, **_reader_options(options)) as source,
-        _progress(options.quiet) as progress,
+        progress(options.quiet) as report,
     ):
-        convert(source, options.target, dtype=options.to_dtype, progress=progress)
+        convert(source, options.target, dtype=options.to_dtype, progress=report)
     return DONE
 
 
 def _bench(options: argparse.Namespace) -> int:
     from kullback.evaluation.bench import quick_bench
 
-    quick_bench(options.rows, options.vocab_size, options.threads)
+    _show(lambda: quick_bench(options.rows, options.vocab_size, options.threads))
     return DONE
-
-
-# ------------------------------------------------------------------------------------------------------- progress
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error, or a line a minute where that is no terminal."""
-    if quiet:
-        yield None
-    elif not sys.stderr.isatty():
-        yield _Lines()
-    else:
-        from kullback.evaluation.sources.base import library
-
-        console: Any = library("rich.console", "the progress bar").Console(stderr=True)
-        bars: Any = library("rich.progress", "the progress bar")
-        columns = (
-            bars.BarColumn(), bars.MofNCompleteColumn(), bars.TextColumn("{task.fields[rate]}"),
-            bars.TimeElapsedColumn(), bars.TextColumn("left"), bars.TimeRemainingColumn(elapsed_when_finished=True),
-        )  # fmt: skip
-        with bars.Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=None, rate="")
-            first: list[tuple[float, int]] = []
-
-            def report(done: int, total: int) -> None:
-                first.append((time.monotonic(), done)) if not first else None
-                seconds = time.monotonic() - first[0][0]
-                rate = f"{(done - first[0][1]) / seconds:,.0f} rows/s" if seconds > 0.2 else ""
-                bar.update(task, completed=done, total=total, rate=rate)
-
-            yield report
-
-
-class _Lines:
-    """Progress in a log: at most a line a minute."""
-
-    def __init__(self, seconds: float = 60.0) -> None:
-        self._every = seconds
-        self._begun: tuple[float, int] | None = None
-        self._next = time.monotonic() + seconds
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._begun is None:
-            self._begun = now, done
-        if now < self._next:
-            return
-        self._next = now + self._every
-        rate = (done - self._begun[1]) / max(now - self._begun[0], 1e-9)
-        left = f", {(total - done) / rate / 60:.0f} min left" if rate > 0 else ""
-        print(f"kullback: {done} of {total} rows, {rate:,.0f} rows/s{left}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

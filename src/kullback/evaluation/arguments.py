@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from kullback.evaluation.text import visible
 
 __all__ = ["build_parser"]
 
@@ -12,7 +16,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
     """The parser; `options.run` is the command chosen."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kullback", description="Compare what language models predict, from files of their logits.",
         epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -35,6 +39,13 @@ def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.Argum
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors of arguments quote them: they must not reach the terminal as they are."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -53,11 +64,18 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--ignore-index", metavar="ID", type=int, default=-100, help="leave tokens with this id out (-100)")
     add("--rows", metavar="A:B", type=_row_range, help="compare these rows only")
     add("--js", action="store_true", help="give the Jensen-Shannon divergence too")
-    add("--top-k", metavar="K", type=int, nargs="+", default=(), help="agreement of the K likeliest tokens")
+    add(
+        "--top-k",
+        metavar="K,...",
+        type=_numbers,
+        action="extend",
+        default=[],
+        help="agreement of the K likeliest tokens",
+    )
     add("--convention", choices=("llama.cpp",), help="give what llama-perplexity --kl-divergence prints too")
     _reading(parser)
     _outputs(parser)
-    add("--per-token", metavar="FILE", help="write a Parquet file with a row for each token")
+    add("--per-token", metavar="FILE", help="write a row for each token: Parquet, or CSV for a name in .csv")
     add("--checkpoint", metavar="FILE", help="log what was computed, so that a killed job can go on")
     add("--resume", action="store_true", help="go on from the checkpoint (or begin, if there is none)")
     add("--dask", metavar="SCHEDULER", help="compute on the cluster of this Dask scheduler (tcp://host:8786)")
@@ -77,11 +95,13 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
-    add("--fail-above", metavar="NATS", type=float, help="exit with 1 if the mean KL(p‖q) is above this")
+    add("--fail-above", metavar="NATS", type=_limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
+    add("--force", action="store_true", help="let outputs replace files that kullback did not write (never an input)")
 
 
 def _merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("parts", metavar="CHECKPOINT", nargs="+", help="files written by compare --checkpoint")
+    parser.add_argument("--partial", action="store_true", help="merge what there is; the results say what is missing")
     _outputs(parser)
 
 
@@ -105,6 +125,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     add("target", metavar="OUT", help="its suffix says the format: .npy, .safetensors or .kld")
     add("--to-dtype", choices=("float64", "float32", "float16", "bfloat16"), help="the source's, by default")
     add("--quiet", action="store_true", help="no progress on standard error")
+    add("--force", action="store_true", help="replace OUT if it exists (never an input)")
     _reading(parser)
 
 
@@ -119,6 +140,17 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1")
     return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_positive(word) for word in text.split(",")]
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError("nan, expected a number that something can be above")
+    return value
 
 
 def _row_range(text: str) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.convert import atomic_file
+from kullback.evaluation.outputs import atomic_file
 
 __all__ = ["Checkpoint", "read_log"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kullback.comparison import compare
-from kullback.evaluation.job import Job, compare_candidates
+from kullback.evaluation.job import Job, check_sketches, compare_candidates
 from kullback.evaluation.sources import Source, open_logits
 from kullback.evaluation.statistics import EXACT_TOKENS
 from kullback.summary import ComparisonSummary
@@ -26,6 +26,8 @@ __all__ = ["compare_arrays", "compare_on_cluster"]
 # of all files together: some seconds of work, so that little is lost with a worker and the scheduler is idle
 _TASK_BYTES = 2 << 30
 _MERGED_AT_ONCE = 8
+# how long a job waits for the first worker of a cluster, which would otherwise be for ever
+WORKER_SECONDS = 60
 
 Path = str | os.PathLike[str]
 
@@ -75,7 +77,7 @@ def compare_on_cluster(
     Raises
     ------
     ValueError, OSError
-        As `compare_candidates`.
+        As `compare_candidates`; TimeoutError if the cluster has no worker for a minute.
     ImportError
         If dask or distributed is missing.
     """
@@ -91,6 +93,8 @@ def compare_on_cluster(
         sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
+        check_sketches(job.stop - job.start)
+        _wait_for_worker(client)
         step = rows_per_task or _rows_per_task(sources)
         ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]
         futures = [
@@ -105,6 +109,14 @@ def compare_on_cluster(
         found: list[ComparisonSummary] = futures[0].result()
         job.note(found)
         return found
+
+
+def _wait_for_worker(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        address = client.scheduler.address if client.scheduler else "the scheduler"
+        raise TimeoutError(f"{address} has no worker, and none came in {WORKER_SECONDS} s; start one") from None
 
 
 def _rows_per_task(sources: Sequence[Source]) -> int:

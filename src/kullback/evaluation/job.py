@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,15 @@ from numpy.typing import NDArray
 from kullback import arrays
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
+from kullback.evaluation.outputs import check_outputs
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import LlamaCppLogits, Source, open_logits
-from kullback.evaluation.statistics import Convention, Summarizer, position_width
+from kullback.evaluation.statistics import EXACT_TOKENS, Convention, Summarizer, position_width
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 from kullback.summary import ComparisonSummary
 
-__all__ = ["Job", "compare_candidates", "compare_files"]
+__all__ = ["Job", "check_sketches", "compare_candidates", "compare_files"]
 
 Path = str | os.PathLike[str]
 
@@ -230,12 +232,18 @@ def compare_candidates(
     >>> q8.kl.mean < q4.kl.mean
     True
     """
+    if isinstance(q_paths, (str, bytes, os.PathLike, Source)):
+        raise TypeError(f"`q_paths` is one path, {q_paths!r}; expected a sequence of them, or use compare_files")
     if not q_paths:
         raise ValueError("`q_paths` is empty, expected one candidate at least")
     if resume and checkpoint is None:
         raise ValueError("`resume` needs a `checkpoint`")
     if not chunk_bytes >= 1:
         raise ValueError(f"`chunk_bytes` is {chunk_bytes}, expected at least 1")
+    named = (p_path, *q_paths, tokens, options.get("lm_head"))
+    inputs = [os.fspath(x) for x in named if isinstance(x, (str, os.PathLike))]
+    inputs += [source.path for source in named if isinstance(source, Source)]
+    check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
     with ExitStack() as stack:
         p, *qs = [
             path if isinstance(path, Source) else stack.enter_context(open_logits(path, **options))
@@ -245,6 +253,7 @@ def compare_candidates(
             p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
             top_k=top_k, convention=convention, ignore_index=ignore_index,
         )  # fmt: skip
+        check_sketches(job.stop - job.start)
         summarizers = job.summarizers()
         output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
 
@@ -272,6 +281,14 @@ def compare_candidates(
             if progress is not None:
                 progress(stop - job.start, job.stop - job.start)
         return job.finish(summarizers)
+
+
+def check_sketches(rows: int) -> None:
+    """Refuse before the work a job that would need, after hours, a library that is not installed."""
+    if rows > EXACT_TOKENS and find_spec("datasketches") is None:
+        raise ImportError(
+            f"quantiles of {rows} rows, more than {EXACT_TOKENS}, need datasketches: pip install kullback[eval]"
+        )
 
 
 def _no_rows(job: Job) -> Candidates:
@@ -336,7 +353,8 @@ def compare_files(
         none, begun): the result has the same bits as that of an uninterrupted run.
     resume : bool
     per_token : path-like, optional
-        Write a Parquet file with one row a token and candidate; it appears when it is complete.
+        Write a file with one row a token and candidate, CSV if its name ends in `.csv`, else Parquet; it appears when
+        it is complete.
     **options
         Of `open_logits`, for both files.
 

@@ -11,20 +11,23 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.checkpoint import Candidates, read_log
 from kullback.evaluation.columns import Plan
-from kullback.evaluation.job import note_facts
+from kullback.evaluation.job import check_sketches, note_facts
 from kullback.evaluation.statistics import Summarizer, position_width
 from kullback.summary import ComparisonSummary
 
 __all__ = ["merge_logs"]
 
 
-def merge_logs(paths: Sequence[str | os.PathLike[str]]) -> list[ComparisonSummary]:
+def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> list[ComparisonSummary]:
     """The summaries, one a candidate, of all rows in the checkpoints of one job's parts.
 
     Parameters
     ----------
     paths : sequence of path-like
         Checkpoints of `compare_files` calls that differ in `rows` only. Rows that several of them have count once.
+    partial : bool
+        Merge what there is although rows of the files are in none of the checkpoints: parts that were not done, not
+        finished or not named. `facts["missing_rows"]` lists them.
 
     Returns
     -------
@@ -34,7 +37,7 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]]) -> list[ComparisonSummar
     Raises
     ------
     ValueError
-        If they are of different jobs, or rows between the first and the last one are missing.
+        If they are of different jobs, or rows are missing and `partial` does not allow it.
     """
     identity: dict[str, Any] = {}
     records: list[tuple[int, int, Candidates]] = []
@@ -51,24 +54,35 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]]) -> list[ComparisonSummar
     records.sort(key=lambda record: record[:2])
     if not records:
         raise ValueError(f"{origin}: no rows in these checkpoints")
+    check_sketches(sum(stop - start for start, stop, _ in records))
     targets = _targets(records)
     settings: dict[str, Any] = identity["plan"]
     plan = Plan(**(settings | {"top_k": tuple(settings["top_k"])}))
     ignored = 0 if targets is None else int((targets == plan.ignore_index).sum())
     summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
-    first = done = records[0][0]
-    for start, stop, candidates in records:
+    done, missing = 0, []
+    for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:
         if start > done:
-            raise ValueError(f"rows {done} to {start} are in none of the checkpoints")
+            missing.append([done, start])
+            done = start
         if stop <= done:
             continue
         for summarizer, columns in zip(summarizers, candidates, strict=True):
             summarizer.add({name: x[done - start :] for name, x in columns.items()})
         done = stop
+    if missing and not partial:
+        listed = ", ".join(f"{a} to {b}" for a, b in missing[:4]) + (", ..." if len(missing) > 4 else "")
+        raise ValueError(
+            f"incomplete: rows {listed} of {plan.rows} are in none of the checkpoints; finish or name the missing "
+            "parts, or merge what there is with --partial (partial=True)"
+        )
+    rows = min(record[0] for record in records), max(record[1] for record in records)
     found_summaries = []
     for q, summarizer in zip(identity["q"], summarizers, strict=True):
         summary = summarizer.finish()
-        note_facts(summary, identity["p"], q, plan, (first, done), ignored)
+        note_facts(summary, identity["p"], q, plan, rows, ignored)
+        if missing:
+            summary.facts["missing_rows"] = missing
         found_summaries.append(summary)
     return found_summaries
 

@@ -6,13 +6,13 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import Source, float_dtype
 from kullback.evaluation.sources.llama_cpp import MAGIC, LlamaCppLogits, code_dtype
@@ -24,8 +24,6 @@ __all__ = ["convert", "encode"]
 BLOCK_BYTES = 1 << 24
 # codes reach this many nats under the row's maximum, as llama.cpp's own
 WINDOW = np.float32(16)
-# names of what the shell has already opened
-_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 def convert(
@@ -39,49 +37,50 @@ def convert(
 ) -> None:
     """Write logits in another format.
 
-    Parameters
-    ----------
-    source : path-like or Source
-        What to read; a path is opened with `open_logits` and `options`.
-    path : path-like
-        What to write: `.npy`, `.safetensors`, or `.kld` for a llama.cpp `_logits_` dump. It appears, or is
-        replaced, when the whole file is written; what a failure leaves is removed.
-    dtype : str, optional
-        "float64", "float32", "float16" or "bfloat16" for `.npy` and safetensors; by default that of the
-        source. NumPy cannot name bfloat16, so `.npy` refuses it. Values are rounded to nearest; those beyond
-        the range of float16 become infinite.
-    chunk_tokens : array of integers (C, n_ctx), optional
-        For a dump from anything but a dump: the text as the model saw it, C chunks with the scored tokens at
-        the end of each. The source must have C * (n_ctx - 1 - n_ctx//2) rows.
-    progress : callable, optional
-        Called with the number of rows written and of all rows.
-    **options
-        Of `open_logits`.
+        Parameters
+        ----------
+        source : path-like or Source
+            What to read; a path is opened with `open_logits` and `options`.
+        path : path-like
+            What to write: `.npy`, `.safetensors`, or `.kld` for a llama.cpp `_logits_` dump. It appears, or is
+            replaced, when the whole file is written; what a failure leaves is removed.
+        dtype : str, optional
+            "float64", "float32", "float16" or "bfloat16" for `.npy` and safetensors; by default that of the
+            source. NumPy cannot name bfloat16, so `.npy` refuses it. Values are rounded to nearest; those beyond
+            the range of float16 become infinite.
+        chunk_tokens : array of integers (C, n_ctx), optional
+            For a dump from anything but a dump: the text as the model saw it, C chunks with the scored tokens at
+            the end of each. The source must have C * (n_ctx - 1 - n_ctx//2) rows.
+        progress : callable, optional
+            Called with the number of rows written and of all rows.
+        **options
+            Of `open_logits`.
 
-    Raises
-    ------
-    ValueError
-        If the suffix is none of these, or tokens are missing or do not fit.
-    OSError
-        If reading or writing fails.
+        Raises
+        ------
+        ValueError
+            If the suffix is none of these, or tokens are missing or do not fit.
+        OSError
+            If reading or writing fails.
 
-    Notes
-    -----
-    A dump made from a dump keeps its codes bit for bit. Otherwise rows are taken as logits and normalised;
-    every step is that of llama.cpp in float32 (see `encode`). Token ids and groups go into safetensors as
-    `tokens` and `groups`.
+        Notes
+        -----
+        A dump made from a dump keeps its codes bit for bit. Otherwise rows are taken as logits and normalised;
+        every step is that of llama.cpp in float32 (see `encode`). Token ids and groups go into safetensors as
+        `tokens` and `groups`.
 
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import numpy as np
-    >>> from kullback.evaluation.sources import open_logits
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     name = os.path.join(folder, "logits")
-    ...     np.save(name + ".npy", np.eye(3, dtype=np.float32))
-    ...     convert(name + ".npy", name + ".safetensors", dtype="float16")
-    ...     open_logits(name + ".safetensors").rows(0, 1)
-    array([[1., 0., 0.]], dtype=float16)
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from kullback.evaluation.outputs import atomic_file, check_outputs
+    from kullback.evaluation.sources import open_logits
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     name = os.path.join(folder, "logits")
+        ...     np.save(name + ".npy", np.eye(3, dtype=np.float32))
+        ...     convert(name + ".npy", name + ".safetensors", dtype="float16")
+        ...     open_logits(name + ".safetensors").rows(0, 1)
+        array([[1., 0., 0.]], dtype=float16)
     """
     if isinstance(source, Source):
         _convert(source, os.fspath(path), dtype, chunk_tokens, progress)
@@ -107,36 +106,13 @@ def _convert(
         blocks = _values(source, kind)
     else:
         raise ValueError(f"{path}: its suffix says no format that is written; expected .npy, .safetensors or .kld")
+    check_outputs({"`path`": path}, [source.path], force=True)
     with atomic_file(path) as file:
         file.write(header)
         for stop, block in blocks:
             file.write(block.reshape(-1).view(np.uint8).data)
             if progress is not None:
                 progress(stop, source.shape[0])
-
-
-@contextmanager
-def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when all is on disk, or is removed.
-
-    A device or pipe (`/dev/stdout`, `/dev/null`) is written as it is, and a symbolic link keeps leading where it did.
-    """
-    if os.path.exists(path) and (not os.path.isfile(path) or path.startswith(_STREAMS)):
-        with open(path, "wb") as stream:
-            yield stream
-        return
-    path = os.path.realpath(path)
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise
 
 
 def _ranges(source: Source) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,201 @@
+"""Files that are written: checked before the work, made under a name of their own, renamed when they are whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+from kullback.evaluation.sources import SHARD_SUFFIXES
+
+__all__ = ["GENERATOR", "atomic_file", "check_outputs"]
+
+# what our HTML and Parquet files say of themselves
+GENERATOR = "kullback"
+# names of what the shell has already opened
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
+_LOG = "the checkpoint"
+# a result has some 100 kB a candidate; what is larger is not read to find out whether it is one
+_LARGEST_RESULT = 64 << 20
+
+Path = str | os.PathLike[str]
+
+
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Iterable[Path], force: bool = False, log: Path | None = None
+) -> None:
+    """Refuse, before hours of work, outputs that could not be written after them or would destroy something.
+
+    Parameters
+    ----------
+    outputs : mapping of str to path
+        By the option that names them; None and "-" are left out.
+    inputs : iterable of path
+        Files, folders and URLs that are read. No output may be one of them or lie among the shards of a folder.
+    force : bool
+        Whether an existing file that kullback did not write may be replaced.
+    log : path, optional
+        A checkpoint: it may exist, but is neither an output nor an input.
+    """
+    named = [(option, os.fspath(path)) for option, path in outputs.items() if path is not None and path != "-"]
+    if log is not None:
+        named.append((_LOG, os.fspath(log)))
+    taken: dict[Any, str] = {}
+    for option, path in named:
+        if is_stream(path):
+            continue
+        if os.path.isdir(path):
+            raise ValueError(f"{option} is {path}, a folder; expected the name of a file in it")
+        real = os.path.realpath(path)
+        for identity in _identities(real):
+            if identity in taken:
+                raise ValueError(f"{option} and {taken[identity]} are one file, {path}; expected two names")
+            taken[identity] = option
+    reading = [os.fspath(path) for path in inputs]
+    for option, path in named:
+        if is_stream(path):
+            continue
+        for source in reading:
+            _refuse_input(option, path, source)
+        _check_folder(path)
+        if not force and option != _LOG and os.path.exists(path) and not is_ours(path):
+            raise ValueError(
+                f"{option}: {path} exists and is no output of kullback; give another name, or --force to replace it"
+            )
+
+
+def is_stream(path: str) -> bool:
+    """Whether it is a device, a pipe or an open descriptor, written as it is."""
+    if path.startswith(_STREAMS):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _identities(path: str) -> list[Any]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [path]
+    return [path, (status.st_dev, status.st_ino)]
+
+
+def _refuse_input(option: str, path: str, source: str) -> None:
+    """ValueError if writing `path` would replace the source, or a part of it."""
+    source = source.removeprefix("file://").removeprefix("local://")  # to fsspec they are local files
+    if "://" in source or not os.path.exists(source):
+        return
+    mine = set(_identities(os.path.realpath(path)))
+    if mine & set(_identities(os.path.realpath(source))):
+        raise ValueError(f"{option} is {path}, which is read as an input; an output never replaces one")
+    if not os.path.isdir(source):
+        return
+    inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(source), ""))
+    with os.scandir(source) as members:  # they may be links to files elsewhere
+        inside = inside or any(mine & set(_identities(os.path.realpath(member.path))) for member in members)
+    if inside and (path.endswith(SHARD_SUFFIXES) or (os.path.exists(path) and not is_ours(path))):
+        raise ValueError(f"{option} is {path}, a part of the input {source}; an output never replaces one")
+
+
+def _check_folder(path: str) -> None:
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {os.path.dirname(path) or folder}")
+    try:  # permissions do not tell of read-only file systems, nor do they bind root
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path}: the folder cannot be written to ({error.strerror})") from None
+
+
+def is_ours(path: str) -> bool:
+    """Whether the file is a result, a report or a table of tokens that kullback wrote, or is empty."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+            size = os.fstat(file.fileno()).st_size
+            if not head:
+                return True
+            if head.startswith(b"PAR1"):
+                return _is_our_parquet(path)
+            if head.startswith(b"<!doctype html>"):
+                return f'<meta name="generator" content="{GENERATOR}'.encode() in head
+            if head.startswith(b'"candidate","row"'):
+                return True
+            if head.startswith(b"{") and size <= _LARGEST_RESULT:
+                tree = json.loads(head + file.read())
+                return bool({"tokens", "kl", "reverse_kl", "unit"} <= tree.keys() or tree.keys() == {"p", "candidates"})
+    except (OSError, ValueError, RecursionError):
+        pass
+    return False
+
+
+def _is_our_parquet(path: str) -> bool:
+    try:
+        from pyarrow import parquet
+
+        return GENERATOR.encode() in (parquet.read_schema(path).metadata or {})
+    except Exception:  # whatever it is, it is no table of ours
+        return False
+
+
+class _Named(io.FileIO):
+    """A file whose errors name the path it will have: a full disk is told by its file."""
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        super().__init__(descriptor, "wb")
+        self._path = path
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        with naming(self._path):
+            return super().write(data)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let errors of the system name this path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = path
+        raise
+
+
+@contextmanager
+def atomic_file(path: str) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when all is on disk, or is removed.
+
+    Until then it has a name that nothing else has, so that what a killed process left stands in nobody's way. A
+    device or pipe (`/dev/stdout`, `/dev/null`) is written as it is, and a symbolic link keeps leading where it did.
+    """
+    if os.path.exists(path) and is_stream(path):
+        with io.BufferedWriter(_Named(os.open(path, os.O_WRONLY | os.O_TRUNC), path)) as stream:
+            yield stream
+        return
+    path = os.path.realpath(path)
+    partial = os.path.join(os.path.dirname(path), f".kullback-{secrets.token_hex(8)}.part")
+    with naming(path):
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with io.BufferedWriter(_Named(descriptor, path)) as file:
+            yield file
+            file.flush()
+            with naming(path):
+                if os.path.exists(path):  # what replaces a file has its permissions
+                    os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
+                os.fsync(descriptor)
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            os.remove(partial)
+        raise

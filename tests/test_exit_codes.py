@@ -1,0 +1,206 @@
+"""1 means above the gate and nothing else; whatever else goes wrong is 2 or 3, with a line that says what."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kullback.cli import main
+from kullback.evaluation.job import compare_candidates, compare_files
+from kullback.evaluation.merging import merge_logs
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+F16, Q4 = str(EXAMPLES / "f16.kld"), str(EXAMPLES / "q4_k_m.kld")
+COMMAND = [sys.executable, "-m", "kullback.cli"]
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    p = np.random.default_rng(0).normal(0, 3, (40, 50)).astype(np.float32)
+    np.save(tmp_path / "p.npy", p)
+    np.save(tmp_path / "q.npy", p + np.float32(0.1) * p[::-1])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def with_broken_pipes(*arguments, stdout=True, stderr=True):
+    """The command, whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        streams = {"stdout": writing if stdout else subprocess.PIPE, "stderr": writing if stderr else subprocess.PIPE}
+        return subprocess.run([*COMMAND, *arguments], timeout=120, **streams)
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize(("most", "code"), [("1", 0), ("1e-9", 1)])
+@pytest.mark.parametrize("output", [[], ["--json", "-"]], ids=["table", "json"])
+def test_a_closed_pipe_does_not_open_the_gate(most, code, output):
+    done = with_broken_pipes("compare", F16, Q4, "--fail-above", most, *output, stderr=False)
+    assert done.returncode == code, done.stderr
+    assert (b"above 1e-09" in done.stderr) == bool(code)
+    assert with_broken_pipes("compare", F16, Q4, "--fail-above", most, *output).returncode == code
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("most", "code"), [("1", 0), ("1e-9", 1)])
+def test_closed_streams(pair, closing, most, code):
+    line = f"{sys.executable} -m kullback.cli compare p.npy q.npy --fail-above {most} --json o.json {closing}"
+    assert subprocess.run(["bash", "-c", line], timeout=120, stdout=subprocess.PIPE).returncode == code
+    assert (pair / "o.json").read_text().startswith("{")
+    assert (pair / "o.json").read_text().endswith("}\n")
+
+
+def test_errors_with_nobody_to_tell(pair):
+    assert with_broken_pipes("compare", "p.npy", "nothing.npy").returncode == 2
+    for closing in ("2>&-", ">&- 2>&-"):
+        line = f"{sys.executable} -m kullback.cli info nothing.npy {closing}"
+        assert subprocess.run(["bash", "-c", line], timeout=120).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (RuntimeError("can't start new thread"), 3, "can't start new thread"),
+        (RecursionError("maximum recursion depth exceeded"), 2, "nested too deeply"),
+        (KeyError("x\x1b[2J"), 2, r"KeyError: 'x\x1b[2J' (a fault"),
+        (AssertionError(), 2, "AssertionError"),
+        (ZeroDivisionError("division by zero"), 2, "division by zero"),
+        (SystemExit(1), 3, ""),
+        (BrokenPipeError(32, "Broken pipe"), 3, "has gone"),
+        (MemoryError("1 GiB"), 3, "not enough memory"),
+        (ConnectionResetError(104, "reset"), 3, "reset"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, BaseException) else None,
+)
+def test_no_exception_is_taken_for_the_gate(pair, capsys, monkeypatch, error, code, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("kullback.evaluation.job.chunks", fail)
+    assert main(["compare", "p.npy", "q.npy", "--fail-above", "1"]) == code
+    last = capsys.readouterr().err.splitlines()[-1:]
+    assert words in "".join(last).replace(repr("\x1b"), "")
+
+
+def rows_without_distribution(which, rows):
+    x = np.load(which)
+    x[rows] = np.nan
+    np.save(which, x)
+
+
+@pytest.mark.parametrize("which", ["p.npy", "q.npy"])
+@pytest.mark.parametrize("rows", [slice(3, 4), slice(None)], ids=["one", "all"])
+def test_nan_never_passes_a_gate(pair, capsys, which, rows):
+    rows_without_distribution(which, rows)
+    assert main(["compare", "p.npy", "q.npy", "--fail-above", "100", "--quiet"]) == 1
+    assert "rows have no distribution" in capsys.readouterr().err
+    assert main(["compare", "p.npy", "p.npy", "q.npy", "--fail-above", "100", "--quiet"]) == 1
+
+
+def test_no_rows_never_pass_a_gate(pair, capsys):
+    assert main(["compare", "p.npy", "q.npy", "--rows", "5:5", "--fail-above", "100", "--quiet"]) == 1
+    assert "there are no rows" in capsys.readouterr().err
+
+
+def test_each_candidate_is_gated(pair, capsys):
+    assert main(["compare", "p.npy", "q.npy", "p.npy", "--fail-above", "1e-9", "--quiet"]) == 1
+    assert capsys.readouterr().err.startswith("kullback: q.npy: KL(p‖q) is ")
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "p.npy", "q.npy", "--fail-above", "nan"])
+    assert stop.value.code == 2
+
+
+def test_an_incomplete_merge(pair, capsys):
+    for i, rows in enumerate(["0:10", "20:30"]):
+        assert main(["compare", "p.npy", "q.npy", "--rows", rows, "--checkpoint", f"log{i}", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["merge", "log0", "log1", "--json", "o.json"]) == 2
+    error = capsys.readouterr().err
+    assert "incomplete: rows 10 to 20, 30 to 40 of 40 are in none of the checkpoints" in error
+    assert not (pair / "o.json").exists()
+    assert main(["merge", "log0", "log1", "--partial", "--html", "o.html"]) == 0
+    words = "INCOMPLETE: rows 10 to 20, 30 to 40 are missing"
+    assert words in capsys.readouterr().out
+    assert words in (pair / "o.html").read_text()
+    expected = [[10, 20], [30, 40]]
+    assert merge_logs([pair / "log1", pair / "log0"], partial=True)[0].facts["missing_rows"] == expected
+
+
+def test_a_killed_part_is_incomplete(pair):
+    with pytest.raises(KeyboardInterrupt):
+
+        def interrupt(done, total):
+            if done >= 10:
+                raise KeyboardInterrupt
+
+        compare_files("p.npy", "q.npy", checkpoint="log", chunk_bytes=4000, progress=interrupt)
+    with pytest.raises(ValueError, match="incomplete: rows 10 to 40"):
+        merge_logs(["log"])
+
+
+def test_where_it_goes_on(pair, capsys):
+    arguments = ["compare", "p.npy", "q.npy", "--checkpoint", "log", "--resume"]
+    assert main(arguments) == 0
+    assert "log holds no rows yet: the job begins" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert "log goes on after 40 of 40 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "; without --checkpoint nothing was kept"),
+        (["--checkpoint", "log"], "; the same command with --resume goes on from log"),
+        (["--checkpoint", "log", "--resume"], "; the same command goes on from log"),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(pair, capsys, monkeypatch, options, words):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kullback.evaluation.job.chunks", interrupt)
+    assert main(["compare", "p.npy", "q.npy", "--quiet", *options]) == 130
+    assert capsys.readouterr().err == f"kullback: interrupted{words}\n"
+
+
+def test_top_k_takes_no_file(pair, capsys):
+    for options in (["--top-k", "5", "p.npy", "q.npy"], ["p.npy", "--top-k", "1,5", "q.npy"]):
+        assert main(["compare", *options, "--quiet"]) == 0
+        assert "top 5 shared" in capsys.readouterr().out
+    assert main(["compare", "p.npy", "q.npy", "--top-k", "1", "--top-k", "3,5", "--quiet"]) == 0
+    assert [k in capsys.readouterr().out for k in ["top 1 s"]] == [True]
+
+
+WITHOUT = """
+import sys
+for name in {names}:
+    sys.modules[name] = None
+from kullback.cli import main
+sys.exit(main({arguments}))
+"""
+
+
+@pytest.mark.parametrize("names", [["rich", "rich.console", "rich.progress"], ["datasketches", "jinja2", "pyarrow"]])
+def test_the_table_needs_no_library(pair, names):
+    code = WITHOUT.format(names=names, arguments=["compare", "p.npy", "q.npy"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "KL(p‖q)" in done.stdout
+
+
+def test_a_library_for_long_jobs_is_asked_for_before_them(pair, capsys, monkeypatch):
+    monkeypatch.setattr("kullback.evaluation.job.EXACT_TOKENS", 39)
+    monkeypatch.setattr("kullback.evaluation.job.find_spec", lambda name: None)
+    monkeypatch.setattr("kullback.evaluation.job.chunks", lambda *_: pytest.fail("rows were read"))
+    assert main(["compare", "p.npy", "q.npy", "--quiet"]) == 2
+    assert "need datasketches: pip install kullback[eval]" in capsys.readouterr().err
+
+
+def test_one_path_is_no_sequence_of_candidates(pair):
+    with pytest.raises(TypeError, match=r"`q_paths` is one path, 'q\.npy'"):
+        compare_candidates("p.npy", "q.npy")

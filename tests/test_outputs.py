@@ -1,0 +1,170 @@
+"""What is written: never onto an input, never onto somebody else's file, whole or not at all."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from kullback.cli import main
+from kullback.evaluation import outputs
+from kullback.evaluation.job import compare_files
+from kullback.evaluation.outputs import atomic_file, check_outputs
+
+ROWS = np.random.default_rng(0).normal(0, 3, (30, 20)).astype(np.float32)
+OUTPUTS = ("--json", "--html", "--per-token")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    np.save(tmp_path / "p.npy", ROWS)
+    np.save(tmp_path / "q.npy", ROWS + 0.1 * ROWS[::-1])
+    np.save(tmp_path / "tokens.npy", np.arange(30) % 20)
+    (tmp_path / "shards").mkdir()
+    for i in range(2):
+        np.save(tmp_path / "shards" / f"row_{i}.npy", ROWS[15 * i : 15 * i + 15])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+@pytest.mark.parametrize("target", ["p.npy", "./q.npy", "tokens.npy", "link.npy", "hard.npy", "shards/row_1.npy"])
+def test_an_output_never_replaces_an_input(folder, capsys, option, target):
+    os.symlink("q.npy", "link.npy")
+    os.link("p.npy", "hard.npy")
+    before = contents(folder)
+    files = ["shards" if "shards" in target else "p.npy", "q.npy", "--tokens", "tokens.npy"]
+    assert main(["compare", *files, option, target, "--force", "--quiet"]) == 2
+    assert "an output never replaces one" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_nor_does_it_join_the_shards_of_an_input(folder, capsys):
+    assert main(["compare", "shards", "q.npy", "--per-token", "shards/t.parquet", "--quiet"]) == 2
+    assert "a part of the input shards" in capsys.readouterr().err
+    assert main(["compare", "shards", "q.npy", "--json", "shards/result.json", "--quiet"]) == 0
+    assert main(["compare", "shards", "q.npy", "--json", "shards/result.json", "--quiet"]) == 0
+    shutil.move("shards", "elsewhere")
+    os.mkdir("shards")
+    for name in ("row_0.npy", "row_1.npy"):
+        os.symlink(f"../elsewhere/{name}", f"shards/{name}")
+    assert main(["compare", "shards", "q.npy", "--json", "elsewhere/row_0.npy", "--force", "--quiet"]) == 2
+
+
+def test_a_checkpoint_is_neither_output_nor_input(folder, capsys):
+    before = contents(folder)
+    assert main(["compare", "p.npy", "q.npy", "--checkpoint", "log", "--json", "log", "--quiet"]) == 2
+    assert "are one file" in capsys.readouterr().err
+    assert main(["compare", "p.npy", "q.npy", "--checkpoint", "p.npy", "--resume", "--quiet"]) == 2
+    assert contents(folder) == before
+    assert main(["compare", "p.npy", "q.npy", "--checkpoint", "log", "--quiet"]) == 0
+    before = contents(folder)
+    for option in ("--json", "--html"):
+        assert main(["merge", "log", option, "log", "--force"]) == 2
+        assert main(["compare", "p.npy", "q.npy", option, "log", "--quiet"]) == 2  # no result: a log
+    assert contents(folder) == before
+
+
+def test_the_functions_spare_inputs_too(folder):
+    before = contents(folder)
+    for options in ({}, {"tokens": "tokens.npy"}):
+        with pytest.raises(ValueError, match="an output never replaces one"):
+            compare_files("p.npy", "q.npy", per_token=options.get("tokens", "q.npy"), **options)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+@pytest.mark.parametrize("content", [b"mine", b'{"mine": 1}', b"[" * 100_000, b"PAR1 not really", b"<!doctype html>"])
+def test_other_files_are_replaced_by_force_only(folder, capsys, option, content):
+    (folder / "out").write_bytes(content)
+    assert main(["compare", "p.npy", "q.npy", option, "out", "--quiet"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (folder / "out").read_bytes() == content
+    assert main(["compare", "p.npy", "q.npy", option, "out", "--force", "--quiet"]) == 0
+    assert (folder / "out").read_bytes() != content
+
+
+@pytest.mark.parametrize("candidates", [["q.npy"], ["q.npy", "p.npy"]])
+def test_outputs_of_ours_are_replaced(folder, candidates):
+    names = ["--json", "o.json", "--html", "o.html", "--per-token", "o.parquet"]
+    for arguments in (names, names, ["--per-token", "o.csv"], ["--per-token", "o.csv"], ["--json", "o.html"]):
+        assert main(["compare", "p.npy", *candidates, *arguments, "--quiet"]) == 0
+    assert json.loads((folder / "o.html").read_text())["p"]["path"] == "p.npy"
+
+
+def test_a_converted_file_is_replaced_by_force_only(folder, capsys):
+    assert main(["convert", "p.npy", "q.npy", "--quiet"]) == 2
+    assert main(["convert", "p.npy", "p.npy", "--quiet", "--force"]) == 2
+    assert main(["convert", "p.npy", "q.npy", "--quiet", "--force"]) == 0
+    np.testing.assert_array_equal(np.load("q.npy"), np.load("p.npy"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "o", "--html", "./o"], "are one file"),
+        (["--json", "shards/../o", "--per-token", "o"], "are one file"),
+        (["--json", "shards"], "shards, a folder"),
+        (["--html", "none/o.html"], "there is no folder none"),
+        (["--json", "/sys/o.json"], "cannot be written to"),
+        (["--per-token", "o.xlsx"], "not as .xlsx"),
+        (["--json", "p.npy/o"], "there is no folder"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(folder, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr("kullback.evaluation.job.chunks", lambda *_: pytest.fail("rows were read"))
+    before = contents(folder)
+    assert main(["compare", "p.npy", "q.npy", "--quiet", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_what_killed_processes_left_is_in_nobodys_way(folder):
+    """Nor is it removed: it may be somebody's."""
+    (folder / f"o.json.{os.getpid()}.part").write_text("theirs")
+    assert main(["compare", "p.npy", "q.npy", "--json", "o.json", "--quiet"]) == 0
+    assert (folder / f"o.json.{os.getpid()}.part").read_text() == "theirs"
+    assert sorted(path.name for path in folder.glob("*.part")) == [f"o.json.{os.getpid()}.part"]
+
+
+def test_a_failure_leaves_what_stood_there(folder):
+    (folder / "o").write_text("before")
+    names = set(os.listdir(folder))
+    with pytest.raises(KeyboardInterrupt), atomic_file("o") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert set(os.listdir(folder)) == names
+    assert (folder / "o").read_text() == "before"
+
+
+def test_permissions_stay(folder):
+    mask = os.umask(0o027)
+    try:
+        for path in ("new", "old"):
+            if path == "old":
+                (folder / path).write_text("")
+                os.chmod(path, 0o604)
+            with atomic_file(path) as file:
+                file.write(b"x")
+    finally:
+        os.umask(mask)
+    assert os.stat("new").st_mode & 0o777 == 0o640
+    assert os.stat("old").st_mode & 0o777 == 0o604
+
+
+def test_urls_and_streams_are_not_looked_at(folder):
+    check_outputs({"--json": "/dev/null", "--html": "-"}, ["https://host/p.npy", "p.npy"])
+    assert outputs.is_stream("/dev/stdout")
+
+
+def test_csv(folder):
+    assert main(["compare", "p.npy", "q.npy", "p.npy", "--per-token", "o.csv", "--quiet"]) == 0
+    header, first, *rest = (folder / "o.csv").read_text().splitlines()
+    assert header.startswith('"candidate","row","position"')
+    assert first.startswith('"q.npy",0,0,')
+    assert len(rest) == 59
