@@ -37,50 +37,49 @@ def convert(
 ) -> None:
     """Write logits in another format.
 
-        Parameters
-        ----------
-        source : path-like or Source
-            What to read; a path is opened with `open_logits` and `options`.
-        path : path-like
-            What to write: `.npy`, `.safetensors`, or `.kld` for a llama.cpp `_logits_` dump. It appears, or is
-            replaced, when the whole file is written; what a failure leaves is removed.
-        dtype : str, optional
-            "float64", "float32", "float16" or "bfloat16" for `.npy` and safetensors; by default that of the
-            source. NumPy cannot name bfloat16, so `.npy` refuses it. Values are rounded to nearest; those beyond
-            the range of float16 become infinite.
-        chunk_tokens : array of integers (C, n_ctx), optional
-            For a dump from anything but a dump: the text as the model saw it, C chunks with the scored tokens at
-            the end of each. The source must have C * (n_ctx - 1 - n_ctx//2) rows.
-        progress : callable, optional
-            Called with the number of rows written and of all rows.
-        **options
-            Of `open_logits`.
+    Parameters
+    ----------
+    source : path-like or Source
+        What to read; a path is opened with `open_logits` and `options`.
+    path : path-like
+        What to write: `.npy`, `.safetensors`, or `.kld` for a llama.cpp `_logits_` dump. It appears, or is
+        replaced, when the whole file is written; what a failure leaves is removed.
+    dtype : str, optional
+        "float64", "float32", "float16" or "bfloat16" for `.npy` and safetensors; by default that of the
+        source. NumPy cannot name bfloat16, so `.npy` refuses it. Values are rounded to nearest; those beyond
+        the range of float16 become infinite.
+    chunk_tokens : array of integers (C, n_ctx), optional
+        For a dump from anything but a dump: the text as the model saw it, C chunks with the scored tokens at
+        the end of each. The source must have C * (n_ctx - 1 - n_ctx//2) rows.
+    progress : callable, optional
+        Called with the number of rows written and of all rows.
+    **options
+        Of `open_logits`.
 
-        Raises
-        ------
-        ValueError
-            If the suffix is none of these, or tokens are missing or do not fit.
-        OSError
-            If reading or writing fails.
+    Raises
+    ------
+    ValueError
+        If the suffix is none of these, `path` is the source or a part of it, or tokens are missing or do not fit.
+    OSError
+        If reading or writing fails.
 
-        Notes
-        -----
-        A dump made from a dump keeps its codes bit for bit. Otherwise rows are taken as logits and normalised;
-        every step is that of llama.cpp in float32 (see `encode`). Token ids and groups go into safetensors as
-        `tokens` and `groups`.
+    Notes
+    -----
+    A dump made from a dump keeps its codes bit for bit. Otherwise rows are taken as logits and normalised;
+    every step is that of llama.cpp in float32 (see `encode`). Token ids and groups go into safetensors as
+    `tokens` and `groups`.
 
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> import numpy as np
-        >>> from kullback.evaluation.outputs import atomic_file, check_outputs
-    from kullback.evaluation.sources import open_logits
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     name = os.path.join(folder, "logits")
-        ...     np.save(name + ".npy", np.eye(3, dtype=np.float32))
-        ...     convert(name + ".npy", name + ".safetensors", dtype="float16")
-        ...     open_logits(name + ".safetensors").rows(0, 1)
-        array([[1., 0., 0.]], dtype=float16)
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from kullback.evaluation.sources import open_logits
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     name = os.path.join(folder, "logits")
+    ...     np.save(name + ".npy", np.eye(3, dtype=np.float32))
+    ...     convert(name + ".npy", name + ".safetensors", dtype="float16")
+    ...     open_logits(name + ".safetensors").rows(0, 1)
+    array([[1., 0., 0.]], dtype=float16)
     """
     if isinstance(source, Source):
         _convert(source, os.fspath(path), dtype, chunk_tokens, progress)
