@@ -233,7 +233,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from kullback.evaluation.sources import LlamaCppLogits, open_logits, open_sparse
+    from kullback.evaluation.sources import Dump, open_logits, open_sparse
     from kullback.evaluation.terminal import print_facts
     from kullback.evaluation.text import json_text
 
@@ -241,7 +241,7 @@ def _info(options: argparse.Namespace) -> int:
         facts = open_sparse(options.file).facts()
     else:
         with open_logits(options.file, **_reader_options(options)) as source:
-            facts = source.check() if isinstance(source, LlamaCppLogits) else source.facts()
+            facts = source.check() if isinstance(source, Dump) else source.facts()
     text = json_text(json.dumps(facts, indent=2, ensure_ascii=False)) + "\n"
     _show(lambda: sys.stdout.write(text) if options.json else print_facts(facts))
     return DONE

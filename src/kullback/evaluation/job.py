@@ -23,7 +23,7 @@ from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.outputs import check_outputs
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
-from kullback.evaluation.sources import LlamaCppLogits, Source, open_logits
+from kullback.evaluation.sources import Dump, Source, open_logits
 from kullback.evaluation.statistics import EXACT_TOKENS, Convention, Summarizer, position_width
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 from kullback.summary import ComparisonSummary
@@ -45,6 +45,7 @@ class Job:
     tokens: NDArray[np.int64] | None
     groups: NDArray[np.int64] | None
     positions: NDArray[np.int64]
+    remarks: tuple[str, ...]  # what looks wrong
     windows: tuple[float, ...]  # of p and the candidates, as known before reading: what is met later changes nothing
 
     @classmethod
@@ -72,12 +73,12 @@ class Job:
             if outside.any():
                 row = int(np.flatnonzero(outside)[0])
                 raise ValueError(f"the token of row {row} is {ids[row]}, outside the vocabulary of {vocab} compared")
-        dumps = [source for source in (p, *qs) if isinstance(source, LlamaCppLogits)]
+        dumps = [source for source in (p, *qs) if isinstance(source, Dump)]
         if dumps and given == "probs":
             raise ValueError(f"`given` is 'probs', but {dumps[0].path} holds log-probabilities")
         if convention not in (None, "llama.cpp"):
             raise ValueError(f"`convention` is {convention!r}, expected 'llama.cpp' or None")
-        if convention and not (isinstance(p, LlamaCppLogits) and vocab == p.shape[1]):
+        if convention and not (isinstance(p, Dump) and vocab == p.shape[1]):
             raise ValueError(
                 f"`convention` is 'llama.cpp', which needs a llama.cpp dump with its whole vocabulary as P; "
                 f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
@@ -92,7 +93,7 @@ class Job:
         plan = Plan(
             given, vocab, total, jensen_shannon, tuple(sorted(set(top_k))), convention is not None, ignore_index
         )
-        windows = tuple(source.window if isinstance(source, LlamaCppLogits) else 0.0 for source in (p, *qs))
+        windows = tuple(source.window if isinstance(source, Dump) else 0.0 for source in (p, *qs))
         return cls(p, tuple(qs), plan, start, stop, ids, *target_groups(p, qs), windows)
 
     @property
@@ -145,6 +146,8 @@ class Job:
             ignored = int((self.tokens[self.start : self.stop] == self.plan.ignore_index).sum())
         for q, summary in zip(self.qs, summaries, strict=True):
             note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop), ignored)
+            if self.remarks:
+                summary.facts["warnings"] = list(self.remarks)
 
 
 def note_facts(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import Source
-from kullback.evaluation.sources.llama_cpp import LlamaCppLogits, code_dtype
+from kullback.evaluation.sources.llama_cpp import Dump, code_dtype
 
 __all__ = ["CHUNK_BYTES", "chunks", "row_type", "rows_per_chunk"]
 
@@ -24,7 +24,7 @@ HELD = 4
 
 def row_type(source: Source) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """How a row lies in memory: the stored codes of a llama.cpp dump, the values of anything else."""
-    if isinstance(source, LlamaCppLogits):
+    if isinstance(source, Dump):
         return code_dtype(source.shape[1]), ()
     return source.dtype, (source.shape[1],)
 
@@ -49,7 +49,7 @@ def chunks(
     def read(place: int, which: int) -> NDArray[Any]:
         first, end = ranges[place]
         source, into = sources[which], room[place % HELD][which][: end - first]
-        if isinstance(source, LlamaCppLogits):
+        if isinstance(source, Dump):
             source.codes(first, end, into)
         else:
             source.rows(first, end, into)

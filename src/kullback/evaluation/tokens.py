@@ -105,16 +105,32 @@ def target_tokens(
     return known
 
 
-def target_groups(p: Source, qs: Sequence[Source]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
-    """The document of each row, where a source knows, and the row's place within it."""
-    groups = next((source.groups for source in (p, *qs) if source.groups is not None), None)
+def target_groups(
+    p: Source, qs: Sequence[Source]
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], tuple[str, ...]]:
+    """The document of each row, where a source knows; the row's place within it; and where sources disagree.
+
+    What a file says goes before what is only a division into shards.
+    """
     rows = p.shape[0]
-    if groups is None:
-        return None, np.arange(rows)
-    if not rows:
-        return groups, np.zeros(0, np.int64)
-    first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    return groups, np.arange(rows) - np.repeat(first, np.diff(np.r_[first, rows]))
+    known = [source for source in (p, *qs) if source.groups is not None]
+    known.sort(key=lambda source: source.by_shard)
+    if not known:
+        return None, np.arange(rows), ()
+    chosen = known[0]
+    assert chosen.groups is not None
+    begins = np.r_[True, chosen.groups[1:] != chosen.groups[:-1]][:rows]
+    remarks = []
+    for other in known[1:]:
+        assert other.groups is not None
+        differ = np.flatnonzero(begins[1:] != (other.groups[1:] != other.groups[:-1]))
+        if differ.size and other.by_shard == chosen.by_shard:
+            remarks.append(
+                f"{other.path} and {chosen.path} divide the rows into different chunks or documents, from row "
+                f"{differ[0] + 1} on; those of the latter are used"
+            )
+    first = np.flatnonzero(begins)
+    return chosen.groups, np.arange(rows) - np.repeat(first, np.diff(np.r_[first, rows])), tuple(remarks)
 
 
 def decoder(path: str | os.PathLike[str] | None) -> Callable[[Sequence[int]], str] | None:

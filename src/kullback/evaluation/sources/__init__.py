@@ -12,16 +12,16 @@ from kullback.evaluation.sources.completions import read_completions
 from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
 from kullback.evaluation.sources.hdf5 import Hdf5
 from kullback.evaluation.sources.hidden import HiddenStates
-from kullback.evaluation.sources.llama_cpp import LlamaCppLogits
+from kullback.evaluation.sources.llama_cpp import Dump, LlamaCppLogits
 from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
 from kullback.evaluation.sources.remote import RemoteFile, listing
 from kullback.evaluation.sources.safetensors import LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
-from kullback.evaluation.sources.shards import Concatenated, shard_names
+from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
 from kullback.evaluation.sources.zarr import Zarr
 
-__all__ = ["LlamaCppLogits", "Source", "SparseRows", "open_logits", "open_sparse"]
+__all__ = ["Dump", "LlamaCppLogits", "Source", "SparseRows", "open_logits", "open_sparse"]
 
 SHARD_SUFFIXES = (".safetensors", ".npy", ".npz", ".kld", ".parquet", ".arrow", ".h5", ".hdf5")
 
@@ -52,7 +52,9 @@ def open_logits(
           `row_N` (exllamav3) or `logits_N` (vLLM) only those count.
 
         Beside the logits, integer arrays (or columns) named `tokens` and `groups`, one value a row, become
-        the source's attributes of these names.
+        the source's attributes of these names. In a folder, groups whose ids rise
+        through all shards are kept; where they begin again in each, as the chunks of dumps do, they are made
+        distinct, and without any each shard is a group.
     tensor : str, optional
         Name of the array or column, where the format has names. Without it: `logits`; in safetensors else the
         windows `logits_0`, `logits_1`, ... or `tensor.0`, ...; else the only one that can be meant.
@@ -185,7 +187,7 @@ def _open(path: str, names: tuple[str, ...], tensor: str | None, dtype: str | No
     parts: list[Any] = []
     for name in shard_names(inside, SHARD_SUFFIXES, path, salvage):
         parts.append(_open(f"{path.rstrip('/')}/{name}", names, tensor, dtype, salvage))
-    return Concatenated(path, parts[0].format, parts)
+    return concatenated(path, parts)
 
 
 def _open_file(

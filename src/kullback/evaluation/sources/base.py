@@ -122,6 +122,8 @@ class Source:
         self.tokens = tokens
         self.groups = groups
 
+    by_shard: bool = False  # whether `groups` are merely the files that the rows lie in
+
     def rows(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read rows `start` to `stop` and nothing else.
 

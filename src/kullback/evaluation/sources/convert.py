@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import Source, float_dtype
-from kullback.evaluation.sources.llama_cpp import MAGIC, LlamaCppLogits, code_dtype
+from kullback.evaluation.sources.llama_cpp import MAGIC, Dump, code_dtype
 from kullback.evaluation.sources.safetensors import DTYPES
 
 __all__ = ["convert", "encode"]
@@ -160,7 +160,7 @@ def _safetensors_header(source: Source, kind: np.dtype[Any]) -> bytes:
 
 
 def _dump(source: Source, chunk_tokens: ArrayLike | None) -> tuple[bytes, Iterator[tuple[int, NDArray[Any]]]]:
-    if isinstance(source, LlamaCppLogits):
+    if isinstance(source, Dump):
         if chunk_tokens is not None:
             raise ValueError("`chunk_tokens` is given, but the source is a dump that has its own")
         table = source.chunk_tokens

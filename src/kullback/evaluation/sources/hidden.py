@@ -31,6 +31,7 @@ class HiddenStates(Source):
             )
         shape = hidden.shape[0], lm_head.shape[0]
         super().__init__(hidden.path, "hidden states", shape, np.dtype(np.float32), hidden.tokens, hidden.groups)
+        self.by_shard = hidden.by_shard
         self._hidden = hidden
         self._lm_head = lm_head
 

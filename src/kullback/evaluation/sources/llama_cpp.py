@@ -34,7 +34,29 @@ def decode(codes: NDArray[np.void], out: NDArray[np.float32]) -> None:
     out += codes["min"][:, None]
 
 
-class LlamaCppLogits(Source):
+class Dump(Source):
+    """Rows kept as 16-bit codes, in one `_logits_` dump or several."""
+
+    chunk_tokens: NDArray[np.int32]
+    widest: float  # nats from a row's maximum to the end of its codes, of the widest row seen
+
+    @property
+    def window(self) -> float:
+        """Nats under a row's maximum that its codes can reach: 16, 24, or what the widest row seen says."""
+        if self.widest <= 16.001:
+            return 16.0
+        return 24.0 if self.widest <= 24.001 else self.widest
+
+    def codes(self, start: int, stop: int, out: NDArray[np.void] | None = None) -> NDArray[np.void]:
+        """Read rows as they are stored."""
+        raise NotImplementedError
+
+    def check(self) -> dict[str, Any]:
+        """Read what `facts` needs of the rows not read yet, and return complete facts."""
+        raise NotImplementedError
+
+
+class LlamaCppLogits(Dump):
     """Rows of a `_logits_` dump, decoded to float32 log-probabilities by `rows`, as stored by `codes`.
 
     Attributes
@@ -74,7 +96,7 @@ class LlamaCppLogits(Source):
         self._offset = HEADER_BYTES + 4 * chunks * n_ctx
         self._read_rows = np.zeros(self.shape[0], np.bool_)
         self._clipped = np.zeros(self.shape[0], np.bool_)
-        self._widest = 0.0
+        self.widest = 0.0
         for row in np.unique(np.linspace(0, self.shape[0] - 1, SAMPLED_ROWS).astype(np.int64)):
             self._note_scales(np.frombuffer(file.read(4, self._offset + int(row) * self._codes.itemsize), "<f4"))
 
@@ -122,13 +144,6 @@ class LlamaCppLogits(Source):
             "clipped_targets": int(self._clipped.sum()),
         }
 
-    @property
-    def window(self) -> float:
-        """Nats under a row's maximum that its codes can reach: 16, 24, or what the widest row seen says."""
-        if self._widest <= 16.001:
-            return 16.0
-        return 24.0 if self._widest <= 24.001 else self._widest
-
     def check(self) -> dict[str, Any]:
         """Read what `facts` needs of the rows not read yet (10 bytes a row), and return complete facts."""
         assert self.tokens is not None
@@ -158,7 +173,7 @@ class LlamaCppLogits(Source):
             )
         # a row of NaN or inf logits has no finite scale: it decodes to NaN, which every comparison counts
         if finite.size:
-            self._widest = max(self._widest, float(finite.max()) * 65535)
+            self.widest = max(self.widest, float(finite.max()) * 65535)
 
 
 def _sizes(file: ByteReader) -> tuple[int, int, int, int]:
