@@ -14,6 +14,7 @@ from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.merging import merge_logs
 
 T, V = 47, 90
+JOB = {"rows": [0, 9], "plan": {"rows": 9}, "longest_group": 9, "q": [{}]}
 CHUNK = 4 * 2 * V * 5  # five rows of two float32 files
 
 
@@ -110,10 +111,10 @@ def test_the_log_of_another_job(pair, tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    with Checkpoint(tmp_path / "log", {"a": 1}, False, 0) as log:
+    with Checkpoint(tmp_path / "log", JOB, False, 0) as log:
         list(log.replay())
         with pytest.raises(OSError, match="another process is writing"):
-            Checkpoint(tmp_path / "log", {"a": 1}, True, 0)
+            Checkpoint(tmp_path / "log", JOB, True, 0)
 
 
 def test_parts_of_a_split_job_merge(pair, tmp_path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kullback.evaluation.checkpoint import Candidates, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.job import check_sketches, note_facts
-from kullback.evaluation.statistics import Summarizer, position_width
+from kullback.evaluation.statistics import CONTEXT, Summarizer, position_width
 from kullback.summary import ComparisonSummary
 
 __all__ = ["merge_logs"]
@@ -56,9 +56,11 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
         raise ValueError(f"{origin}: no rows in these checkpoints")
     check_sketches(sum(stop - start for start, stop, _ in records))
     targets = _targets(records)
-    settings: dict[str, Any] = identity["plan"]
-    plan = Plan(**(settings | {"top_k": tuple(settings["top_k"])}))
-    ignored = 0 if targets is None else int((targets == plan.ignore_index).sum())
+    try:
+        plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{origin}: its first line describes no job ({error})") from None
+    ignored = 0 if targets is None else int((targets[records[0][0] :] == plan.ignore_index).sum())
     summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
     done, missing = 0, []
     for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:
@@ -91,7 +93,9 @@ def _targets(records: Sequence[tuple[int, int, Candidates]]) -> NDArray[np.int64
     """The tokens of all rows up to the last one; -1 where there are none."""
     if "token" not in records[0][2][0]:
         return None
-    targets = np.full(max(stop for _, stop, _ in records), -1, np.int64)
+    # pages before the first row are never touched: a part far down in its job costs no more than another
+    targets = np.empty(max(stop for _, stop, _ in records), np.int64)
+    targets[max(0, records[0][0] - CONTEXT) :] = -1
     for start, stop, candidates in records:
         targets[start:stop] = candidates[0]["token"]
     return targets
