@@ -233,11 +233,11 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from kullback.evaluation.sources import Dump, open_logits, open_sparse
+    from kullback.evaluation.sources import Dump, holds_answers, open_logits, open_sparse
     from kullback.evaluation.terminal import print_facts
     from kullback.evaluation.text import json_text
 
-    if _is_json(options.file):
+    if holds_answers(options.file):
         facts = open_sparse(options.file).facts()
     else:
         with open_logits(options.file, **_reader_options(options)) as source:
@@ -245,13 +245,6 @@ def _info(options: argparse.Namespace) -> int:
     text = json_text(json.dumps(facts, indent=2, ensure_ascii=False)) + "\n"
     _show(lambda: sys.stdout.write(text) if options.json else print_facts(facts))
     return DONE
-
-
-def _is_json(path: str) -> bool:
-    if os.path.isdir(path) or "://" in path:
-        return False
-    with open(path, "rb") as file:
-        return file.read(64).lstrip()[:1] in (b"{", b"[")
 
 
 def _convert(options: argparse.Namespace) -> int:

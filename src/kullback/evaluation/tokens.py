@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import Source, integer_column
+from kullback.evaluation.sources import npy
+from kullback.evaluation.sources.base import LocalFile, Source, integer_column
 
 __all__ = ["common_rows", "common_vocabulary", "decoder", "load_tokens", "target_groups", "target_tokens"]
 
+# what an id and what stands around it take at most, in JSON with indentation; a file so long is read whatever it holds
+_BYTES_A_TOKEN = 64
+_FREE_BYTES = 1 << 16
 
-def load_tokens(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+
+def load_tokens(path: str | os.PathLike[str], rows: int | None = None) -> NDArray[np.int64]:
     """Token ids from `.npy`, `.json` (one list) or text (whole numbers between spaces, commas or line ends).
+
+    Parameters
+    ----------
+    path : path-like
+    rows : int, optional
+        How many there should be: a file that is far too long for them is not read.
 
     Raises
     ------
@@ -25,20 +37,24 @@ def load_tokens(path: str | os.PathLike[str]) -> NDArray[np.int64]:
     OSError
         If it cannot be read.
     """
-    name = os.fspath(path)
+    file = LocalFile(path)
+    if rows is not None and file.size > _FREE_BYTES + _BYTES_A_TOKEN * rows:
+        raise ValueError(f"{file.path}: has {file.size} bytes, more than {rows} token ids take, one a row")
+    data = file.read(file.size)
     values: Any
     try:
-        if name.endswith(".npy"):
-            values = np.load(name, allow_pickle=False)
-        elif name.endswith(".json"):
-            with open(name, encoding="utf-8") as file:
-                values = np.asarray(json.load(file))
+        if data.startswith(npy.MAGIC):
+            shape, _, dtype, offset = npy.parse_header(data[: npy.LONGEST_HEADER], file.path)
+            values = np.frombuffer(data, dtype, offset=offset)
+            if values.size != math.prod(shape):
+                raise ValueError(f"shape {shape}, but {len(data) - offset} bytes of {dtype}")
+        elif file.path.endswith(".json"):
+            values = np.asarray(json.loads(data))
         else:
-            with open(name, encoding="utf-8") as file:
-                values = np.asarray([int(word) for word in file.read().replace(",", " ").split()], np.int64)
-    except ValueError as error:
-        raise ValueError(f"{name}: not a file of token ids ({str(error)[:80]})") from None
-    return integer_column(values, values.size, f"{name}: tokens")
+            values = np.asarray([int(word) for word in data.decode().replace(",", " ").split()], np.int64)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{file.path}: not a file of token ids ({str(error)[:80]})") from None
+    return integer_column(values, values.size, f"{file.path}: tokens")
 
 
 def common_rows(p: Source, qs: Sequence[Source]) -> int:
@@ -77,7 +93,7 @@ def target_tokens(
     rows, known, origin = p.shape[0], None, ""
     if tokens is not None:
         origin = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else "`tokens`"
-        known = load_tokens(tokens) if isinstance(tokens, (str, os.PathLike)) else np.asarray(tokens)
+        known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else np.asarray(tokens)
         if known.size != rows:
             raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}")
         known = integer_column(known, rows, origin)
@@ -141,8 +157,9 @@ def decoder(path: str | os.PathLike[str] | None) -> Callable[[Sequence[int]], st
         from tokenizers import Tokenizer
     except ImportError:
         raise ImportError(f"{os.fspath(path)}: needs tokenizers: pip install kullback[report]") from None
+    name = LocalFile(path).path
     try:
-        tokenizer = Tokenizer.from_file(os.fspath(path))
+        tokenizer = Tokenizer.from_file(name)
     except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{os.fspath(path)}: not a readable tokenizer file ({str(error)[:80]})") from None
+        raise ValueError(f"{name}: not a readable tokenizer file ({str(error)[:80]})") from None
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))

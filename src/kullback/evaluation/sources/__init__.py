@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, zarr
+from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
 from kullback.evaluation.sources.completions import read_completions
@@ -167,6 +167,15 @@ def open_sparse(
     return read_distillkit(shards, _file(config or f"{folder}/{CONFIG_NAME}"), name)
 
 
+def holds_answers(path: str | os.PathLike[str] | ByteReader) -> bool:
+    """Whether a file is JSON, which `open_sparse` reads, by its first bytes."""
+    if isinstance(path, (str, os.PathLike)):
+        if _listing(os.fspath(path)) is not None:
+            return False
+        path = _file(path)
+    return path.read(64).lstrip()[:1] in (b"{", b"[") and not safetensors.recognised(path)
+
+
 def _file(path: str | os.PathLike[str]) -> ByteReader:
     name = os.fspath(path)
     return RemoteFile(name) if "://" in name else LocalFile(name)
@@ -186,7 +195,8 @@ def _open(path: str, names: tuple[str, ...], tensor: str | None, dtype: str | No
         return Zarr(path, tensor, dtype, salvage)
     parts: list[Any] = []
     for name in shard_names(inside, SHARD_SUFFIXES, path, salvage):
-        parts.append(_open(f"{path.rstrip('/')}/{name}", names, tensor, dtype, salvage))
+        file = _file(f"{path.rstrip('/')}/{name}")  # a folder among them is none, nor one that holds itself
+        parts.append(_open_file(file, names, tensor, dtype, salvage))
     return concatenated(path, parts)
 
 
@@ -204,9 +214,9 @@ def _open_file(
         return Hdf5(file, tensor, dtype)
     if head.startswith((arrow.PARQUET_MAGIC, arrow.IPC_MAGIC, arrow.STREAM_MAGIC)):
         return Arrow(file, tensor)
-    if head[8:9] == b"{" or file.path.endswith(".safetensors"):
+    if safetensors.recognised(file) or file.path.endswith(".safetensors"):
         return open_safetensors(file, tensor, names)
-    if head.startswith((b"{", b"[")):
+    if holds_answers(file):
         raise ValueError(f"{file.path}: JSON, which holds top-k log-probabilities; `open_sparse` reads those")
     raise ValueError(
         f"{file.path}: begins with {head[:8]!r}, which no reader knows; expected NumPy, safetensors, HDF5, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -36,12 +37,16 @@ class LocalFile:
     A page of a mapped file that was truncated meanwhile kills the process with SIGBUS; a read comes back
     short and becomes an error here. The file is opened for each read (about 10 µs, against milliseconds for
     a chunk of rows): no descriptor is shared between threads or forks, thousands of shards need no more than
-    one, and a file that was replaced under its name is noticed.
+    one, and a file that was replaced under its name is noticed. Only regular files: what a pipe or a device would give
+    has no size, and may have no end.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise ValueError(f"{self.path}: is {kind}, expected a regular file")
         self.size = status.st_size
         self._identity = _identity(status)
 
@@ -54,7 +59,7 @@ class LocalFile:
     def read_into(self, out: NDArray[Any], offset: int) -> None:
         """Fill the C-contiguous array `out` with the bytes at `offset`."""
         view = out.reshape(-1).view(np.uint8).data
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self.path, "rb", buffering=0, opener=_opener) as file:
             self._check(file.fileno())
             file.seek(offset)
             filled = 0
@@ -70,7 +75,7 @@ class LocalFile:
 
     def open(self) -> BinaryIO:
         """A file object, for the libraries that want one."""
-        return open(self.path, "rb")
+        return open(self.path, "rb", opener=_opener)
 
     def check(self) -> None:
         """OSError if this is no longer the file that was opened."""
@@ -79,6 +84,10 @@ class LocalFile:
     def _check(self, descriptor: int | str) -> None:
         if _identity(os.stat(descriptor)) != self._identity:
             raise OSError(f"{self.path}: replaced or modified since it was opened; open it again to read it")
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe that took the file's place would wait for its other end
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -285,4 +294,6 @@ def integer_column(values: ArrayLike, rows: int, what: str) -> NDArray[np.int64]
     array = np.asarray(values)
     if array.dtype.kind not in "iu" or array.size != rows:
         raise ValueError(f"{what} is {array.dtype} of shape {array.shape}, expected {rows} integers, one a row")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{what} has {array.max()}, expected integers of 64 bits with a sign")
     return array.reshape(-1).astype(np.int64)

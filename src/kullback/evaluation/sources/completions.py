@@ -151,6 +151,8 @@ class _Reader:
             self.named.add(known)
             return known
         self.texts = True
+        if data and not isinstance(data, list):
+            raise TypeError(f"the bytes of the token {text[:20]!r} are {str(data)[:20]}, expected a list")
         key = bytes(data) if data else text.encode()
         if key not in self.vocabulary:
             free = len(self.vocabulary)

@@ -57,6 +57,12 @@ def open_safetensors(file: ByteReader, tensor: str | None = None, usual: tuple[s
     return source
 
 
+def recognised(file: ByteReader) -> bool:
+    """Whether the file begins as safetensors does: a length that it has, and the brace of an object."""
+    head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= file.size - 8
+
+
 def parse_header(file: ByteReader) -> dict[str, Tensor]:
     """Every tensor of the file by name; ValueError for a header that the file cannot hold."""
     path = file.path
