@@ -243,5 +243,5 @@ def test_fused_linear_errors():
         linear_distillation_loss(HIDDEN_S, HEAD_T, HIDDEN_T, HEAD_T)
     with pytest.raises(ValueError, match=r"`teacher_weight` has shape \(30, 7\), expected \(31, 7\)"):
         linear_distillation_loss(HIDDEN_S, HEAD_S, HIDDEN_T, HEAD_T[:30])
-    with pytest.raises(ValueError, match=r"`teacher_hidden` has 8 rows, expected 9"):
+    with pytest.raises(ValueError, match=r"`teacher_hidden` has shape \(8, 7\), expected leading axes \(9,\)"):
         linear_distillation_loss(HIDDEN_S, HEAD_S, HIDDEN_T[:8], HEAD_T)

@@ -144,7 +144,7 @@ def sequence_sums(
         raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
     array = as_floats("values", values)
     batch = Batch.of(array, mask, offsets, "values")
-    if array.dtype.name not in _STORED or not array.dtype.isnative:
+    if array.dtype.name not in _STORED or not array.dtype.isnative or not array.flags.aligned:
         array = array.astype(np.float64)
     kept = batch.mask
     if kept is not None and kept.strides[-1] != 1:

@@ -1,12 +1,14 @@
-"""The gate: every dtype, shape, layout and range check, and every error about them. Nothing here copies an array.
+"""The gate: every dtype, shape, layout and range check of arrays, and every error about them.
 
-`rows(x, "p")` -> `Rows`, where an array lies and how its elements are stored; `pair` and `single` add what a call
-needs of one or two of them: vocabulary, common leading shape, row addresses.
+`rows(x, "p")` -> `Rows`, where an array lies and how its elements are stored, without a copy; `leading_shape`,
+`vocabulary` and `row_places` say what a call needs of one or two of them. What is looked at is always an ndarray of
+that very type: a subclass may say what it likes of its shape. Small things (ids, offsets) are copied, then checked, so
+that nobody can change them in between.
 """
 
 import math
 import operator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 FLOAT64, FLOAT32, FLOAT16, BFLOAT16, AFFINE16 = 0, 1, 2, 3, 4
 LOGS, MASSES = 0, 1
+CONVERTED = -1  # what the kernels do not read as it lies: integers, long double, foreign byte order
 _STORAGE = {"float64": FLOAT64, "float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 _STORAGE_OF_DTYPE = {np.dtype(name): tag for name, tag in _STORAGE.items() if name != "bfloat16"}  # a name costs 2 µs
 _SPACES = {"probs": MASSES, "log_probs": LOGS, "logits": LOGS}
@@ -23,23 +26,26 @@ _AFFINE_FIELDS = ("scale", "min", "code")
 class Rows(NamedTuple):
     """An array seen by the kernels: rows of V elements along its last axis."""
 
-    owner: Any  # keeps the memory alive
+    owner: NDArray[Any]  # the memory, vocabulary last; bfloat16 of torch as its 16-bit words
     data: int  # address of the first element
     lead: tuple[int, ...]
     lead_strides: tuple[int, ...]  # bytes
     vocab: int
     stride: int  # bytes between neighbouring elements of a row
-    storage: int
+    storage: int  # of what the kernels read
+    converted: bool  # the owner holds something else: rows of it are converted before a kernel reads them
 
 
 def rows(x: Any, name: str, axis: int = -1) -> Rows:
     """View `x` without copying it; lists and tuples become float64 arrays."""
     array, storage = _as_array(x, name)
+    array = array.view()  # our own: its shape stays what it is here, and the memory cannot be resized away
     if storage == AFFINE16:
         if axis != -1:
             raise ValueError(f"`axis` is {axis}, expected -1: rows of 16-bit codes are their own axis")
         codes = array.dtype.fields["code"]  # type: ignore[index]
-        return Rows(array, array.ctypes.data + codes[1], array.shape, array.strides, codes[0].shape[0], 2, storage)
+        data = array.ctypes.data + codes[1]
+        return Rows(array, data, array.shape, array.strides, codes[0].shape[0], 2, storage, False)
     if array.ndim == 0:
         raise ValueError(f"`{name}` is a scalar, expected an array of at least one axis, the vocabulary")
     if axis != -1:
@@ -47,7 +53,11 @@ def rows(x: Any, name: str, axis: int = -1) -> Rows:
     if array.shape[-1] == 0:
         raise ValueError(f"`{name}` has shape {array.shape}, expected a vocabulary of at least 1")
     data = array.ctypes.data if array.size else 0
-    return Rows(array, data, array.shape[:-1], array.strides[:-1], array.shape[-1], array.strides[-1], storage)
+    converted = storage == CONVERTED or not array.flags.aligned
+    return Rows(
+        array, data, array.shape[:-1], array.strides[:-1], array.shape[-1], array.strides[-1],
+        _storage_converted(array.dtype) if storage == CONVERTED else storage, converted,
+    )  # fmt: skip
 
 
 def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
@@ -60,36 +70,93 @@ def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
     return np.moveaxis(array, axis, -1)
 
 
+def plain(x: Any, name: str) -> NDArray[Any]:
+    """`x` as an ndarray of that very type, viewed where NumPy can; bfloat16 of torch as float32."""
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{name}` is a masked array, expected a plain one: fill it or select from it before the call, or give its "
+            f"`.data`, and ~mask as the argument `mask` where there is one"
+        )
+    if isinstance(x, np.ndarray):
+        return np.asarray(x)
+    if is_tensor(x):
+        tensor = _on_host(x, name)
+        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+    if isinstance(x, (list, tuple, float, int)):
+        try:
+            return np.asarray(x)
+        except (TypeError, ValueError):
+            raise ValueError(f"`{name}` is a nested list that is not a rectangle of numbers") from None
+    try:
+        return _viewed(x)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(f"`{name}` is {type(x).__name__}, which NumPy cannot view: {error}") from error
+
+
+def _viewed(x: Any) -> NDArray[Any]:
+    """What offers DLPack or NumPy's own interfaces."""
+    if hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
+        if x.__dlpack_device__()[0] not in (1, 3):  # kDLCPU, kDLCUDAHost
+            raise TypeError("it does not lie in the memory of the CPU")
+        try:
+            return np.from_dlpack(x)
+        except (TypeError, RuntimeError, BufferError):  # bfloat16 of JAX: NumPy has it from ml_dtypes, not from DLPack
+            return np.asarray(x)
+    return np.asarray(x)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a torch tensor, or another library's with torch's gradients."""
+    return hasattr(x, "requires_grad") and hasattr(x, "detach")
+
+
+def _on_host(x: Any, name: str) -> Any:
+    """A tensor that is NumPy's to read, its gradient asked for by nobody."""
+    if x.device.type != "cpu":
+        raise TypeError(f"`{name}` is a tensor on {x.device}, expected one on the CPU")
+    if x.requires_grad:
+        raise TypeError(
+            f"`{name}` is a tensor that requires grad, and NumPy results have no gradient: use "
+            f"kullback.integrations.torch (distillation_loss, kl_div, ...), or give {name}.detach()"
+        )
+    return x.detach()
+
+
 def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
     """(array, storage tag) of anything NumPy or DLPack can view in place."""
     if type(x) is np.ndarray and (known := _STORAGE_OF_DTYPE.get(x.dtype)) is not None:
         return x, known
-    if type(x).__module__.partition(".")[0] == "torch":
-        x, storage = _from_torch(x, name)
-        if storage is not None:
-            return x, storage
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"`{name}` is a masked array, expected a plain one: fill or select before the call")
-    if isinstance(x, np.ndarray):
-        array = x
-    elif isinstance(x, (list, tuple, float, int)):
+    if is_tensor(x) and str(x.dtype) == "torch.bfloat16":
+        import torch
+
+        return _on_host(x, name).view(torch.int16).numpy(), BFLOAT16
+    array = plain(x, name)
+    if isinstance(x, (list, tuple, float, int)):
+        if array.dtype.kind in "USMm":
+            raise TypeError(f"`{name}` has dtype {array.dtype}, expected numbers")
         try:
             array = np.asarray(x, dtype=np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"`{name}` is a nested list that is not a rectangle of numbers") from None
-    elif hasattr(x, "__dlpack__") and not isinstance(x, np.generic):
-        array = np.from_dlpack(x)
-    else:
-        array = np.asarray(x)
     dtype = array.dtype
     storage = _STORAGE.get(dtype.name) if dtype.isnative else None
     if storage is None and dtype.names == _AFFINE_FIELDS:
         storage = _affine(dtype, name)
+    if storage is None and dtype.kind in "biuf":
+        storage = CONVERTED
     if storage is None:
         raise TypeError(
-            f"`{name}` has dtype {dtype}, expected native float64, float32, float16 or bfloat16 (ml_dtypes or torch)"
+            f"`{name}` has dtype {dtype}, expected float64, float32, float16 or bfloat16 (ml_dtypes or torch), or "
+            f"integers, bool or long double, which become float64"
         )
     return array, storage
+
+
+def _storage_converted(dtype: np.dtype[Any]) -> int:
+    """The storage in which rows of a dtype that the kernels do not read reach them: its own if that is known."""
+    return _STORAGE.get(dtype.newbyteorder("=").name, FLOAT64)
 
 
 def _affine(dtype: np.dtype[Any], name: str) -> int:
@@ -109,17 +176,20 @@ def _affine(dtype: np.dtype[Any], name: str) -> int:
     return AFFINE16
 
 
-def _from_torch(x: Any, name: str) -> tuple[Any, int | None]:
-    """A CPU tensor as an array; bfloat16, which NumPy has not, as its 16-bit words."""
-    if not hasattr(x, "detach"):
-        return x, None
-    if x.device.type != "cpu":
-        raise TypeError(f"`{name}` is a tensor on {x.device}, expected one on the CPU")
-    if str(x.dtype) == "torch.bfloat16":
-        import torch
-
-        return x.detach().view(torch.int16).numpy(), BFLOAT16
-    return x.detach().numpy(), None
+def same_labels(*named: tuple[str, Any]) -> None:
+    """Refuse pandas objects whose labels differ: here they would meet by position, in pandas by label."""
+    labelled = [
+        (name, x)
+        for name, x in named
+        if type(x) is not np.ndarray and type(x).__module__.partition(".")[0] == "pandas" and hasattr(x, "index")
+    ]
+    for (first_name, first), (name, x) in combinations(labelled, 2):
+        for axis in ("index", "columns"):
+            if hasattr(first, axis) and hasattr(x, axis) and not getattr(first, axis).equals(getattr(x, axis)):
+                raise ValueError(
+                    f"`{name}` has another {axis} than `{first_name}`, expected equal ones: align them "
+                    f"(`{name}.reindex_like({first_name})`), or give `.to_numpy()` to go by position"
+                )
 
 
 # ---------------------------------------------------------------------------------------------- checked keywords
@@ -133,16 +203,27 @@ def space(given: str) -> int:
         raise ValueError(f"`given` is {given!r}, expected 'probs', 'log_probs' or 'logits'") from None
 
 
+def real(x: Any, name: str) -> float:
+    """`x` as a float: a number, not text that reads as one."""
+    if isinstance(x, (str, bytes, bytearray)) or getattr(x, "ndim", 0) != 0:
+        raise TypeError(f"`{name}` is {x!r}, expected a number")
+    try:
+        return float(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"`{name}` is {x!r}, expected a number") from None
+    except OverflowError:
+        raise ValueError(f"`{name}` is beyond the range of float64") from None
+
+
 def inverse_temperature(temperature: float, given: str) -> float:
     """1/temperature, checked; probabilities have none."""
-    try:
-        temperature = float(temperature)
-    except (TypeError, ValueError):
-        raise TypeError(f"`temperature` is {temperature!r}, expected a number") from None
+    temperature = real(temperature, "temperature")
     if not 0.0 < temperature < math.inf:
         raise ValueError(f"`temperature` is {temperature}, expected a finite number above 0")
     if temperature != 1.0 and given == "probs":
         raise ValueError(f"`temperature` is {temperature}, expected 1 where `given` is 'probs'")
+    if math.isinf(1.0 / temperature):
+        raise ValueError(f"`temperature` is {temperature}, so small that 1/temperature is beyond the range of float64")
     return 1.0 / temperature
 
 
@@ -156,10 +237,7 @@ def slope_and_limit(temperature: float, scale: float, softcap: float | None) -> 
 
 
 def _within(x: Any, name: str) -> float:
-    try:
-        value = float(x)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` is {x!r}, expected a number") from None
+    value = real(x, name)
     if not 1e-6 <= value <= 1e6:
         raise ValueError(f"`{name}` is {value}, expected from 1e-06 to 1e+06")
     return value
@@ -169,10 +247,7 @@ def unit(base: float | None) -> float:
     """Nats in one unit of the result: ln(base)."""
     if base is None:
         return 1.0
-    try:
-        base = float(base)
-    except (TypeError, ValueError):
-        raise TypeError(f"`base` is {base!r}, expected a number or None") from None
+    base = real(base, "base")
     if not 0.0 < base < math.inf or base == 1.0:
         raise ValueError(f"`base` is {base}, expected a finite number above 0 other than 1")
     return math.log(base)
@@ -237,16 +312,40 @@ def row_places(array: Rows, lead: tuple[int, ...]) -> tuple[NDArray[np.int64] | 
     return np.ascontiguousarray(offsets).ravel(), 0
 
 
+def whole_numbers(x: Any, name: str) -> NDArray[np.int64]:
+    """`x` as an int64 array of the caller's own: what is checked of it stays so."""
+    array = plain(x, name)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"`{name}` has dtype {array.dtype}, expected integers")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size:
+        array = array.copy()
+        if int(array.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"`{name}` holds {array.max()}, expected at most {np.iinfo(np.int64).max}")
+    return np.array(array, np.int64, order="C", copy=True)
+
+
+def offsets_within(x: Any, name: str, end: int, of: str) -> NDArray[np.int64]:
+    """Offsets of consecutive pieces, one more than pieces: 0, never falling, then `end`, the length of `of`.
+
+    Neighbours are compared, not subtracted: a difference may wrap around 2⁶³.
+    """
+    starts = whole_numbers(x, name)
+    if starts.ndim != 1 or starts.size == 0:
+        raise ValueError(f"`{name}` has shape {starts.shape}, expected (B + 1,): 0, then the end of each sequence")
+    if starts[0] != 0 or starts[-1] != end:
+        raise ValueError(f"`{name}` runs from {starts[0]} to {starts[-1]}, expected 0 to {end}, the length of `{of}`")
+    falls = starts[1:] < starts[:-1]
+    if falls.any():
+        where = int(np.argmax(falls))
+        raise ValueError(f"`{name}` falls from {starts[where]} to {starts[where + 1]} at sequence {where}")
+    return starts
+
+
 def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore_index: int) -> NDArray[np.int64]:
     """`tokens` as contiguous int64 ids of that leading shape, checked; ignored ones are -1."""
-    if type(tokens).__module__.partition(".")[0] == "torch":
-        tokens = tokens.detach().cpu().numpy()
-    ids = np.asarray(tokens)
-    if ids.dtype.kind not in "iu" and ids.size:
-        raise TypeError(f"`{name}` has dtype {ids.dtype}, expected integers")
+    ids = whole_numbers(tokens, name)
     if ids.shape[: len(shape)] != shape or ids.ndim > len(shape) + 1:
         raise ValueError(f"`{name}` has shape {ids.shape}, expected {shape} or {(*shape, 'K')}")
-    ids = np.ascontiguousarray(ids, dtype=np.int64).reshape(ids.shape)  # a scalar stays one
     ignored = ids == ignore_index
     outside = ((ids < 0) | (ids >= vocab)) & ~ignored
     if outside.any():
@@ -255,17 +354,8 @@ def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore
             f"`{name}` holds the id {ids[place]} at {place}, expected from 0 to {vocab - 1} or `ignore_index` "
             f"({ignore_index})"
         )
-    return np.where(ignored, -1, ids) if ignored.any() else ids
-
-
-def _whole_numbers(x: Any, name: str) -> NDArray[np.int64]:
-    """`x` as a contiguous int64 vector."""
-    array = np.asarray(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
-    if array.ndim != 1:
-        raise ValueError(f"{name} have shape {array.shape}, expected one axis")
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{name} have dtype {array.dtype}, expected integers")
-    return np.ascontiguousarray(array, np.int64)
+    ids[ignored] = -1
+    return ids
 
 
 def kept_lists(kept: Any, name: str, rows: int, vocab: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -274,12 +364,12 @@ def kept_lists(kept: Any, name: str, rows: int, vocab: int) -> tuple[NDArray[np.
         kept = (kept.offsets, kept.token_ids)
     if not isinstance(kept, (tuple, list)) or len(kept) != 2:
         raise TypeError(f"`{name}` is {type(kept).__name__}, expected (offsets, ids)")
-    offsets = _whole_numbers(kept[0], f"the offsets of `{name}`")
-    ids = _whole_numbers(kept[1], f"the ids of `{name}`")
+    ids = whole_numbers(kept[1], f"{name}[1]")
+    if ids.ndim != 1:
+        raise ValueError(f"the ids of `{name}` have shape {ids.shape}, expected one axis")
+    offsets = offsets_within(kept[0], f"{name}[0]", ids.size, f"{name}[1]")
     if offsets.size != rows + 1:
         raise ValueError(f"`{name}` has {offsets.size} offsets, expected {rows + 1}: one more than rows")
-    if offsets[0] != 0 or offsets[-1] != ids.size or (np.diff(offsets) < 0).any():
-        raise ValueError(f"the offsets of `{name}` do not rise from 0 to {ids.size}, the number of its ids")
     outside = (ids < 0) | (ids >= vocab)
     if outside.any():
         raise ValueError(f"`{name}` holds the id {ids[outside][0]}, expected from 0 to {vocab - 1}")
@@ -298,8 +388,18 @@ def finish(values: NDArray[Any], shape: tuple[int, ...], out: NDArray[Any] | Non
     values = values.reshape(shape)
     if out is None:
         return values[()]
-    out[...] = values
+    np.asarray(out)[...] = values
     return out
+
+
+def writable(out: Any, name: str) -> NDArray[Any]:
+    """The memory of an `out` that can be written in place; what NumPy would have to copy first would never arrive."""
+    if isinstance(out, np.ma.MaskedArray) or not (isinstance(out, np.ndarray) or is_tensor(out)):
+        raise TypeError(f"`{name}` is {type(out).__name__}, expected an ndarray or a tensor on the CPU to write into")
+    array = np.asarray(out) if isinstance(out, np.ndarray) else _as_array(out, name)[0]
+    if not array.flags.writeable:
+        raise ValueError(f"`{name}` is read-only, expected a writeable array")
+    return array
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> None:
@@ -308,9 +408,8 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> None
         return
     if not isinstance(out, np.ndarray):
         raise TypeError(f"`out` is {type(out).__name__}, expected an ndarray")
-    if out.dtype != dtype:
-        raise TypeError(f"`out` has dtype {out.dtype}, expected {np.dtype(dtype)}")
-    if out.shape != shape:
-        raise ValueError(f"`out` has shape {out.shape}, expected {shape}")
-    if not out.flags.writeable:
-        raise ValueError("`out` is read-only, expected a writeable array")
+    array = writable(out, "out")
+    if array.dtype != dtype:
+        raise TypeError(f"`out` has dtype {array.dtype}, expected {np.dtype(dtype)}")
+    if array.shape != shape:
+        raise ValueError(f"`out` has shape {array.shape}, expected {shape}")

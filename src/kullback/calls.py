@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, engine
+from kullback.placement import ITEM_BYTES, Batch, Target, batch, keep_apart, optional, pointer, run
 
-_ITEM_BYTES = (8, 4, 2, 2, 2)  # by storage tag
+__all__ = ["Batch", "Target", "batch", "keep_apart"]  # what callers need besides the functions below
+
 _PAIR_FIELDS = (
     "kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "top1_p", "top1_q", "log_prob_p", "log_prob_q",
     "log_ratio",
@@ -19,50 +21,13 @@ LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3  # kinds of divergence
 STATE = 9  # doubles kept of a pair of rows for its gradient
 
 
-class Batch(NamedTuple):
-    """Arrays with a common leading shape and vocabulary, as the kernels take them."""
-
-    names: tuple[str, ...]
-    structs: tuple[Any, ...]  # a kullback_array each
-    lead: tuple[int, ...]
-    rows: int
-    vocab: int
-    row_bytes: int  # read for one row, all arrays together
-    keep: tuple[Any, ...]  # memory the structs point into
-    parts: int = 1  # consecutive rows that are parts of one row of the caller's
-    chosen: NDArray[np.int64] | None = None  # the caller's rows that these are, where they are not all
-
-
-def batch(*named: tuple[str, Any], axis: int = -1, vocab_size: int | None = None) -> Batch:
-    """Check and place one or two arrays."""
-    viewed = [(name, arrays.rows(x, name, axis)) for name, x in named]
-    vocab = arrays.vocabulary(vocab_size, *viewed)
-    lead = arrays.leading_shape(*viewed)
-    ffi = engine.current().ffi
-    structs, keep = [], []
-    for _, array in viewed:
-        offsets, row_stride = arrays.row_places(array, lead)
-        places = ffi.NULL if offsets is None else address(offsets, "const int64_t *")
-        data = ffi.cast("void *", array.data)
-        structs.append(ffi.new("kullback_array *", (data, places, row_stride, array.stride, array.storage)))
-        keep += [array.owner, offsets]
-    total = 1
-    for n in lead:
-        total *= n
-    row_bytes = vocab * sum(_ITEM_BYTES[array.storage] for _, array in viewed)
-    return Batch(tuple(name for name, _ in named), tuple(structs), lead, total, vocab, row_bytes, tuple(keep))
-
-
-def address(array: NDArray[Any], c_type: str) -> Any:
-    """The memory of a contiguous array as a C pointer (the caller keeps the array alive)."""
-    return engine.current().ffi.cast(c_type, array.ctypes.data)
-
-
 def _outputs(struct: str, fields: tuple[str, ...], wanted: dict[str, NDArray[Any]]) -> Any:
+    """A struct of pointers into the wanted arrays, which the caller keeps alive."""
     new = engine.current().ffi.new(f"{struct} *")
     for field in fields:
         if field in wanted:
-            setattr(new, field, address(wanted[field], "int64_t *" if field.startswith("top1") else "double *"))
+            array = wanted[field]
+            setattr(new, field, pointer(array, array.dtype, array.size, field))
     return new
 
 
@@ -102,10 +67,10 @@ def compare(
     found = _empty(wanted, pair.rows)
     if pair.rows:
         outputs = _outputs("kullback_comparison", _PAIR_FIELDS, found)
-        ids = engine.current().ffi.NULL if tokens is None else address(tokens, "const int64_t *")
-        bad = engine.call(
-            "kullback_compare", pair.rows, pair.row_bytes, num_threads,
-            *pair.structs, ids, pair.vocab, space, inverse_temperature, outputs,
+        bad = run(
+            "kullback_compare", pair, pair.row_bytes, num_threads,
+            optional(tokens, np.int64, pair.rows, "tokens"), pair.vocab, space, inverse_temperature, outputs,
+            keep=found,
         )  # fmt: skip
         _refuse(bad, pair.names, pair.lead, pair.parts, pair.chosen)
     return found
@@ -127,21 +92,25 @@ def compare_clipped(
     chosen = engine.current()
     function = chosen.function("kullback_compare_clipped")
     outputs = _outputs("kullback_comparison", _PAIR_FIELDS, found)
-    ids = chosen.ffi.NULL if tokens is None else address(tokens, "const int64_t *")
-    mixture = chosen.ffi.NULL
+    ids = optional(tokens, np.int64, pair.rows, "tokens")
     if jensen_shannon:
         found["jensen_shannon"] = np.empty(pair.rows)
-        mixture = address(found["jensen_shannon"], "double *")
+    mixture = optional(found.get("jensen_shannon"), np.float64, pair.rows)
     rooms: list[NDArray[np.float32]] = []  # two decoded rows for each thread
 
-    def work(start: int, stop: int) -> tuple[int, int] | None:
-        room = rooms.pop() if rooms else np.empty(2 * pair.vocab, np.float32)
-        bad_row = chosen.ffi.new("int64_t *", start)
-        status = function(
-            *pair.structs, ids, pair.vocab, *windows, address(room, "float *"), outputs, mixture, start, stop, bad_row
-        )
+    def work(start: int, stop: int, held: Any = found) -> tuple[int, int] | None:
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = np.empty(2 * pair.vocab, np.float32)
+        scratch = pointer(room, np.float32, room.size)
+        for first, last, structs in pair.blocks(start, stop):
+            bad_row = chosen.ffi.new("int64_t *", first)
+            status = function(*structs, ids, pair.vocab, *windows, scratch, outputs, mixture, first, last, bad_row)
+            if status:
+                return bad_row[0], status
         rooms.append(room)
-        return (bad_row[0], status) if status else None
+        return None
 
     findings = engine.over_rows(work, pair.rows, 2 * pair.row_bytes, num_threads)
     _refuse(min(findings) if findings else None, pair.names, pair.lead)
@@ -158,17 +127,17 @@ def describe(
 ) -> dict[str, NDArray[Any]]:
     """The wanted fields of a kullback_description, (T,) each, and "log_probs" (T, K) of tokens (T, K)."""
     found = _empty(wanted, single.rows)
-    null = engine.current().ffi.NULL
-    ids, log_probs, per_row = null, null, 0
+    per_row = 0
     if tokens is not None:
         per_row = tokens.shape[-1]
         found["log_probs"] = np.empty(tokens.shape)
-        ids, log_probs = address(tokens, "const int64_t *"), address(found["log_probs"], "double *")
     if single.rows:
         outputs = _outputs("kullback_description", _ROW_FIELDS, found)
-        bad = engine.call(
-            "kullback_describe", single.rows, single.row_bytes, num_threads,
-            *single.structs, ids, per_row, single.vocab, space, inverse_temperature, outputs, log_probs,
+        bad = run(
+            "kullback_describe", single, single.row_bytes, num_threads,
+            optional(tokens, np.int64, single.rows * per_row, "tokens"), per_row, single.vocab, space,
+            inverse_temperature, outputs, optional(found.get("log_probs"), np.float64, single.rows * per_row),
+            keep=found,
         )  # fmt: skip
         _refuse(bad, single.names, single.lead, single.parts)
     return found
@@ -190,29 +159,29 @@ def describe_tokens(
     found: dict[str, NDArray[Any]] = {}
     outputs = ffi.new("kullback_token_description *")
     for field in wanted:
-        dtype, c_type = (np.int64, "int64_t *") if field in ("ranks", "top_ids") else (np.float64, "double *")
+        dtype = np.int64 if field in ("ranks", "top_ids") else np.float64
         found[field] = np.empty((single.rows, *shapes.get(field, per_row)), dtype)
-        setattr(outputs, field, address(found[field], c_type))
+        setattr(outputs, field, pointer(found[field], dtype, found[field].size, field))
     if single.rows:
-        ids, offsets, kept_ids = (
-            ffi.NULL if array is None else address(array, "const int64_t *")
-            for array in (tokens, *(kept or (None, None)))
-        )
-        bad = engine.call(
-            "kullback_describe_tokens", single.rows, single.row_bytes, num_threads, *single.structs, ids,
-            per_row[0] if per_row else 0, offsets, kept_ids, top_k, single.vocab, *slope_and_limit, outputs,
+        offsets, kept_ids = kept or (None, None)
+        bad = run(
+            "kullback_describe_tokens", single, single.row_bytes, num_threads,
+            optional(tokens, np.int64, single.rows * (per_row[0] if per_row else 0), "tokens"),
+            per_row[0] if per_row else 0, optional(offsets, np.int64, single.rows + 1, "offsets"),
+            optional(kept_ids, np.int64, 0 if offsets is None else int(offsets[-1]), "ids"), top_k, single.vocab,
+            *slope_and_limit, outputs, keep=found,
         )  # fmt: skip
         _refuse(bad, single.names, single.lead)
     return found
 
 
 def log_softmax(single: Batch, inverse_temperature: float, out: NDArray[Any], num_threads: int | None) -> None:
-    """Write the log-softmax of every row into the contiguous `out`, float32 or float64."""
+    """Write the log-softmax of every row into the contiguous `out`, float32 or float64, perhaps the input itself."""
     if single.rows:
-        wide = int(out.dtype == np.float64)
-        bad = engine.call(
-            "kullback_log_softmax", single.rows, single.row_bytes + single.vocab * out.itemsize, num_threads,
-            *single.structs, single.vocab, inverse_temperature, address(out, "void *"), wide,
+        bad = run(
+            "kullback_log_softmax", single, single.row_bytes + single.vocab * out.itemsize, num_threads, single.vocab,
+            inverse_temperature, pointer(out, out.dtype, single.rows * single.vocab, "out"),
+            int(out.dtype == np.float64),
         )  # fmt: skip
         _refuse(bad, single.names, single.lead)
 
@@ -229,27 +198,34 @@ def sum_segments(
     if not values.size:
         return sums, kept, unmasked
     ffi = engine.current().ffi
-    seen = [arrays.rows(values, "values")]
+    view = arrays.rows(values, "values")
+    if view.converted:
+        raise TypeError(f"`values` has dtype {values.dtype}, expected a float dtype in native order, aligned")
+    seen: list[tuple[NDArray[Any], int, int]] = [(view.owner, view.stride, view.storage)]
     if mask is not None:
-        place = mask.ctypes.data  # a row of bytes has no storage tag; the kernel asks for none
-        seen.append(arrays.Rows(mask, place, mask.shape[:-1], mask.strides[:-1], mask.shape[-1], 1, arrays.FLOAT64))
-    structs, keep = [], []
-    for array in seen:
-        places, row_stride = arrays.row_places(array, array.lead)
+        if mask.shape != values.shape or mask.dtype != np.bool_ or (mask.strides[-1] != 1 and mask.shape[-1] > 1):
+            raise ValueError(f"`mask` has shape {mask.shape} and dtype {mask.dtype}, expected bool of {values.shape}")
+        seen.append((mask, 1, arrays.FLOAT64))  # a row of bytes has no storage tag; the kernel asks for none
+    structs, keep = [], [view, mask]
+    for array, stride, storage in seen:
+        rows = arrays.Rows(
+            array, array.ctypes.data, array.shape[:-1], array.strides[:-1], array.shape[-1], stride, storage, False
+        )
+        places, row_stride = arrays.row_places(rows, rows.lead)
         if offsets is not None:
-            places = offsets[:-1] * array.stride
-        keep.append(places)
-        place = ffi.NULL if places is None else address(places, "const int64_t *")
-        data = ffi.cast("void *", array.data)
-        structs.append(ffi.new("kullback_array *", (data, place, row_stride, array.stride, array.storage)))
+            places = offsets[:-1] * stride
+        place = optional(places, np.int64, count, "offsets")
+        keep.append(place)
+        structs.append(ffi.new("kullback_array *", (ffi.cast("void *", rows.data), place, row_stride, stride, storage)))
     if mask is None:
         structs.append(ffi.new("kullback_array *"))
     lengths = None if offsets is None else np.diff(offsets)
     row_bytes = values.size * (values.itemsize + 1) // count + 1
-    bad = engine.call(
-        "kullback_sum_segments", count, row_bytes, num_threads, *structs,
-        ffi.NULL if lengths is None else address(lengths, "const int64_t *"), values.shape[-1],
-        address(sums, "double *"), address(kept, "int64_t *"), address(unmasked, "int64_t *"),
+    segments = Batch(("values",), tuple(structs), (), (), count, 1, row_bytes, tuple(keep))
+    bad = run(
+        "kullback_sum_segments", segments, row_bytes, num_threads, optional(lengths, np.int64, count),
+        values.shape[-1], pointer(sums, np.float64, count), pointer(kept, np.int64, count),
+        pointer(unmasked, np.int64, count),
     )  # fmt: skip
     _refuse(bad, ("values",), ())
     return sums, kept, unmasked
@@ -268,12 +244,10 @@ def divergence(
     """The divergence of that kind, (T,), 0 in masked rows; `state` (T, STATE) is filled for the gradient."""
     out = np.zeros(pair.rows)
     if pair.rows:
-        null = engine.current().ffi.NULL
-        bad = engine.call(
-            "kullback_divergence", pair.rows, pair.row_bytes, num_threads,
-            *pair.structs, null if mask is None else address(mask, "const uint8_t *"), pair.vocab, space,
-            inverse_temperature, kind, *parameters, address(out, "double *"),
-            null if state is None else address(state, "double *"),
+        bad = run(
+            "kullback_divergence", pair, pair.row_bytes, num_threads, optional(mask, np.bool_, pair.rows, "mask"),
+            pair.vocab, space, inverse_temperature, kind, *parameters, pointer(out, np.float64, pair.rows),
+            optional(state, np.float64, pair.rows * STATE, "state"),
         )  # fmt: skip
         _refuse(bad, pair.names, pair.lead)
     return out
@@ -288,15 +262,16 @@ def generated(
     out = np.empty(pair.rows)
     if pair.rows:
         ffi = engine.current().ffi
-        p, q = (int(ffi.cast("intptr_t", struct)) for struct in pair.structs)
         rows = engine.numba_kernel("generator", "driver")(generator)
+        states, values = state.ctypes.data, out.ctypes.data
 
-        def work(start: int, stop: int) -> int:
-            return int(
-                rows(
-                    p, q, state.ctypes.data, pair.vocab, space, inverse_temperature, slope, out.ctypes.data, start, stop
-                )
-            )
+        def work(start: int, stop: int, held: Any = (state, out)) -> int:
+            for first, last, structs in pair.blocks(start, stop):
+                p, q = (int(ffi.cast("intptr_t", struct)) for struct in structs)
+                bad = int(rows(p, q, states, pair.vocab, space, inverse_temperature, slope, values, first, last))
+                if bad:
+                    return bad
+            return 0
 
         row_bytes = pair.row_bytes * 16  # a scalar loop: slower than its bytes suggest
         found = engine.over_rows(work, pair.rows, row_bytes, engine.thread_count(num_threads))
@@ -305,27 +280,6 @@ def generated(
                 f"q is 0 where p > 0 in row {min(found) - 1}: give `slope_at_infinity`, the limit of generator(u)/u"
             )
     return out
-
-
-class Target(NamedTuple):
-    """Where a gradient goes: rows of contiguous elements."""
-
-    data: int
-    row_stride: int  # bytes
-    storage: int
-
-    @classmethod
-    def of(cls, out: Any, name: str, shape: tuple[int, ...]) -> "Target":
-        """A writeable array of that shape whose rows lie evenly spaced, checked."""
-        view = arrays.rows(out, name)
-        if (*view.lead, view.vocab) != shape:
-            raise ValueError(f"`{name}` has shape {(*view.lead, view.vocab)}, expected {shape}")
-        offsets, row_stride = arrays.row_places(view, view.lead)
-        if offsets is not None or (view.stride != _ITEM_BYTES[view.storage] and view.vocab > 1):
-            raise ValueError(f"`{name}` has strides {out.strides}, expected contiguous rows at an even distance")
-        if isinstance(out, np.ndarray) and not out.flags.writeable:
-            raise ValueError(f"`{name}` is read-only, expected a writeable array")
-        return cls(view.data, row_stride, view.storage)
 
 
 def divergence_gradient(
@@ -343,12 +297,13 @@ def divergence_gradient(
     values, state = known or (np.zeros(pair.rows), np.zeros((pair.rows, STATE)))
     if pair.rows:
         ffi = engine.current().ffi
-        row_bytes = pair.row_bytes + pair.vocab * _ITEM_BYTES[target.storage]
-        bad = engine.call(
-            "kullback_divergence_gradient", pair.rows, row_bytes, num_threads,
-            *pair.structs, address(weights, "const double *"), pair.vocab, inverse_temperature, kind, *parameters,
-            side, int(known is not None), address(values, "double *"), address(state, "double *"),
-            ffi.cast("void *", target.data), target.row_stride, target.storage,
+        row_bytes = pair.row_bytes + pair.vocab * ITEM_BYTES[target.storage]
+        bad = run(
+            "kullback_divergence_gradient", pair, row_bytes, num_threads,
+            pointer(weights, np.float64, pair.rows, "weights"), pair.vocab, inverse_temperature, kind, *parameters,
+            side, int(known is not None), pointer(values, np.float64, pair.rows, "values"),
+            pointer(state, np.float64, pair.rows * STATE, "state"), ffi.cast("void *", target.data), target.row_stride,
+            target.storage, keep=target,
         )  # fmt: skip
         _refuse(bad, pair.names, pair.lead)
     return values, state
@@ -377,19 +332,16 @@ def softmax_gradient(
     """k·s·(mass weight - entropy weight·(ln s + H)), then the scattered values, into or onto `target`."""
     if not single.rows:
         return
-    ffi = engine.current().ffi
-
-    def place(array: NDArray[Any] | None, c_type: str) -> Any:
-        return ffi.NULL if array is None else address(array, c_type)
-
-    bad = engine.call(
-        "kullback_softmax_gradient", single.rows, single.row_bytes + single.vocab * _ITEM_BYTES[target.storage],
-        num_threads, *single.structs, place(described["lse"], "const double *"),
-        place(described.get("entropy"), "const double *"), place(described["top1"], "const int64_t *"),
-        place(mass_weights, "const double *"), place(entropy_weights, "const double *"),
-        place(scatter and scatter.offsets, "const int64_t *"), place(scatter and scatter.ids, "const int64_t *"),
-        place(scatter and scatter.values, "const double *"), int(scatter is not None and scatter.assign), int(add),
-        single.vocab, inverse_temperature, ffi.cast("void *", target.data), target.row_stride, target.storage,
+    n, entries = single.rows, None if scatter is None else int(scatter.offsets[-1])
+    offsets, ids, values, assign = scatter or (None, None, None, False)
+    bad = run(
+        "kullback_softmax_gradient", single, single.row_bytes + single.vocab * ITEM_BYTES[target.storage], num_threads,
+        pointer(described["lse"], np.float64, n, "lse"), optional(described.get("entropy"), np.float64, n, "entropy"),
+        pointer(described["top1"], np.int64, n, "top1"), pointer(mass_weights, np.float64, n, "weights"),
+        optional(entropy_weights, np.float64, n, "weights"), optional(offsets, np.int64, n + 1, "offsets"),
+        optional(ids, np.int64, entries or 0, "ids"), optional(values, np.float64, entries or 0, "values"),
+        int(assign), int(add), single.vocab, inverse_temperature, engine.current().ffi.cast("void *", target.data),
+        target.row_stride, target.storage, keep=target,
     )  # fmt: skip
     _refuse(bad, single.names, single.lead)
 
@@ -405,11 +357,12 @@ def rest_mass(
     """The probability of every row, (T,), outside its ids, which rise without repeats."""
     out = np.zeros(single.rows)
     if single.rows:
-        bad = engine.call(
-            "kullback_rest_mass", single.rows, single.row_bytes, num_threads, *single.structs,
-            address(described["lse"], "const double *"), address(described["top1"], "const int64_t *"),
-            address(offsets, "const int64_t *"), address(ids, "const int64_t *"), single.vocab, inverse_temperature,
-            address(out, "double *"),
+        bad = run(
+            "kullback_rest_mass", single, single.row_bytes, num_threads,
+            pointer(described["lse"], np.float64, single.rows, "lse"),
+            pointer(described["top1"], np.int64, single.rows, "top1"),
+            pointer(offsets, np.int64, single.rows + 1, "offsets"), pointer(ids, np.int64, int(offsets[-1]), "ids"),
+            single.vocab, inverse_temperature, pointer(out, np.float64, single.rows),
         )  # fmt: skip
         _refuse(bad, single.names, single.lead)
     return out
@@ -420,7 +373,7 @@ def phi(x: NDArray[np.float64], num_threads: int | None) -> NDArray[np.float64]:
     out = np.empty(x.size)
     if x.size:
         bad = engine.call(
-            "kullback_phi", x.size, 16, num_threads, address(x, "const double *"), address(out, "double *")
+            "kullback_phi", x.size, 16, num_threads, pointer(x, np.float64, x.size), pointer(out, np.float64, x.size)
         )
         _refuse(bad, ("x",), (x.size,))
     return out

@@ -102,7 +102,7 @@ class Rows(NamedTuple):
             known = calls.divergence_gradient(pair, k, *self.kernel, side, row_weights, target, threads, known)
         values = known[0] if known else calls.divergence(pair, arrays.LOGS, k, *self.kernel, threads, mask)
         if self.with_entropy:
-            teacher = pair._replace(names=pair.names[:1], structs=pair.structs[:1])
+            teacher = pair.side(0)
             described = calls.describe(teacher, arrays.LOGS, k, ("lse", "entropy", "top1"), threads)
             values = values + (described["entropy"] if mask is None else np.where(mask, described["entropy"], 0.0))
             if TEACHER in targets:
@@ -121,18 +121,26 @@ def target_of(out: Any, pair: calls.Batch) -> calls.Target:
     return calls.Target.of(out, "gradient", (*pair.lead, pair.vocab))
 
 
-def gradient_array(logits: Any, out: Any, name: str, lead: tuple[int, ...]) -> Any:
-    """A new array like the logits, or `out`, checked."""
-    shape = tuple(np.shape(logits))
-    if shape[:-1] != lead:
-        raise ValueError(f"`{name}` has shape {shape}, expected leading axes {lead}: a gradient does not broadcast")
+def gradient_array(logits: Any, out: Any, batch: calls.Batch, side: int = 0, out_name: str = "out") -> Any:
+    """A new array like the logits, one side of a batch, or `out`, checked: written in place, apart from the inputs."""
+    view, name = batch.views[side], batch.names[side]
+    shape = (*view.lead, view.vocab)
+    if view.lead != batch.lead:
+        raise ValueError(f"`{name}` has shape {shape}, expected leading axes {batch.lead}: gradients do not broadcast")
     if out is not None:
-        if tuple(out.shape) != shape:
-            raise ValueError(f"the gradient of `{name}` has shape {tuple(out.shape)}, expected {shape}")
+        calls.keep_apart(calls.Target.of(out, out_name, shape).owner, out_name, batch.memory)
         return out
-    if hasattr(logits, "new_empty"):
-        return logits.detach().new_empty(shape)
-    return np.empty(shape, getattr(logits, "dtype", np.float64))
+    return array_like(logits, view)
+
+
+def array_like(x: Any, view: arrays.Rows) -> Any:
+    """A new array or tensor of the shape of `x`, of its dtype where kernels write that."""
+    shape = (*view.lead, view.vocab)
+    if arrays.is_tensor(x) and x.is_floating_point():
+        return x.detach().new_empty(shape)
+    if view.converted or view.storage == arrays.AFFINE16:
+        return np.empty(shape, (np.float64, np.float32, np.float16, np.float32, np.float32)[view.storage])
+    return np.empty(shape, view.owner.dtype)
 
 
 @dataclass(frozen=True)
@@ -227,7 +235,8 @@ def distillation_loss(
     vocab_size : int, optional
         Use the first `vocab_size` columns; the gradient is 0 in the others.
     student_out, teacher_out : array, optional
-        Where to put a gradient: of the logits' shape, any supported dtype (float32 for bfloat16 logits, say).
+        Where to put a gradient: an ndarray or tensor of the logits' shape, any supported dtype (float32 for bfloat16
+        logits, say), apart in memory from the logits and from each other.
     num_threads : int, optional
         Threads at most. The result does not depend on it.
 
@@ -268,8 +277,10 @@ def distillation_loss(
     logits = (teacher_logits, student_logits)
     outs = [teacher_out, student_out]
     for side in sides[gradient]:
-        name = ("teacher_logits", "student_logits")[side]
-        outs[side] = gradient_array(logits[side], outs[side], name, pair.lead)
+        outs[side] = gradient_array(logits[side], outs[side], pair, side, ("teacher_out", "student_out")[side])
+    if gradient == "both":
+        student, teacher = arrays.rows(outs[STUDENT], "student_out"), arrays.rows(outs[TEACHER], "teacher_out")
+        calls.keep_apart(student.owner, "student_out", {"teacher_out": teacher.owner})
     work = Rows(kernel, k, loss == "soft_cross_entropy", num_threads)
     if softcap is None:
         values = work.evaluate(pair, row_weights, sides[gradient], outs, counted.mask)

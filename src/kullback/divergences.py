@@ -40,10 +40,7 @@ def _without_mass(
     """Plain sums of rows without mass, which normalised statistics call undefined: 0 over no p, inf over no q."""
     undefined = np.isnan(value)
     if undefined.any():
-        lse = [
-            parts.describe(pair._replace(names=(name,), structs=(struct,)), space, k, ("lse",), num_threads)["lse"]
-            for name, struct in zip(pair.names, pair.structs, strict=True)
-        ]
+        lse = [parts.describe(pair.side(index), space, k, ("lse",), num_threads)["lse"] for index in range(2)]
         value[undefined & (lse[1] == -np.inf) & ~np.isnan(lse[0])] = np.inf
         value[undefined & (lse[0] == -np.inf) & ~np.isnan(lse[1])] = 0.0
     return value
@@ -239,7 +236,7 @@ def log_softmax(
     x : array_like, shape (..., V)
         Logits, as in `kl_divergence`, whose other parameters and errors apply.
     out : ndarray, optional
-        C-contiguous, of the result's shape and dtype.
+        Of the result's shape and dtype. It may be x itself, but not overlap it otherwise.
 
     Returns
     -------
@@ -254,19 +251,22 @@ def log_softmax(
     """
     k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
     single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
-    dtype = np.dtype(np.float64 if single.structs[0].storage == arrays.FLOAT64 else np.float32)
+    dtype = np.dtype(np.float64 if single.views[0].storage == arrays.FLOAT64 else np.float32)
     shape = (*single.lead, single.vocab)
     last = axis in (-1, len(single.lead))
-    in_place = out is not None and last and isinstance(out, np.ndarray) and out.flags.c_contiguous
     arrays.check_out(out, shape if last else np.moveaxis(np.empty(shape, "V0"), -1, axis).shape, dtype)
-    result = out if in_place else np.empty(shape, dtype)
-    assert result is not None
+    memory = None if out is None else np.asarray(out)
+    in_place = memory is not None and last and memory.flags.c_contiguous and memory.flags.aligned
+    if memory is not None and in_place:
+        calls.keep_apart(memory, "out", single.memory, in_place=True)
+    result = memory if memory is not None and in_place else np.empty(shape, dtype)
     calls.log_softmax(single, k, result, num_threads)
     if base is not None:
         result /= unit
     if not last:
         result = np.moveaxis(result, -1, axis)
-    if out is not None and not in_place:
-        out[...] = result
-        return out
-    return result
+    if memory is None:
+        return result
+    if not in_place:
+        memory[...] = result
+    return out

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
 from kullback.engine import numba_kernel, over_rows, thread_count
+from kullback.placement import keep_apart
 
 __all__ = ["entr", "kl_div", "rel_entr"]
 
@@ -22,7 +24,7 @@ def entr(x: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | No
     x : array_like
         Any real dtype and shape.
     out : ndarray, optional
-        Where to put the result.
+        Where to put the result: of the same shape and a float dtype; an input itself, or apart from the inputs.
     num_threads : int, optional
         Threads at most.
 
@@ -94,7 +96,8 @@ def _apply(
     num_threads: int | None,
 ) -> Any:
     """The kernel over blocks of the broadcast inputs, each block in float64."""
-    given = [np.asarray(x) for x in inputs]
+    arrays.same_labels(*zip(names, inputs, strict=True))
+    given = [arrays.plain(x, name) for x, name in zip(inputs, names, strict=True)]
     for array, name in zip(given, names, strict=True):
         if array.dtype.kind not in "fiub":
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
@@ -105,10 +108,14 @@ def _apply(
             f"`y` has shape {given[1].shape}, expected one that broadcasts with {given[0].shape}"
         ) from None
     dtype = np.float32 if all(a.dtype in (np.float32, np.float16) for a in given) else np.float64
-    result = np.empty(shape, dtype) if out is None else out
+    views = [np.broadcast_to(array, shape) for array in given]
+    result = np.empty(shape, dtype) if out is None else arrays.writable(out, "out")
     if result.shape != shape:
         raise ValueError(f"`out` has shape {result.shape}, expected {shape}")
-    views = [np.broadcast_to(array, shape) for array in given]
+    if not np.can_cast(dtype, result.dtype, "same_kind"):
+        raise TypeError(f"`out` has dtype {result.dtype}, expected {np.dtype(dtype)} or another float dtype")
+    if out is not None:
+        keep_apart(result, "out", dict(zip(names, views, strict=True)), in_place=True)
     blocks = list(_blocks(shape))
 
     kernel = numba_kernel("elementwise", kernel_name)
@@ -123,7 +130,7 @@ def _apply(
 
     # a block costs tens of microseconds, far more than its bytes suggest
     over_rows(work, len(blocks), 32 * _BLOCK, thread_count(num_threads))
-    return result[()]
+    return result[()] if out is None else out
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

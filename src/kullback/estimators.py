@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import calls
+from kullback import arrays, calls
 from kullback.layout import as_floats, as_mask
 
 __all__ = ["ESTIMATOR_PRESETS", "kl_estimate", "kl_estimate_gradient"]
@@ -265,8 +265,10 @@ def _blockwise(
     """Run `compute` in float64 over blocks that stay in cache: no copy of an input in any dtype or layout."""
     ratios = as_floats("log_ratio", log_ratio)
     operands: list[NDArray[Any]] = [ratios]
+    names = ["log_ratio"]
     if importance_log_ratio is not None:
         weights = as_floats("importance_log_ratio", importance_log_ratio)
+        names.append("importance_log_ratio")
         try:
             operands.append(np.broadcast_to(weights, ratios.shape))
         except ValueError:
@@ -275,12 +277,15 @@ def _blockwise(
             ) from None
     if mask is not None:
         operands.append(as_mask(mask, ratios.shape, "log_ratio"))
+        names.append("mask")
     if out is None:
         out = np.empty(ratios.shape)
     elif not isinstance(out, np.ndarray) or out.dtype not in (np.float32, np.float64):
         raise TypeError(f"`out` is {getattr(out, 'dtype', type(out).__name__)}, expected a float32 or float64 array")
     elif out.shape != ratios.shape:
         raise ValueError(f"`out` has shape {out.shape}, expected {ratios.shape} to match `log_ratio`")
+    else:
+        calls.keep_apart(arrays.writable(out, "out"), "out", dict(zip(names, operands, strict=True)), in_place=True)
     dtypes: list[Any] = [np.bool_ if array.dtype == np.bool_ else np.float64 for array in [*operands, out]]
     access: list[Any] = [["readonly"]] * len(operands) + [["writeonly"]]
     blocks: Any = np.nditer(

@@ -10,23 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
+
 BLOCK = 1 << 16  # elements of scratch: float64 values, mask and products of one block stay in the second-level cache
-
-
-def plain(name: str, x: Any) -> NDArray[Any]:
-    """`x` as an array; not a masked one, whose mask would be lost in silence."""
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(
-            f"`{name}` is a masked array, expected a plain one: give its `.data`, and ~mask as the argument `mask`"
-        )
-    return np.asarray(x)
 
 
 def as_floats(name: str, x: Any) -> NDArray[Any]:
     """`x` as an array of real numbers, viewed where NumPy can."""
-    if hasattr(x, "detach"):  # a torch tensor; NumPy knows neither gradients nor torch's bfloat16
-        x = x.detach().float() if str(x.dtype) == "torch.bfloat16" else x.detach()
-    array = plain(name, x)
+    array = arrays.plain(x, name)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array
@@ -34,7 +25,7 @@ def as_floats(name: str, x: Any) -> NDArray[Any]:
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], like: str) -> NDArray[np.bool_]:
     """`mask` as booleans of `shape`; numbers are taken when every one is 0 or 1."""
-    array = plain("mask", mask)
+    array = arrays.plain(mask, "mask")
     if array.shape != shape:
         raise ValueError(f"`mask` has shape {array.shape}, expected {shape} to match `{like}`")
     if array.dtype == np.bool_:
@@ -47,24 +38,6 @@ def as_mask(mask: ArrayLike, shape: tuple[int, ...], like: str) -> NDArray[np.bo
     if not np.array_equal(kept, array):
         raise ValueError("`mask` holds values other than 0 and 1, expected 1 to keep a token and 0 to skip it")
     return kept
-
-
-def as_offsets(offsets: ArrayLike, tokens: int, like: str) -> NDArray[np.int64]:
-    """`offsets` as (B+1,) int64, checked: starts at 0, never falls, ends at the number of tokens."""
-    array = plain("offsets", offsets)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"`offsets` has shape {array.shape}, expected (B + 1,): 0, then the end of each sequence")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"`offsets` has dtype {array.dtype}, expected integers")
-    starts = array.astype(np.int64, copy=False)
-    if starts[0] != 0 or starts[-1] != tokens:
-        raise ValueError(
-            f"`offsets` runs from {starts[0]} to {starts[-1]}, expected 0 to {tokens}, the length of `{like}`"
-        )
-    if np.any(np.diff(starts) < 0):
-        where = int(np.argmax(np.diff(starts) < 0))
-        raise ValueError(f"`offsets` falls from {starts[where]} to {starts[where + 1]} at sequence {where}")
-    return starts
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,7 @@ class Batch:
         if offsets is not None and values.ndim != 1:
             raise ValueError(f"`{name}` has shape {values.shape}, expected (N,) because `offsets` was given")
         kept = None if mask is None else as_mask(mask, values.shape, name)
-        ends = None if offsets is None else as_offsets(offsets, values.shape[0], name)
+        ends = None if offsets is None else arrays.offsets_within(offsets, "offsets", values.shape[0], name)
         return cls(values.shape, kept, ends)
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls
-from kullback.distillation import STUDENT, Rows, loss_kernel
+from kullback.distillation import STUDENT, Rows, array_like, loss_kernel
 from kullback.reduction import Counted, Reduction, reduce_tokens
 from kullback.rowwise import number
 from kullback.softcap import cap, decoded, encode, through_cap
@@ -29,7 +29,7 @@ class LinearResult:
     Attributes
     ----------
     loss : float, or ndarray of the leading shape for reduction "none"
-    hidden_gradient : ndarray or None
+    hidden_gradient : ndarray, or tensor for tensors, or None
         Of the shape and dtype of the student's hidden states.
     weight_gradient, bias_gradient : ndarray or None
         (V, H) and (V,), float64 for float64 layers, else float32.
@@ -59,14 +59,14 @@ class _Layer:
             shape = (*self.weight.lead, self.weight.vocab)
             raise ValueError(f"`{name}_weight` has shape {shape}, expected (V, {self.hidden.vocab})")
         self.vocab = self.weight.lead[0]
-        self.bias = None if bias is None else np.asarray(bias)
+        self.bias = None if bias is None else arrays.plain(bias, f"{name}_bias")
         if self.bias is not None and self.bias.shape != (self.vocab,):
             raise ValueError(f"`{name}_bias` has shape {self.bias.shape}, expected ({self.vocab},)")
         wide = arrays.FLOAT64 in (self.hidden.storage, self.weight.storage)
         self.dtype = np.float64 if wide else np.float32
         self.states = self.hidden.owner.reshape(-1, self.hidden.vocab)
         plain = arrays.FLOAT64 if wide else arrays.FLOAT32
-        self.in_place = self.weight.storage == plain
+        self.in_place = self.weight.storage == plain and not self.weight.converted
         # columns of a layer that must be converted first
         self.step = self.vocab if self.in_place else max(1, BLOCK_BYTES // (8 * self.hidden.vocab))
 
@@ -157,8 +157,9 @@ def linear_distillation_loss(
         shape = (teacher.vocab, teacher.hidden.vocab)
         raise ValueError(f"`teacher_weight` has shape {shape}, expected {(student.vocab, teacher.hidden.vocab)}")
     lead, vocab, total = student.hidden.lead, student.vocab, student.states.shape[0]
-    if teacher.states.shape[0] != total:
-        raise ValueError(f"`teacher_hidden` has {teacher.states.shape[0]} rows, expected {total} as `student_hidden`")
+    if teacher.hidden.lead != lead:
+        found = (*teacher.hidden.lead, teacher.hidden.vocab)
+        raise ValueError(f"`teacher_hidden` has shape {found}, expected leading axes {lead} as `student_hidden`")
     counted = Counted.of(lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, lead, vocab, divisor)
     scale = temperature**2 if temperature_squared else 1.0
@@ -167,10 +168,12 @@ def linear_distillation_loss(
     k = arrays.inverse_temperature(temperature, "logits")
     loss_rows = Rows(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)
+    if rows is not None and not (hasattr(rows, "__index__") and rows >= 1):
+        raise ValueError(f"`rows` is {rows!r}, expected a whole number from 1, or None")
     step = min(total, rows or max(1, BLOCK_BYTES // (vocab * dtype.itemsize))) or 1
     scratch = np.empty((2, step, vocab), dtype)
     slope = np.empty((step, vocab), dtype) if gradient else None
-    result = _Gradients(student, total) if gradient else None
+    result = _Gradients(student, total, student_hidden) if gradient else None
     values = np.zeros(total)
     for start in range(0, total, step):
         which = slice(start, min(start + step, total))
@@ -199,7 +202,7 @@ def linear_distillation_loss(
     per_token = values.reshape(lead)
     return LinearResult(
         reducer.finish(per_token * counted.weights * scale),
-        None if result is None else result.hidden.reshape(np.shape(student_hidden)),
+        None if result is None else result.hidden,
         None if result is None else result.weight,
         None if result is None or student.bias is None else result.bias,
         per_token,
@@ -211,9 +214,11 @@ def linear_distillation_loss(
 class _Gradients:
     """Sums over blocks of rows of what flows into one layer."""
 
-    def __init__(self, layer: _Layer, total: int) -> None:
+    def __init__(self, layer: _Layer, total: int, like: Any) -> None:
         self.layer = layer
-        self.hidden = np.zeros((total, layer.hidden.vocab), layer.states.dtype)
+        self.hidden = array_like(like, layer.hidden)
+        self.rows = arrays.rows(self.hidden, "hidden").owner.reshape(total, layer.hidden.vocab)
+        self.rows[...] = 0  # of rows that are masked nothing is added
         self.weight = np.zeros((layer.vocab, layer.hidden.vocab), layer.dtype)
         self.bias: NDArray[Any] = np.zeros(layer.vocab, layer.dtype)
 
@@ -224,5 +229,5 @@ class _Gradients:
         for outcomes, weight in self.layer.columns():
             into_hidden += slope[:, outcomes] @ weight
             self.weight[outcomes] += slope[:, outcomes].T @ hidden
-        encode(into_hidden, self.hidden[which], self.layer.hidden.storage)
+        encode(into_hidden, self.rows[which], self.layer.hidden.storage)
         self.bias += slope.sum(0)

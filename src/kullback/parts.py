@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls, engine
+from kullback.placement import pointer
 
 LONGEST = 1 << 18  # every vocabulary in use is shorter: its rows stay whole
 PART = 1 << 16
@@ -45,9 +46,10 @@ def compare(
     within = _over_parts(pair, of_part)
     lone = np.isnan(within["lse_p"]) | np.isnan(within["lse_q"])
     if lone.any():  # beside a part without mass the kernel leaves the other undefined too
-        for name, struct, side in zip(pair.names, pair.structs, "pq", strict=True):
-            single = pair._replace(names=(name,), structs=(struct,))
-            alone = _over_parts(single, lambda part, columns: _described(part, space, inverse_temperature, num_threads))
+        for index, side in enumerate("pq"):
+            alone = _over_parts(
+                pair.side(index), lambda part, columns: _described(part, space, inverse_temperature, num_threads)
+            )
             for field in ("lse", "entropy", "top1"):
                 if f"{field}_{side}" in within:
                     within[f"{field}_{side}"] = alone[field]
@@ -99,8 +101,9 @@ def selected(batch: calls.Batch, rows: NDArray[np.int64]) -> calls.Batch:
 
 
 def _cut(batch: calls.Batch) -> bool:
-    """Whether rows are cut. Rows of codes keep their scale before their first one: they stay whole."""
-    return batch.vocab > LONGEST and all(struct.storage != arrays.AFFINE16 for struct in batch.structs)
+    """Whether rows are cut. Rows of codes keep their scale before their first one, and converted ones lie nowhere."""
+    codes = any(struct.storage == arrays.AFFINE16 for struct in batch.structs)
+    return batch.vocab > LONGEST and not codes and not batch.converted
 
 
 def _described(part: calls.Batch, space: int, inverse_temperature: float, num_threads: int | None) -> _Found:
@@ -138,13 +141,13 @@ def _places(struct: Any, rows: int) -> NDArray[np.int64]:
 def _moved(batch: calls.Batch, offsets: list[NDArray[np.int64]], vocab: int) -> calls.Batch:
     """The same memory with other rows: as many as there are offsets (in bytes), `vocab` elements each."""
     ffi = engine.current().ffi
-    structs = []
+    structs, pointers = [], []
     for struct, places in zip(batch.structs, offsets, strict=True):
-        pointer = calls.address(places, "const int64_t *")
-        structs.append(ffi.new("kullback_array *", (struct.data, pointer, 0, struct.stride, struct.storage)))
+        pointers.append(pointer(places, np.int64, places.size))
+        structs.append(ffi.new("kullback_array *", (struct.data, pointers[-1], 0, struct.stride, struct.storage)))
     rows = len(offsets[0])
     row_bytes = max(1, batch.row_bytes * vocab // batch.vocab)
-    keep = (*batch.keep, *offsets)
+    keep = (*batch.keep, *pointers)
     return batch._replace(structs=tuple(structs), rows=rows, vocab=vocab, row_bytes=row_bytes, keep=keep)
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.layout import Batch, as_floats, plain
+from kullback import arrays
+from kullback.layout import Batch, as_floats
 
 __all__ = ["preference_score_gradient", "preference_scores", "tail_weights"]
 
@@ -169,10 +170,10 @@ def tail_weights(
     array([[1. , 1. , 0.3, 0. ],
            [0. , 1. , 1. , 0. ]])
     """
-    kept = plain("mask", mask)
+    kept = arrays.plain(mask, "mask")
     batch = Batch.of(kept, kept, offsets, "mask")
     assert batch.mask is not None  # it was given
-    prefixes = plain("prefix_lengths", prefix_lengths)
+    prefixes = arrays.plain(prefix_lengths, "prefix_lengths")
     if prefixes.shape != batch.leading:
         raise ValueError(f"`prefix_lengths` has shape {prefixes.shape}, expected {batch.leading}, one a sequence")
     if prefixes.dtype.kind not in "iu" and prefixes.size:

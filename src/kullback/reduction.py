@@ -5,15 +5,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
+
 Reduction = Literal["token-mean", "batchmean", "mean", "sum", "none"]
 REDUCTIONS = ("token-mean", "batchmean", "mean", "sum", "none")
 
 
 def _leading(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[Any]:
     """`x` as an array of the leading shape."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    array = np.asarray(x)
+    array = arrays.plain(x, name)
     if array.shape != lead:
         raise ValueError(f"`{name}` has shape {array.shape}, expected {lead}, that of the rows")
     return array
@@ -37,10 +37,17 @@ class Counted(NamedTuple):
             kept &= ids != ignore_index
         if mask is not None:
             rows = _leading(mask, "mask", lead)
+            if rows.dtype.kind not in "biuf":
+                raise TypeError(f"`mask` has dtype {rows.dtype}, expected bool or numbers that are 0 or 1")
             if rows.dtype != np.bool_ and not np.isin(rows, (0, 1)).all():
                 raise ValueError("`mask` holds values other than 0 and 1, expected 1 for a row to count")
             kept &= rows.astype(np.bool_)
-        factors = np.ones(lead) if weights is None else _leading(weights, "weights", lead).astype(np.float64)
+        factors = np.ones(lead)
+        if weights is not None:
+            given = _leading(weights, "weights", lead)
+            if given.dtype.kind not in "biuf" and given.dtype.name != "bfloat16":
+                raise TypeError(f"`weights` has dtype {given.dtype}, expected real numbers")
+            factors = given.astype(np.float64)
         if not np.isfinite(factors).all():
             raise ValueError("`weights` holds values that are not finite")
         everything = bool(kept.all())
@@ -68,8 +75,8 @@ def reduce_tokens(
     if reduction not in REDUCTIONS:
         raise ValueError(f"`reduction` is {reduction!r}, expected one of {', '.join(REDUCTIONS)}")
     if divisor is not None:
-        if not float(divisor) > 0.0:
-            raise ValueError(f"`divisor` is {divisor}, expected a number above 0")
+        if not 0.0 < arrays.real(divisor, "divisor") < np.inf:
+            raise ValueError(f"`divisor` is {divisor}, expected a finite number above 0")
         return Reducer(reduction, float(divisor))
     own = {
         "token-mean": float(counted.tokens),

@@ -48,10 +48,7 @@ class Rowwise:
 
 def number(x: Any, name: str, least: float, greatest: float) -> float:
     """`x` as a float within [least, greatest]."""
-    try:
-        value = float(x)
-    except (TypeError, ValueError):
-        raise TypeError(f"`{name}` is {x!r}, expected a number") from None
+    value = arrays.real(x, name)
     if not least <= value <= greatest:
         raise ValueError(f"`{name}` is {value}, expected from {least:g} to {greatest:g}")
     return value

@@ -96,7 +96,7 @@ def cross_entropy_loss(
         values[~counted.mask] = 0.0
     row_weights = counted.weights.reshape(-1) / reducer.divisor
     if gradient:
-        out = gradient_array(logits, out, "logits", single.lead)
+        out = gradient_array(logits, out, single)
         scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), -k * row_weights, False)
         mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse)
         mass_weights[row_weights == 0.0] = 0.0
@@ -148,13 +148,13 @@ def token_log_prob_gradient(
     k = arrays.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
-    factors = np.asarray(upstream.detach().numpy() if hasattr(upstream, "detach") else upstream, np.float64)
+    factors = np.asarray(arrays.plain(upstream, "upstream"), np.float64)
     if factors.shape != ids.shape:
         raise ValueError(f"`upstream` has shape {factors.shape}, expected {ids.shape} to match `tokens`")
     per_row = ids.size // single.rows if single.rows else 1
     factors = np.where(ids < 0, 0.0, factors).reshape(single.rows, per_row)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
-    out = gradient_array(logits, out, "logits", single.lead)
+    out = gradient_array(logits, out, single)
     scatter = calls.Scatter(
         np.arange(single.rows + 1) * per_row, np.ascontiguousarray(ids).reshape(-1), k * factors.reshape(-1), False
     )
@@ -197,7 +197,7 @@ def entropy_gradient(
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     counted = Counted.of(single.lead, None, 0, None, upstream)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads)
-    out = gradient_array(logits, out, "logits", single.lead)
+    out = gradient_array(logits, out, single)
     weights = np.ascontiguousarray(counted.weights.reshape(-1))
     calls.softmax_gradient(
         single, k, described, np.zeros(single.rows), weights, None, target_of(out, single), num_threads

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback import arrays, calls, parts
 from kullback.aggregation import NanPolicy, sequence_sums
-from kullback.layout import Batch, plain
+from kullback.layout import Batch
 
 IGNORE_INDEX = -100
 
@@ -177,7 +177,7 @@ def sequence_log_ratios(
     """
     space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
     pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
-    ids = plain("tokens", tokens)
+    ids = arrays.plain(tokens, "tokens")
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
     counted = Batch.of(ids, mask, offsets, "tokens").mask

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kullback import arrays, calls
 from kullback.distillation import gradient_array, target_of
+from kullback.reduction import Counted
 from kullback.rowwise import number
 from kullback.softcap import decoded, row_blocks
 from kullback.topk_lists import Common, Floats, Listed, against_dense, common_lists, listed
@@ -142,8 +143,8 @@ def topk_divergence(
     slopes = _slopes(common, divergence, tail, beta, floor, entropy)
     result = None
     if gradient:
-        result = gradient_array(student, out, "student", single.lead)
-        factors = np.ones(single.rows) if weights is None else np.asarray(weights, np.float64).reshape(-1)
+        result = gradient_array(student, out, single)
+        factors = Counted.of(single.lead, None, 0, None, weights).weights.reshape(-1)
         dense = tail == "floor" and (divergence == "reverse_kl" or (divergence == "jsd" and beta == 1.0))
         _write_gradient(
             known, common, slopes, factors, single, k, described, floor if dense else None, result, num_threads

@@ -1,5 +1,6 @@
 """Lists of known tokens, a row each: read, checked, put in order, and set against a student."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,24 +26,25 @@ class Listed(NamedTuple):
 def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
     """Sparse rows in either form: (ids, log_probs) of shape (..., K), or an object with indptr, ids and log_probs."""
     if hasattr(rows, "indptr"):
-        counts = np.diff(rows.indptr)
+        flat, given = arrays.whole_numbers(rows.ids, f"{name}.ids"), _real_numbers(rows.log_probs, f"{name}.log_probs")
+        if flat.ndim != 1 or given.shape != flat.shape:
+            raise ValueError(f"`{name}` has ids of shape {flat.shape}, log_probs of {given.shape}, expected one axis")
+        counts = np.diff(arrays.offsets_within(rows.indptr, f"{name}.indptr", flat.size, f"{name}.ids"))
         lead: tuple[int, ...] = (counts.size,)
         ids = np.full((counts.size, max(int(counts.max(initial=0)), 1)), -1, np.int64)
         logs = np.full(ids.shape, -np.inf)
         filled = np.arange(ids.shape[1]) < counts[:, None]
-        ids[filled], logs[filled] = rows.ids, rows.log_probs
+        ids[filled], logs[filled] = flat, given
     else:
-        try:
-            ids, logs = (np.asarray(part.detach().cpu() if hasattr(part, "detach") else part) for part in rows)
-        except (TypeError, ValueError):
-            raise TypeError(f"`{name}` is {type(rows).__name__}, expected (ids, log_probs) or sparse rows") from None
+        if not isinstance(rows, (tuple, list)) or len(rows) != 2:
+            raise TypeError(f"`{name}` is {type(rows).__name__}, expected (ids, log_probs) or sparse rows")
+        ids, logs = arrays.whole_numbers(rows[0], f"{name}[0]"), _real_numbers(rows[1], f"{name}[1]")
         if ids.shape != logs.shape or ids.ndim == 0:
             raise ValueError(f"`{name}` has ids of shape {ids.shape} and log_probs of {logs.shape}, expected (..., K)")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"the ids of `{name}` have dtype {ids.dtype}, expected integers")
         lead = ids.shape[:-1]
-        ids = ids.reshape(-1, ids.shape[-1]).astype(np.int64)
-        logs = np.where(ids < 0, -np.inf, logs.reshape(ids.shape).astype(np.float64))
+        width = ids.shape[-1]
+        ids, logs = ids.reshape(math.prod(lead), width), logs.reshape(math.prod(lead), width)
+        logs = np.where(ids < 0, -np.inf, logs)
         ids = np.where(ids < 0, -1, ids)
     if vocab is not None and ids.size and ids.max() >= vocab:
         raise ValueError(f"`{name}` holds the id {ids.max()}, expected from 0 to {vocab - 1}")
@@ -53,6 +55,13 @@ def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
     if (ids[:, 1:] == ids[:, :-1])[ids[:, 1:] >= 0].any():
         raise ValueError(f"`{name}` lists an id twice in one row")
     return Listed(ids, logs, lead)
+
+
+def _real_numbers(x: Any, name: str) -> Floats:
+    array = arrays.plain(x, name)
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16" and array.size:
+        raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
+    return array.astype(np.float64)
 
 
 class Common(NamedTuple):

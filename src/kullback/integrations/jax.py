@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.jax needs jax: pip install jax") from error
 
-from kullback import calls
+from kullback import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, Kernel, loss_kernel
 
 __all__ = ["distillation_loss", "token_losses"]
@@ -105,7 +105,11 @@ def token_losses(
         raise ValueError("`loss` is 'soft_cross_entropy': use 'forward_kl', which has the same gradient")
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"`teacher_logits` has shape {teacher_logits.shape}, expected {student_logits.shape}")
-    return _token_losses(loss_kernel(loss, parameter), 1.0 / temperature, student_logits, teacher_logits)
+    for name, x in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
+        if x.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
+            raise TypeError(f"`{name}` has dtype {x.dtype}, expected float64, float32, float16 or bfloat16")
+    k = arrays.inverse_temperature(temperature, "logits")
+    return _token_losses(loss_kernel(loss, parameter), k, student_logits, teacher_logits)
 
 
 def distillation_loss(
@@ -129,5 +133,9 @@ def distillation_loss(
     losses = token_losses(student_logits, teacher_logits, loss, parameter, temperature)
     if mask is None:
         return losses.mean()
+    if jnp.shape(mask) != losses.shape:
+        raise ValueError(f"`mask` has shape {jnp.shape(mask)}, expected {losses.shape}, one value a row")
     kept = jnp.asarray(mask, bool)
+    if not isinstance(mask, jax.core.Tracer) and not bool((kept == jnp.asarray(mask)).all()):
+        raise ValueError("`mask` holds values other than 0 and 1, expected 1 for a row to count")
     return jnp.where(kept, losses, 0.0).sum() / jnp.maximum(kept.sum(), 1)

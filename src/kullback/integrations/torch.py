@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
 
-from kullback import calls
+from kullback import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, loss_kernel
 
 __all__ = [
@@ -32,7 +32,17 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def _batch(student: torch.Tensor, teacher: torch.Tensor) -> calls.Batch:
-    return calls.batch(("teacher", teacher), ("student", student))
+    """The two sides, of one shape: a row of the one that stood for several of the other would get their gradient."""
+    if student.shape != teacher.shape:
+        raise ValueError(f"`teacher` has shape {tuple(teacher.shape)}, expected {tuple(student.shape)} as `student`")
+    return calls.batch(("teacher", teacher.detach()), ("student", student.detach()))
+
+
+def _flat(x: torch.Tensor, dtype: Any, shape: tuple[int, ...], name: str) -> Any:
+    """A tensor of exactly that shape as a contiguous array of its own elements, flat."""
+    if tuple(x.shape) != shape:
+        raise ValueError(f"`{name}` has shape {tuple(x.shape)}, expected {shape}")
+    return np.ascontiguousarray(x.detach().numpy(), dtype).reshape(-1)
 
 
 @torch.library.custom_op("kullback::divergence_loss", mutates_args=())
@@ -49,7 +59,7 @@ def _divergence_loss(
     """(losses of the rows, state for the gradient), float64; masked rows are not read and give 0."""
     pair = _batch(student, teacher)
     state = np.zeros((pair.rows, calls.STATE))
-    flat = None if mask is None else np.ascontiguousarray(mask.numpy()).reshape(-1)
+    flat = None if mask is None else _flat(mask, np.bool_, pair.lead, "mask")
     values = calls.divergence(pair, 0, inverse_temperature, kind, (weight, first, second), None, flat, state)
     return torch.from_numpy(values.reshape(pair.lead)), torch.from_numpy(state)
 
@@ -80,9 +90,12 @@ def _divergence_gradient(
     pair = _batch(student, teacher)
     out = torch.empty((student, teacher)[side == TEACHER].shape, dtype=(student, teacher)[side == TEACHER].dtype)
     target = calls.Target.of(out, "gradient", tuple(out.shape))
-    factors = np.ascontiguousarray(weights.numpy().reshape(-1), np.float64)
+    factors = _flat(weights, np.float64, pair.lead, "weights")
     # the kernel may renew the state of a row while it works on the other side
-    known = np.array(values.numpy().reshape(-1)), np.array(state.numpy())
+    known = (
+        _flat(values, np.float64, pair.lead, "values").copy(),
+        _flat(state, np.float64, (pair.rows, calls.STATE), "state").copy(),
+    )
     calls.divergence_gradient(
         pair, inverse_temperature, kind, (weight, first, second), side, factors, target, None, known
     )
@@ -117,6 +130,8 @@ _divergence_loss.register_autograd(_backward, setup_context=_keep)
 
 def _checked(student: torch.Tensor, teacher: torch.Tensor) -> None:
     for name, x in (("student", student), ("teacher", teacher)):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"`{name}` is {type(x).__name__}, expected a tensor")
         if x.device.type != "cpu":
             raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
         if x.dtype not in _FLOATS:
@@ -136,11 +151,40 @@ def _token_losses(
     """One loss a row, float64."""
     _checked(student, teacher)
     kernel = loss_kernel(loss, parameter)
-    if not 0.0 < temperature < math.inf:
-        raise ValueError(f"`temperature` is {temperature}, expected a finite number above 0")
+    k = arrays.inverse_temperature(temperature, "logits")
     losses: torch.Tensor
-    losses, _ = _divergence_loss(student, teacher, mask, 1.0 / temperature, kernel.kind, *kernel.parameters)
+    losses, _ = _divergence_loss(student, teacher, mask, k, kernel.kind, *kernel.parameters)
     return losses
+
+
+def _of_rows(x: Any, name: str, logits: torch.Tensor) -> torch.Tensor:
+    """A tensor of one value a row, checked: nothing broadcasts, a value counts for the row it was meant for."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"`{name}` is {type(x).__name__}, expected a tensor")
+    if x.device.type != "cpu":
+        raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
+    if x.shape != logits.shape[:-1]:
+        raise ValueError(f"`{name}` has shape {tuple(x.shape)}, expected {tuple(logits.shape[:-1])}, one value a row")
+    return x
+
+
+def _kept(
+    logits: torch.Tensor, labels: torch.Tensor | None, ignore_index: int, mask: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """Which rows count: those whose label is not `ignore_index` and whose mask is 1; None for all."""
+    kept = None
+    if labels is not None:
+        labels = _of_rows(labels, "labels", logits)
+        if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+            raise TypeError(f"`labels` has dtype {labels.dtype}, expected integers")
+        kept = labels != ignore_index
+    if mask is not None:
+        mask = _of_rows(mask, "mask", logits)
+        # a look at the values would break the graph of torch.compile
+        if mask.dtype != torch.bool and not torch.compiler.is_compiling() and not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("`mask` holds values other than 0 and 1, expected 1 for a row to count")
+        kept = mask.bool() if kept is None else kept & mask.bool()
+    return kept
 
 
 def distillation_loss(
@@ -182,14 +226,12 @@ def distillation_loss(
     """
     if loss == "soft_cross_entropy":
         raise ValueError("`loss` is 'soft_cross_entropy': use ForwardKLLoss, which is that loss")
-    kept = None if labels is None else labels != ignore_index
-    if mask is not None:
-        kept = mask.bool() if kept is None else kept & mask.bool()
+    kept = _kept(student_logits, labels, ignore_index, mask)
     losses = _token_losses(student_logits, teacher_logits, loss, parameter, temperature, kept)
     if temperature_squared:
         losses = losses * temperature**2
     if weights is not None:
-        losses = losses * weights
+        losses = losses * _of_rows(weights, "weights", student_logits)
     count = losses.numel() if kept is None else kept.sum().clamp(min=1)
     if reduction == "token-mean":
         losses = losses.sum() / count
@@ -312,7 +354,7 @@ def generalized_jsd_loss(
     >>> print(f"{generalized_jsd_loss(s, t):.4f}")
     0.2476
     """
-    kept = None if labels is None else labels != -100
+    kept = _kept(student_logits, labels, -100)
     losses = _token_losses(student_logits, teacher_logits, "jsd", beta, temperature, kept)
     count = losses.numel() if kept is None else kept.sum().clamp(min=1)
     if num_items_in_batch is not None:
@@ -345,9 +387,11 @@ class _TokenMean(torch.nn.Module):
         normalize: bool = True,
     ) -> torch.Tensor:
         """(N, V), (N, V), (N,) -> scalar; the sum instead of the mean where `normalize` is False."""
-        kept = labels != self.ignore_index
+        kept = _kept(student_logits, labels, self.ignore_index)
         losses = _token_losses(student_logits, teacher_logits, self.loss, self.parameter, 1.0, kept)
-        total = losses.sum() / kept.sum().clamp(min=1) if normalize else losses.sum()
+        total = losses.sum()
+        if normalize and kept is not None:
+            total = total / kept.sum().clamp(min=1)
         return total.to(_result_dtype(student_logits))
 
 
