@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
+from kullback import placement
 from kullback.distillation import distillation_loss
 from kullback.elementwise import entr, kl_div, rel_entr
 from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
@@ -69,39 +70,27 @@ def test_unsigned_ids_do_not_wrap(value):
 
 def test_what_was_checked_is_what_is_used(monkeypatch):
     """Offsets and ids that change between the check and the kernel, as another thread may change them."""
-    from kullback import placement
-
-    offsets, ids = np.array([0, 3, 5]), np.array([0, 1, 2, 0, 1])
+    offsets, ids, tokens = np.array([0, 3, 5]), np.array([0, 1, 2, 0, 1]), np.array([1, 2])
     values, logits = np.arange(5.0), RNG.normal(size=(2, 4))
-    tokens = np.array([1, 2])
-
-    def calls():
-        return (
-            kb.sequence_sums(values, offsets=offsets),
-            kb.token_statistics(logits, kept=(offsets, ids)).logsumexp,
-            kb.token_log_probs(logits, tokens),
-        )
-
-    expected = calls()
-    true = placement.run
+    calls = (
+        lambda: kb.sequence_sums(values, offsets=offsets),
+        lambda: kb.token_statistics(logits, kept=(offsets, ids)).logsumexp,
+        lambda: kb.token_log_probs(logits, tokens),
+    )
+    expected = [call() for call in calls]
+    true, before = placement.run, [array.copy() for array in (offsets, ids, tokens)]
 
     def late(*arguments, **keywords):
-        offsets[1], ids[:], tokens[:] = 2**60, 2**60, 2**60
+        for array in (offsets, ids, tokens):
+            array[-2:] = 2**60
         return true(*arguments, **keywords)
 
-    for module in ("kullback.placement", "kullback.calls"):
-        monkeypatch.setattr(f"{module}.run", late)
-    for index in range(3):
-        offsets[:], ids[:], tokens[:] = [0, 3, 5], [0, 1, 2, 0, 1], [1, 2]
-        np.testing.assert_array_equal(
-            calls()[index] if index == 0 else _alone(index, logits, offsets, ids, tokens), expected[index]
-        )
-
-
-def _alone(index, logits, offsets, ids, tokens):
-    if index == 1:
-        return kb.token_statistics(logits, kept=(offsets, ids)).logsumexp
-    return kb.token_log_probs(logits, tokens)
+    monkeypatch.setattr("kullback.calls.run", late)
+    for call, result in zip(calls, expected, strict=True):
+        for array, as_it_was in zip((offsets, ids, tokens), before, strict=True):
+            array[:] = as_it_was
+        np.testing.assert_array_equal(call(), result)
+        assert ids[-1] == 2**60
 
 
 class Liar(np.ndarray):

@@ -8,6 +8,7 @@ pytestmark = pytest.mark.integration
 
 import jax.numpy as jnp  # noqa: E402
 
+import kullback as kb  # noqa: E402
 from kullback.integrations import jax as kj  # noqa: E402
 
 S, T = np.random.default_rng(0).standard_normal((2, 3, 4, 29)).astype(np.float32)
@@ -65,3 +66,44 @@ def test_vmap():
 def test_errors():
     with pytest.raises(ValueError, match=r"`teacher_logits` has shape \(3, 4, 28\)"):
         kj.token_losses(S, T[..., :28])
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf"), 1e-310])
+def test_temperatures_that_make_no_sense(temperature):
+    with pytest.raises(ValueError, match="`temperature` is"):
+        kj.token_losses(S, T, temperature=temperature)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 1), (1, 4), (), (3, 4, 29), (12,)])
+def test_masks_have_one_value_a_row(shape):
+    with pytest.raises(ValueError, match=r"`mask` has shape .*, expected \(3, 4\)"):
+        kj.distillation_loss(S, T, mask=np.ones(shape))
+
+
+def test_masks_hold_0_and_1():
+    mask = np.arange(12).reshape(3, 4) % 2
+    with pytest.raises(ValueError, match="`mask` holds values other than 0 and 1"):
+        kj.distillation_loss(S, T, mask=mask * 0.5)
+    traced = jax.jit(lambda s, m: kj.distillation_loss(s, T, mask=m))(S, mask)
+    np.testing.assert_allclose(traced, kj.distillation_loss(S, T, mask=mask), rtol=1e-6)
+
+
+def test_integers_are_no_logits():
+    with pytest.raises(TypeError, match="`teacher_logits` has dtype int32"):
+        kj.token_losses(S, jnp.zeros(S.shape, jnp.int32))
+
+
+def test_arrays_of_jax_are_read_and_never_written():
+    s, t = jnp.asarray(S), jnp.asarray(T, jnp.bfloat16)
+    np.testing.assert_array_equal(
+        kb.kl_divergence(s, t, given="logits"), kb.kl_divergence(S, np.asarray(t), given="logits")
+    )
+    for call in (
+        lambda: kb.distillation_loss(S, T, gradient="student", student_out=s),
+        lambda: kb.entropy_gradient(S, out=s),
+        lambda: kb.log_softmax(T, out=s),
+        lambda: kb.entr(S, out=s),
+    ):
+        with pytest.raises(TypeError, match="expected an ndarray"):
+            call()
+    np.testing.assert_array_equal(s, S)

@@ -126,8 +126,8 @@ def test_verl_kl_penalty(verl, kind):
 def test_torch_tensors_are_taken_as_they_are():
     import torch
 
-    d = torch.linspace(-3, 3, 101, dtype=torch.bfloat16, requires_grad=True)
-    expected = kl_estimate(d.detach().float().numpy(), "k3")
+    d = torch.linspace(-3, 3, 101, dtype=torch.bfloat16)
+    expected = kl_estimate(d.float().numpy(), "k3")
     assert np.array_equal(kl_estimate(d, "k3"), expected)
     assert aggregate(d.reshape(1, -1), torch.ones(1, 101, dtype=torch.bool)) == pytest.approx(0.0, abs=1e-12)
 

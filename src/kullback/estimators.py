@@ -278,6 +278,7 @@ def _blockwise(
     if mask is not None:
         operands.append(as_mask(mask, ratios.shape, "log_ratio"))
         names.append("mask")
+    given = out
     if out is None:
         out = np.empty(ratios.shape)
     elif not isinstance(out, np.ndarray) or out.dtype not in (np.float32, np.float64):
@@ -301,7 +302,7 @@ def _blockwise(
             log_weights = block[1] if importance_log_ratio is not None else None
             result = compute(block[0], log_weights)
             block[-1][...] = result if mask is None else np.where(block[-2], result, 0.0)
-    return out[()]
+    return out[()] if given is None else out
 
 
 # ---------------------------------------------------------------------------------------------- mathematics

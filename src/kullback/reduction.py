@@ -31,10 +31,7 @@ class Counted(NamedTuple):
         """Labels that are `ignore_index` and a mask leave rows out; weights scale the others."""
         kept = np.ones(lead, np.bool_)
         if labels is not None:
-            ids = _leading(labels, "labels", lead)
-            if ids.dtype.kind not in "iu" and ids.size:
-                raise TypeError(f"`labels` has dtype {ids.dtype}, expected integers")
-            kept &= ids != ignore_index
+            kept &= _leading(arrays.whole_numbers(labels, "labels"), "labels", lead) != ignore_index
         if mask is not None:
             rows = _leading(mask, "mask", lead)
             if rows.dtype.kind not in "biuf":

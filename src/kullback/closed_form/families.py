@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
 from kullback.closed_form.special import FloatArray
 
 
@@ -51,6 +52,8 @@ class Parameter:
 
 def checked(where: str, value: ArrayLike, domain: Domain, event_ndim: int) -> FloatArray:
     """Return `value` as a read-only float64 array, or raise an error that names the field."""
+    if isinstance(value, np.ma.MaskedArray) or arrays.is_tensor(value):
+        value = arrays.plain(value, where)
     try:
         array = np.asarray(value, dtype=np.float64).view()
     except (TypeError, ValueError) as error:

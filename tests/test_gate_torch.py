@@ -1,0 +1,146 @@
+"""Hostile tensors: masks, labels, outs and gradients that NumPy's side must not be given."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.integration
+
+import kullback as kb  # noqa: E402
+from kullback.distillation import distillation_loss  # noqa: E402
+from kullback.integrations import torch as kt  # noqa: E402
+from kullback.linear import linear_distillation_loss  # noqa: E402
+from kullback.token_losses import cross_entropy_loss, entropy_gradient  # noqa: E402
+
+S, T = torch.randn((2, 4, 6, 11), generator=torch.Generator().manual_seed(3))
+# broadcasts, is too long or too short, transposed, flat, one an element, or a segfault's worth of pages
+SHAPES = [(4, 1), (1, 6), (6,), (), (1,), (4, 7), (4, 5), (6, 4), (24,), (4, 6, 1), (4, 6, 11), (3_000_000, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_masks_labels_and_weights_have_one_value_a_row(shape):
+    ones = torch.ones(shape)
+    for name, call in {
+        "mask": lambda: kt.distillation_loss(S, T, mask=ones),
+        "mask`|`labels": lambda: kt.distillation_loss(S, T, mask=ones.bool(), labels=torch.ones(4, 6).long()),
+        "labels": lambda: kt.distillation_loss(S, T, labels=ones.long()),
+        "weights": lambda: kt.distillation_loss(S, T, weights=ones),
+        "`labels": lambda: kt.generalized_jsd_loss(S, T, ones.long()),
+        "labels`": lambda: kt.ForwardKLLoss()(S, T, ones.long()),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name}.* has shape .*, expected \(4, 6\)"):
+            call()
+    operator = torch.ops.kullback.divergence_loss  # which torch.compile calls, and anybody can
+    with pytest.raises(ValueError, match=r"`mask` has shape .*, expected \(4, 6\)"):
+        operator(S, T, ones.bool(), 1.0, 0, 0.5, 1.0, 0.0)
+
+
+def test_the_gradient_operator_checks_what_it_is_given():
+    right = {"weights": torch.ones(4, 6), "values": torch.zeros(4, 6), "state": torch.zeros(24, 9)}
+    for name in right:
+        given = [x[:1] if name == other else x for other, x in right.items()]
+        with pytest.raises(ValueError, match=f"`{name}` has shape"):
+            torch.ops.kullback.divergence_gradient(S, T, *given, 1.0, 0, 0.5, 1.0, 0.0, 1)
+    with pytest.raises(ValueError, match="`teacher` has shape"):
+        torch.ops.kullback.divergence_gradient(S, T[:1], *right.values(), 1.0, 0, 0.5, 1.0, 0.0, 1)
+
+
+def test_masks_of_the_right_shape_in_any_layout():
+    kept = torch.rand(4, 6, generator=torch.Generator().manual_seed(4)) < 0.6
+    expected = kt.distillation_loss(S[kept], T[kept])
+    wide = torch.zeros(4, 12, dtype=torch.bool)
+    wide[:, ::2] = kept
+    for mask in (kept, kept.long(), kept.float(), wide[:, ::2], kept.T.contiguous().T):
+        torch.testing.assert_close(kt.distillation_loss(S, T, mask=mask), expected)
+    with pytest.raises(ValueError, match="`mask` holds values other than 0 and 1"):
+        kt.distillation_loss(S, T, mask=kept * 0.5)
+    with pytest.raises(TypeError, match=r"`labels` has dtype torch\.float32"):
+        kt.distillation_loss(S, T, labels=torch.ones(4, 6))
+    for temperature in (0.0, -1.0, float("nan"), 1e-310):
+        with pytest.raises(ValueError, match="`temperature` is"):
+            kt.distillation_loss(S, T, temperature=temperature)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+def test_masks_stay_in_one_graph():
+    kept = torch.arange(24).reshape(4, 6) % 3 > 0
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def run(s, mask):
+        return kt.distillation_loss(s, T, mask=mask, labels=torch.ones(4, 6, dtype=torch.long))
+
+    torch.testing.assert_close(run(S, kept.long()), kt.distillation_loss(S, T, mask=kept))
+
+
+# ------------------------------------------------------------------------------------------------- NumPy's functions
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: kb.kl_divergence(x, T, given="logits"),
+        lambda x: kb.entropy(x, given="logits"),
+        lambda x: kb.log_softmax(x),
+        lambda x: kb.token_log_probs(x, torch.zeros(4, 6).long()),
+        lambda x: distillation_loss(x, T),
+        lambda x: distillation_loss(x, T, gradient="student"),
+        lambda x: distillation_loss(S, T, weights=x[..., 0]),
+        lambda x: cross_entropy_loss(x, torch.zeros(4, 6).long()),
+        lambda x: kb.aggregate(x[..., 0]),
+        lambda x: kb.kl_estimate(x),
+        lambda x: kb.entr(x),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_not_dropped_in_silence(call, dtype):
+    x = S.clone().to(dtype).requires_grad_()
+    with pytest.raises(TypeError, match=r"requires grad.*kullback\.integrations\.torch \(distillation_loss, kl_div"):
+        call(x)
+    call(x.detach())
+
+
+def test_integer_and_unaligned_tensors():
+    counts = torch.randint(0, 9, (3, 7), generator=torch.Generator().manual_seed(5)) + 1
+    np.testing.assert_array_equal(kb.entropy(counts), kb.entropy(counts.double()))
+    for dtype in (torch.float32, torch.bfloat16):
+        x = S[0].to(dtype)
+        raw = torch.cat([torch.zeros(1, dtype=torch.uint8), x.contiguous().view(torch.uint8).flatten()])
+        unaligned = torch.frombuffer(raw.numpy(), dtype=dtype, offset=1).reshape(x.shape)
+        assert unaligned.data_ptr() % 2 == 1
+        np.testing.assert_array_equal(kb.entropy(unaligned, given="logits"), kb.entropy(x, given="logits"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_go_into_tensors(dtype):
+    s, t = S.to(dtype), T.to(dtype)
+    expected = distillation_loss(s, t, gradient="student").student_gradient
+    assert expected.dtype == dtype
+    out = torch.empty_like(s)
+    assert distillation_loss(s, t, gradient="student", student_out=out).student_gradient is out
+    assert torch.equal(out, expected)
+    assert entropy_gradient(s, out=torch.empty_like(s)).dtype == dtype
+    for wrong, kind, message in (
+        (s, ValueError, "overlaps `student_logits`"),
+        (t, ValueError, "overlaps `teacher_logits`"),
+        (torch.empty(4, 1, 11, dtype=dtype).expand(4, 6, 11), ValueError, "has strides"),
+        (torch.empty(4, 6, 11, dtype=torch.int32), TypeError, "has dtype int32"),
+        (torch.empty(4, 6, 11, dtype=dtype, requires_grad=True), TypeError, "requires grad"),
+        (torch.empty(4, 6, 11, dtype=dtype, device="meta"), TypeError, "on meta"),
+    ):
+        with pytest.raises(kind, match=message):
+            distillation_loss(s, t, gradient="student", student_out=wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_linear_gradients_are_tensors_of_the_hidden_states_dtype(dtype):
+    generator = torch.Generator().manual_seed(6)
+    hidden, layer = torch.randn(2, 5, 8, generator=generator), torch.randn(13, 8, generator=generator)
+    h, w = hidden.to(dtype), layer.to(dtype)
+    mask = torch.tensor([[1, 1, 0, 1, 0]] * 2)
+    got = linear_distillation_loss(h, w, 2 * h, w, gradient=True, mask=mask).hidden_gradient
+    x = h.double().clone().requires_grad_()
+    kt.distillation_loss(x @ w.double().T, 2 * h.double() @ w.double().T, mask=mask).backward()
+    assert got.dtype == dtype
+    limit = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}[dtype]
+    assert (got.double() - x.grad).abs().max() <= limit * x.grad.abs().max()
+    assert not got[~mask.bool()].any()
