@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import calls
+from kullback import arrays, calls
 from kullback.layout import Batch, as_floats
 
 __all__ = ["AGGREGATION_MODES", "aggregate", "aggregation_parts", "sequence_sums"]
@@ -142,6 +142,7 @@ def sequence_sums(
     """
     if nan_policy not in ("omit", "propagate"):
         raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
+    arrays.same_labels(("values", values), ("mask", mask))
     array = as_floats("values", values)
     batch = Batch.of(array, mask, offsets, "values")
     if array.dtype.name not in _STORED or not array.dtype.isnative or not array.flags.aligned:

@@ -185,7 +185,7 @@ def same_labels(*named: tuple[str, Any]) -> None:
     ]
     for (first_name, first), (name, x) in combinations(labelled, 2):
         for axis in ("index", "columns"):
-            if hasattr(first, axis) and hasattr(x, axis) and not getattr(first, axis).equals(getattr(x, axis)):
+            if type(x) is type(first) and hasattr(x, axis) and not getattr(first, axis).equals(getattr(x, axis)):
                 raise ValueError(
                     f"`{name}` has another {axis} than `{first_name}`, expected equal ones: align them "
                     f"(`{name}.reindex_like({first_name})`), or give `.to_numpy()` to go by position"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kullback.arrays import same_labels
 from kullback.closed_form.families import NON_NEGATIVE, checked
 from kullback.closed_form.registry import in_base
 from kullback.closed_form.special import bregman_terms, normalised_log_ratio
@@ -50,6 +51,7 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
     >>> kl_contributions([0.5, 0.5], [0.9, 0.1], kind="plain", base=2).round(4)
     array([-0.424,  1.161])
     """
+    same_labels(("p", p), ("q", q))
     x, y = checked("p", p, NON_NEGATIVE, event_ndim=1), checked("q", q, NON_NEGATIVE, event_ndim=1)
     for name, measure in (("p", x), ("q", y)):
         if not (measure.sum(-1) > 0).all():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
 from kullback.aggregation import sequence_sums
 from kullback.layout import Batch, as_floats
 
@@ -146,6 +147,7 @@ def kl_penalized_rewards(
            [ 1.95 ,  0.   ]])
     """
     coefficient = _coefficient("kl_coef", kl_coef)
+    arrays.same_labels(("kl", kl), ("scores", scores), ("mask", mask))
     estimates, rewards = as_floats("kl", kl), as_floats("scores", scores)
     batch = Batch.of(estimates, mask, offsets, "kl")
     if level == "sequence":

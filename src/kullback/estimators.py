@@ -263,6 +263,7 @@ def _blockwise(
     out: NDArray[Any] | None,
 ) -> Any:
     """Run `compute` in float64 over blocks that stay in cache: no copy of an input in any dtype or layout."""
+    arrays.same_labels(("log_ratio", log_ratio), ("mask", mask), ("importance_log_ratio", importance_log_ratio))
     ratios = as_floats("log_ratio", log_ratio)
     operands: list[NDArray[Any]] = [ratios]
     names = ["log_ratio"]

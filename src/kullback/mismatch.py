@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
 from kullback.aggregation import NanPolicy
 from kullback.estimators import kl_estimate
 from kullback.exact import ClusteredMean, Estimate, ExactSum
@@ -326,6 +327,7 @@ def mismatch_report(
     low, high = ratio_bounds
     if not 0 < low < high:
         raise ValueError(f"`ratio_bounds` is {ratio_bounds}, expected 0 < low < high")
+    arrays.same_labels(("train_log_probs", train_log_probs), ("rollout_log_probs", rollout_log_probs), ("mask", mask))
     train = as_floats("train_log_probs", train_log_probs)
     rollout = as_floats("rollout_log_probs", rollout_log_probs)
     if rollout.shape != train.shape:

@@ -197,4 +197,4 @@ def _read_rows(
     if found.dtype.itemsize > 8 and np.isinf(out).any():  # long double has numbers that float64 has not
         lost = np.isinf(out) & np.isfinite(found)
         if lost.any():
-            raise ValueError(f"`{name}` holds {found[lost][0]}, beyond the range of float64, in which it is computed")
+            raise ValueError(f"`{name}` holds {found[lost][0]!s}, beyond the range of float64, in which it is computed")
