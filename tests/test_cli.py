@@ -199,7 +199,7 @@ def test_progress_lines_where_there_is_no_terminal(pair, capsys, monkeypatch):
 
 
 def test_nothing_heavy_before_it_is_needed():
-    heavy = ("rich", "safetensors", "numba", "jinja2", "pyarrow", "dask", "datasketches")
+    heavy = ("rich", "safetensors", "numba", "jinja2", "pyarrow", "dask")
     code = f"import sys, kullback.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -313,12 +313,3 @@ def test_the_table_is_text():
     text = str(summary_of())
     assert f"{summary_of().kl.mean:.3g}"[:4] in text
     assert "40" in text
-
-
-def test_ignored_tokens_have_no_log_prob_but_count_in_kl():
-    tokens = TOKENS.copy()
-    tokens[::2] = -100
-    c = kb.compare(P, Q, tokens)
-    assert np.isnan(c.log_prob_p[::2]).all()
-    assert not np.isnan(c.kl).any()
-    assert c.summary().perplexity_p == pytest.approx(np.exp(-c.log_prob_p[1::2].mean()), rel=1e-14)

@@ -185,20 +185,12 @@ sys.exit(main({arguments}))
 """
 
 
-@pytest.mark.parametrize("names", [["rich", "rich.console", "rich.progress"], ["datasketches", "jinja2", "pyarrow"]])
+@pytest.mark.parametrize("names", [["rich", "rich.console", "rich.progress"], ["jinja2", "pyarrow"]])
 def test_the_table_needs_no_library(pair, names):
     code = WITHOUT.format(names=names, arguments=["compare", "p.npy", "q.npy"])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "KL(p‖q)" in done.stdout
-
-
-def test_a_library_for_long_jobs_is_asked_for_before_them(pair, capsys, monkeypatch):
-    monkeypatch.setattr("kullback.evaluation.job.EXACT_TOKENS", 39)
-    monkeypatch.setattr("kullback.evaluation.job.find_spec", lambda name: None)
-    monkeypatch.setattr("kullback.evaluation.job.chunks", lambda *_: pytest.fail("rows were read"))
-    assert main(["compare", "p.npy", "q.npy", "--quiet"]) == 2
-    assert "need datasketches: pip install kullback[eval]" in capsys.readouterr().err
 
 
 def test_one_path_is_no_sequence_of_candidates(pair):

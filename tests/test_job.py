@@ -133,10 +133,9 @@ def test_ignored_and_undefined_rows_are_counted(files):
     q = Q.copy()
     q[30, :5] = -np.inf
     found = compare_files(files("p.npy", p), files("q.npy", q), tokens=tokens)
-    assert found.tokens == T
-    assert found.kl.undefined == 2
+    assert (found.tokens, found.undefined, found.ignored) == (T - 2, 2, 2)
+    assert found.kl.undefined == found.log_ratio.undefined == 2
     assert found.kl.infinite == 1
-    assert found.log_ratio.undefined == 4
     assert found.facts["ignored_tokens"] == 2
     assert found.same_top1.undefined == 2
     tree = found.to_dict()

@@ -135,6 +135,8 @@ def test_odd_inputs(tmp_path, change):
         assert "7 (NaN, +inf or no mass)" in out.getvalue()
     if change == "infinite":
         assert "9 rows: q is 0 where p is not" in out.getvalue()
+        assert "without these rows" not in out.getvalue()  # there are no others
+    assert "± 0.000" not in out.getvalue()
 
 
 def test_dumps_tell_what_is_clipped(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import kullback as kb
 from kullback.evaluation import statistics
 from kullback.evaluation.statistics import Breakdown, Mean, Summarizer, WorstTokens, position_width, summary_of
-from kullback.spread import Spread
+from kullback.spread import Spread, share_text, wilson_interval
 
 RNG = np.random.default_rng(5)
 
@@ -54,7 +54,7 @@ def test_any_pieces_in_any_order(pieces):
 
 def test_summarizer_takes_any_pieces(monkeypatch):
     monkeypatch.setattr(statistics, "SEGMENT", 64)
-    monkeypatch.setattr(statistics, "EXACT_TOKENS", 100)  # so that quantiles depend on the order of merging
+    monkeypatch.setattr(statistics, "EXACT_TOKENS", 100)
     data = columns(500)
     found = []
     for pieces in (1, 3, 40):
@@ -69,7 +69,8 @@ def test_summarizer_takes_any_pieces(monkeypatch):
 
 def test_breakdowns_against_numpy():
     data = columns(300)
-    data["kl"][7] = np.nan
+    for name in ("kl", "log_prob_p", "log_prob_q"):
+        data[name][7] = np.nan
     by_position = summary_of(data, 4).parts["by_position"]
     delta = np.exp(data["log_prob_q"]) - np.exp(data["log_prob_p"])
     for key, means in by_position.bins.items():
@@ -79,7 +80,7 @@ def test_breakdowns_against_numpy():
         n = np.isfinite(values).sum()
         assert means["kl"].count == n
         assert means["kl"].standard_error == pytest.approx(np.nanstd(values, ddof=1) / math.sqrt(n), rel=1e-9)
-        assert means["delta_prob"].mean == pytest.approx(delta[inside].mean(), rel=1e-13)
+        assert means["delta_prob"].mean == pytest.approx(np.nanmean(delta[inside]), rel=1e-13)
     assert [entry["bin"] for entry in by_position.to_dict()] == ["0-3", "4-7", "8-11", "12-15", "16-19"]
 
 
@@ -150,16 +151,15 @@ def test_sketched_quantiles_are_close_and_the_rest_is_exact():
     assert not exact.sketched
     for name in ("count", "undefined", "infinite", "mean", "min", "max"):
         assert getattr(sketched, name) == getattr(exact, name), name
-    ordered = np.sort(values[np.isfinite(values)])
-    for level in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999):
-        rank = np.searchsorted(ordered, sketched.quantile(level)) / ordered.size
-        assert rank == pytest.approx(level, abs=6e-3 * 4 * level * (1 - level) + 2e-4)
+    for level in (0.0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999):
+        assert sketched.quantile(level) == pytest.approx(exact.quantile(level), rel=2.0**-14)
     edges = np.r_[-np.inf, np.geomspace(1e-2, 1e2, 20), np.inf]
     np.testing.assert_allclose(sketched.histogram(edges), exact.histogram(edges), atol=2e-3)
     assert exact.histogram(edges).sum() == pytest.approx(1 - 1 / exact.count)
     assert sketched.quantile(1.0) == np.inf
     assert pickle.loads(pickle.dumps(sketched)) == sketched
-    assert sketched.to_dict()["quantiles_are"] == "t-digest"
+    assert sketched.to_dict()["quantile_error"] == 2.0**-14
+    assert exact.to_dict()["quantile_error"] == 0.0
 
 
 def test_few_values_are_never_sketched():
@@ -168,7 +168,69 @@ def test_few_values_are_never_sketched():
     assert not spread.sketched
     spread.compact(9)
     assert spread.sketched
-    assert spread.quantile(0.5) == pytest.approx(4.5, abs=0.6)
+    assert spread.quantile(0.5) == 4.5  # few bits: not cut
+
+
+def test_quantiles_beside_infinities():
+    spread = Spread.of(np.array([-np.inf, 1.0, np.inf]))
+    assert [spread.quantile(level) for level in (0.0, 0.2, 0.5, 0.7, 1.0)] == [-np.inf, -np.inf, 1.0, np.inf, np.inf]
+    assert np.isnan(Spread.of(np.array([-np.inf, np.inf])).median)
+
+
+def test_finite_values_alone():
+    rng = np.random.default_rng(1)
+    values, groups = rng.lognormal(size=500), rng.integers(0, 7, 500)
+    holed = values.copy()
+    holed[[3, 90, 200]], holed[5] = np.inf, -np.inf
+    groups[holed == -np.inf] = 99  # a group of nothing else
+    kept = np.isfinite(holed)
+    expected = Spread.of(values[kept], groups[kept])
+    found = Spread.of(holed, groups)
+    assert (found.infinite, found.finite) == (4, expected)
+    assert found.finite.group_standard_error == expected.group_standard_error
+    assert found.finite.standard_error == expected.standard_error
+    halves = [Spread.of(holed[part], groups[part]) for part in (slice(0, 100), slice(100, None))]
+    for half in halves:
+        half.compact(50)
+    merged = halves[1].merge(halves[0]).finite
+    assert (merged.mean, merged.rms, merged.count) == (expected.mean, expected.rms, expected.count)
+    assert merged.max == pytest.approx(expected.max, rel=2.0**-14)
+    assert math.isnan(found.mean)
+    assert found.rms == np.inf
+
+
+# ---- shares ----
+
+
+def test_wilson_intervals():
+    low, high = wilson_interval(1.0, 100)
+    z2 = 1.959963984540054**2
+    assert (low, high) == (pytest.approx(100 / (100 + z2), rel=1e-12), 1.0)
+    assert wilson_interval(0.0, 100) == (0.0, pytest.approx(z2 / (100 + z2), rel=1e-12))
+    for share, count in ((0.3, 50), (0.99, 1000), (0.5, 1)):
+        for end in wilson_interval(share, count):  # where (share - end)² = z²·end·(1 - end)/n
+            assert (share - end) ** 2 == pytest.approx(z2 * end * (1 - end) / count, rel=1e-9)
+    assert np.isnan(wilson_interval(math.nan, 0)).all()
+
+
+def test_a_share_of_all_is_not_certain():
+    assert share_text(1.0, 0.0, 100) == "100.000 % (95 % interval 96.301 to 100.000)"
+    assert share_text(0.0, 0.0, 100) == "0.000 % (95 % interval 0.000 to 3.699)"
+    assert share_text(0.9999995, 1e-7, 10) == "99.999950 % ± 0.000010"  # neither 100 % nor ± 0.000
+    assert share_text(0.9999995) == "99.999950 %"
+    assert share_text(1.0, math.nan, 1) == "100.000 % (95 % interval 20.655 to 100.000)"
+    assert share_text(0.5, 0.01, 2500) == "50.000 % ± 1.000"
+    assert share_text(math.nan) == "-"
+
+
+def test_intervals_of_shares_widen_with_groups():
+    groups = np.repeat(np.arange(40), 50)
+    same = Spread.of((groups % 4 > 0).astype(float), groups)  # a document agrees everywhere or nowhere
+    low, high = same.share_interval()
+    assert (low, high) == pytest.approx(wilson_interval(0.75, 0.75 * 0.25 / same.group_standard_error**2))
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 40), rel=0.1)
+    alone = Spread.of((groups % 4 > 0).astype(float))
+    assert alone.share_interval() == wilson_interval(0.75, 2000)
 
 
 def test_histogram_against_numpy():

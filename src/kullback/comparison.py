@@ -23,6 +23,8 @@ _TOKEN_STATISTICS = ("log_prob_p", "log_prob_q", "log_ratio")
 class TokenComparison:
     """What `compare` found, one value a row in arrays of the leading shape; nats unless `base` said otherwise.
 
+    Rows whose token is `ignore_index` are not read: NaN in all float64 arrays, -1 as top1, False as same_top1.
+
     Attributes
     ----------
     kl, reverse_kl : float64 arrays
@@ -34,9 +36,11 @@ class TokenComparison:
         The lowest index of the greatest element; -1 for a row that has no distribution.
     same_top1 : bool array
     log_prob_p, log_prob_q : float64 arrays, or None without tokens
-        Log-probability of the row's token; NaN for ignored tokens.
+        Log-probability of the row's token.
     log_ratio : float64 array, or None without tokens
         log_prob_p - log_prob_q, to relative accuracy where the rows are close.
+    ignored : bool array, or None without tokens
+        Whether the row's token is `ignore_index`.
     """
 
     kl: NDArray[np.float64]
@@ -49,6 +53,7 @@ class TokenComparison:
     log_prob_q: NDArray[np.float64] | None = None
     log_ratio: NDArray[np.float64] | None = None
     unit: float = 1.0  # nats in one unit of the arrays
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def cross_entropy(self) -> NDArray[np.float64]:
@@ -59,7 +64,11 @@ class TokenComparison:
         return np.asarray((self.top1_p == self.top1_q) & (self.top1_p >= 0))
 
     def summary(self, groups: Any = None) -> ComparisonSummary:
-        """Means with errors, quantiles, agreement and perplexities over all rows.
+        """Means with errors, quantiles, agreement and perplexities.
+
+        All of them are over the same rows: those that are not ignored and have a distribution on both sides. How many
+        were left out, `ignored` and `undefined` of the summary say, its table and its JSON. An infinite value stays in
+        and makes its mean infinite; `finite` of the summary is without such values.
 
         Parameters
         ----------
@@ -94,12 +103,12 @@ def compare(
     p, q : array_like, shape (..., V)
         p is the reference. Dtypes, layouts, broadcasting and edge cases are those of `kl_divergence`.
     tokens : array_like of int, shape (...), optional
-        The token whose log-probability is wanted, one a row.
+        The token whose log-probability is wanted, one a row; `ignore_index` for rows to leave out.
     given : {"logits", "log_probs", "probs"}
     base, temperature, axis, vocab_size, num_threads
         As in `kl_divergence`.
     ignore_index : int
-        Tokens with this id get NaN log-probs.
+        Rows with this token are not read and have no part in any statistic.
 
     Returns
     -------
@@ -124,11 +133,26 @@ def compare(
         ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
         if ids.shape != pair.lead:
             raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead} to match `p` and `q`")
-    wanted = _STATISTICS + (_TOKEN_STATISTICS if ids is not None else ())
-    found = parts.compare(pair, space, k, wanted, num_threads, ids)
+    wanted: tuple[str, ...] = _STATISTICS
+    if ids is None:
+        found, ignored = parts.compare(pair, space, k, wanted, num_threads), None
+    else:
+        wanted += _TOKEN_STATISTICS
+        ignored = np.asarray(ids < 0)
+        rows = np.flatnonzero(~ignored)
+        found = parts.compare(parts.selected(pair, rows), space, k, wanted, num_threads, ids.reshape(-1)[rows])
+        if len(rows) < pair.rows:
+            found = {name: _at(rows, values, pair.rows) for name, values in found.items()}
     if base is not None:
         for name in wanted:
             if not name.startswith("top1"):
                 found[name] /= unit
     shaped = {name: arrays.finish(values, pair.lead) for name, values in found.items()}
-    return TokenComparison(**shaped, unit=unit)
+    return TokenComparison(**shaped, unit=unit, ignored=ignored)
+
+
+def _at(rows: NDArray[np.int64], values: NDArray[Any], count: int) -> NDArray[Any]:
+    """One value for some rows -> one for each: NaN or -1 for the others."""
+    spaced = np.full(count, -1 if values.dtype == np.int64 else np.nan, values.dtype)
+    spaced[rows] = values
+    return spaced

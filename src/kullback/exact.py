@@ -69,6 +69,12 @@ class ExactSum:
         """The finite part as an exact fraction."""
         return Fraction(self._units, 1 << _LEAST)
 
+    def finite_part(self) -> ExactSum:
+        """The sum of the finite numbers alone."""
+        twin = ExactSum()
+        twin._units = self._units
+        return twin
+
     @property
     def finite(self) -> bool:
         """Whether no ±inf or NaN was added."""

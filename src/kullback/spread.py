@@ -1,23 +1,36 @@
 """Spread: the distribution of one quantity over tokens, mergeable in any order to the same bits.
 
 Sums are exact (exact.py), quantiles come from the values themselves, so that merging loses nothing. Jobs over more
-tokens than they want to keep call `compact`: quantiles then come from a t-digest of the values (Apache DataSketches)
-and depend, within its error, on the order of merging; everything else stays exact.
+tokens than they want to keep call `compact`: quantiles then come from the values cut to 15 significant bits (binned.py;
+fewer where the values fill more than 32 octaves), in any order to the same bits; everything else stays exact.
 """
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.binned import Binned
 from kullback.exact import ExactSum
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
-_DIGEST_K = 500  # measured on lognormal values: ranks right to 3e-4 at the median, 3e-5 at 0.1 % and 99.9 %
+
+
+class _Group(NamedTuple):
+    """The values of one document or chunk."""
+
+    size: int
+    infinite: int
+    total: ExactSum
+
+    def merge(self, other: _Group) -> _Group:
+        total = self.total.copy()
+        total.merge(other.total)
+        return _Group(self.size + other.size, self.infinite + other.infinite, total)
 
 
 class Spread:
@@ -30,11 +43,10 @@ class Spread:
         self.undefined = 0
         self.count = 0  # values that are not NaN
         self.infinite = 0
-        self._total, self._squares = ExactSum(), ExactSum()
+        self._total, self._squares = ExactSum(), ExactSum()  # squares of finite values
         self._parts: list[NDArray[np.float64]] = []
-        self._groups: dict[int, tuple[int, ExactSum]] = {}
-        self._sketch: bytes | None = None  # a serialised t-digest of the finite values that `_parts` no longer has
-        self._sketched = (0, 0, 0)  # values in it, and -inf and +inf beside it
+        self._groups: dict[int, _Group] = {}
+        self._binned: Binned | None = None  # the values that `_parts` no longer has
 
     @classmethod
     def of(cls, values: NDArray[Any], groups: NDArray[Any] | None = None) -> Spread:
@@ -48,14 +60,15 @@ class Spread:
         new.count = int(kept.size)
         new.infinite = int(np.isinf(kept).sum())
         new._total.add(kept)
+        finite = kept[np.isfinite(kept)]
         with np.errstate(over="ignore"):
-            new._squares.add(kept * kept)
+            new._squares.add(finite * finite)
         if groups is not None and kept.size:
             inside = groups[defined]
             order = np.argsort(inside, kind="stable")
             names, starts = np.unique(inside[order], return_index=True)
             for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):
-                new._groups[int(name)] = (members.size, ExactSum(members))
+                new._groups[int(name)] = _Group(members.size, int(np.isinf(members).sum()), ExactSum(members))
         return new
 
     def merge(self, other: Spread) -> Spread:
@@ -69,41 +82,48 @@ class Spread:
             new._total.merge(part._total)
             new._squares.merge(part._squares)
         new._groups = dict(self._groups)  # the sums in it are never added to in place
-        for name, (count, total) in other._groups.items():
-            if name in new._groups:
-                known_count, known = new._groups[name]
-                known = known.copy()
-                known.merge(total)
-                new._groups[name] = (known_count + count, known)
-            else:
-                new._groups[name] = (count, total)
-        new._sketch, new._sketched = self._sketch, self._sketched
-        if other._sketch is not None:
-            new._absorb(other._sketch, other._sketched)
+        for name, group in other._groups.items():
+            new._groups[name] = new._groups[name].merge(group) if name in new._groups else group
+        new._binned = self._binned or other._binned
+        if self._binned is not None and other._binned is not None:
+            new._binned = self._binned.merge(other._binned)
         return new
 
     def compact(self, most: int) -> None:
-        """Beyond `most` values, keep a t-digest of them instead."""
+        """Beyond `most` values, keep them cut to some significant bits instead."""
+        if sum(part.size for part in self._parts) > most:
+            self._bin()
+
+    def _bin(self) -> None:
         values = self._sorted()
-        if values.size <= most and (self._sketch is None or not values.size):
-            return
-        finite = values[np.isfinite(values)]
-        below = int((values == -np.inf).sum())
-        digest = _digest()
-        digest.update(finite)
-        self._absorb(digest.serialize(), (finite.size, below, values.size - finite.size - below))
+        if values.size:
+            found = Binned.of(values)
+            self._binned = found if self._binned is None else self._binned.merge(found)
         self._parts = []
 
-    def _absorb(self, sketch: bytes, counts: tuple[int, int, int]) -> None:
-        if self._sketch is None:
-            self._sketch, self._sketched = sketch, counts
-            return
-        digest, other = _digest(self._sketch), _digest(sketch)
-        if counts[0]:
-            digest.merge(other)
-        self._sketch = digest.serialize()
-        a, b = self._sketched, counts
-        self._sketched = (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+    def _settled(self) -> Spread:
+        """This one, its values either all in bins or none."""
+        if self._binned is not None:
+            self._bin()
+        return self
+
+    @property
+    def finite(self) -> Spread:
+        """The spread of the finite values alone."""
+        if not self.infinite:
+            return self
+        new = Spread()
+        new.undefined = self.undefined
+        new.count = self.count - self.infinite
+        new._total, new._squares = self._total.finite_part(), self._squares
+        new._parts = [part[np.isfinite(part)] for part in self._parts]
+        new._binned = None if self._binned is None else self._binned.finite()
+        new._groups = {
+            name: _Group(group.size - group.infinite, 0, group.total.finite_part())
+            for name, group in self._groups.items()
+            if group.size > group.infinite
+        }
+        return new
 
     def _sorted(self) -> NDArray[np.float64]:
         if len(self._parts) > 1:
@@ -112,8 +132,14 @@ class Spread:
 
     @property
     def sketched(self) -> bool:
-        """Whether quantiles come from a t-digest."""
-        return self._sketch is not None
+        """Whether quantiles come from values that were cut to some significant bits."""
+        return self._binned is not None
+
+    @property
+    def quantile_error(self) -> float:
+        """How far quantiles may be from those of the values themselves, as a share of the values beside them."""
+        binned = self._settled()._binned
+        return 0.0 if binned is None else binned.error
 
     @property
     def mean(self) -> float:
@@ -122,13 +148,15 @@ class Spread:
     @property
     def rms(self) -> float:
         """Root of the mean square."""
+        if self.infinite:
+            return math.inf
         return math.sqrt(float(self._squares) / self.count) if self.count else math.nan
 
     @property
     def standard_deviation(self) -> float:
         """With n - 1 below the line."""
         n = self.count
-        if n < 2 or not (self._total.finite and self._squares.finite):
+        if n < 2 or self.infinite or not self._squares.finite:
             return math.nan
         total, squares = self._total.exact(), self._squares.exact()
         return math.sqrt(max(0.0, float((squares - total * total / n) / (n - 1))))
@@ -149,14 +177,14 @@ class Spread:
         if g < 2 or not self._total.finite:
             return math.nan
         mean = self._total.exact() / self.count
-        squares = sum((total.exact() - mean * n) ** 2 for n, total in self._groups.values())
+        squares = sum((group.total.exact() - mean * group.size) ** 2 for group in self._groups.values())
         return math.sqrt(float(squares) * g / (g - 1)) / self.count
 
     def group_means(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """(group, values in it, their mean), by group."""
         names = sorted(self._groups)
-        counts = np.array([self._groups[name][0] for name in names], np.int64)
-        totals = np.array([float(self._groups[name][1]) for name in names])
+        counts = np.array([self._groups[name].size for name in names], np.int64)
+        totals = np.array([float(self._groups[name].total) for name in names])
         return np.array(names, np.int64), counts, totals / np.maximum(counts, 1)
 
     def group_interval(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -192,14 +220,9 @@ class Spread:
     def _end(self, sign: int) -> float:
         if not self.count:
             return math.nan
-        values = self._sorted()
-        ends = [float(values[-1 if sign > 0 else 0])] if values.size else []
-        if self._sketch is not None:
-            finite, below, above = self._sketched
-            if finite:
-                digest = _digest(self._sketch)
-                ends.append(digest.get_max_value() if sign > 0 else digest.get_min_value())
-            ends += [-math.inf] * bool(below) + [math.inf] * bool(above)
+        ends = [float(part[-1 if sign > 0 else 0]) for part in self._parts if part.size]
+        if self._binned is not None:
+            ends.append(self._binned.high if sign > 0 else self._binned.low)
         return max(ends) if sign > 0 else min(ends)
 
     @property
@@ -210,49 +233,43 @@ class Spread:
         """The value below which a share `level` of the tokens lies, linear between neighbours (NumPy's "linear")."""
         if not 0.0 <= level <= 1.0:
             raise ValueError(f"`level` is {level}, expected from 0 to 1")
-        if self._sketch is not None:
-            return self._sketched_quantile(level)
-        values = self._sorted()
-        if not values.size:
+        if not self.count:
             return math.nan
-        place = level * (values.size - 1)
+        place = level * (self.count - 1)
         below = int(place)
-        low, high = float(values[below]), float(values[min(below + 1, values.size - 1)])
+        low, high = self._at(below), self._at(min(below + 1, self.count - 1))
         share = place - below
         if low == high or share == 0.0:
             return low
+        if math.isinf(low) or math.isinf(high):
+            return low + high
         return low + (high - low) * share if share < 0.5 else high - (high - low) * (1.0 - share)
 
-    def _sketched_quantile(self, level: float) -> float:
-        if self._parts:
-            self.compact(0)
-        assert self._sketch is not None
-        finite, below, above = self._sketched
-        place = level * (finite + below + above - 1)
-        if place < below:
-            return -math.inf
-        if place > below + finite - 1:
-            return math.inf if above else self.max
-        return float(_digest(self._sketch).get_quantile((place - below) / max(finite - 1, 1)))
+    def _at(self, place: int) -> float:
+        """The value with `place` values before it in rising order."""
+        binned = self._settled()._binned
+        return float(self._sorted()[place]) if binned is None else binned.at(place)
+
+    def share_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Wilson's interval of a mean of zeros and ones.
+
+        Where groups make the error larger than that of independent tokens, for as many independent draws as would have
+        it (E. L. Korn & B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
+        counts estimated from survey data", 1998).
+        """
+        share, error, count = self.mean, self.group_standard_error, float(self.count)
+        if error > 0:
+            count = min(count, share * (1 - share) / error**2)
+        return wilson_interval(share, count, level)
 
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of values in each interval [edges[i], edges[i+1]); estimated where values are sketched."""
+        """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
         if not self.count:
             return np.zeros(len(edges) - 1)
-        if self._sketch is None:
-            places = np.searchsorted(self._sorted(), edges, side="left")
-            return np.diff(places) / self.count
-        if self._parts:
-            self.compact(0)
-        finite, below, above = self._sketched
-        digest = _digest(self._sketch)
-        ranks = np.array([digest.get_rank(float(e)) if np.isfinite(e) else float(e > 0) for e in edges])
-        shares = np.diff(ranks) * finite
-        if edges[-1] == np.inf:
-            shares[-1] += above
-        if edges[0] == -np.inf:
-            shares[0] += below
-        return np.asarray(shares / self.count)
+        binned = self._settled()._binned
+        if binned is not None:
+            return np.diff(binned.below(edges)) / self.count
+        return np.diff(np.searchsorted(self._sorted(), edges, side="left")) / self.count
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: null where undefined, "inf" and "-inf" where infinite."""
@@ -265,7 +282,8 @@ class Spread:
         tree["undefined"] = self.undefined
         tree["infinite"] = self.infinite
         tree["quantiles"] = {f"{level:g}": json_number(self.quantile(level)) for level in QUANTILES}
-        tree["quantiles_are"] = "t-digest" if self.sketched else "exact"
+        tree["quantiles_are"] = "of values cut to some significant bits" if self.sketched else "exact"
+        tree["quantile_error"] = self.quantile_error
         return tree
 
     def __eq__(self, other: object) -> bool:
@@ -274,23 +292,14 @@ class Spread:
         return (
             self.undefined == other.undefined
             and (self.count, self.infinite) == (other.count, other.infinite)
-            and (self._sketch, self._sketched) == (other._sketch, other._sketched)
             and self._total == other._total
             and self._squares == other._squares
             and self._groups == other._groups
+            and self._settled()._binned == other._settled()._binned
             and np.array_equal(self._sorted(), other._sorted())
         )
 
     __hash__ = None  # type: ignore[assignment]  # it is made of arrays
-
-
-def _digest(sketch: bytes | None = None) -> Any:
-    """A t-digest, new or from its serialised form, which is what merging starts from in every process alike."""
-    try:
-        from datasketches import tdigest_double
-    except ImportError:
-        raise ImportError("quantiles of so many values need datasketches: pip install kullback[eval]") from None
-    return tdigest_double(_DIGEST_K) if sketch is None else tdigest_double.deserialize(sketch)
 
 
 def json_number(value: float) -> float | str | None:
@@ -298,3 +307,39 @@ def json_number(value: float) -> float | str | None:
     if math.isnan(value):
         return None
     return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def wilson_interval(share: float, count: float, level: float = 0.95) -> tuple[float, float]:
+    """The shares that fit `share` of `count` independent draws; never of no width, at 0 and 1 neither.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    if math.isnan(share) or not count > 0:
+        return math.nan, math.nan
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    reach = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
+    return (0.0 if share == 0.0 else max(0.0, middle - reach)), (1.0 if share == 1.0 else min(1.0, middle + reach))
+
+
+def share_text(share: float, error: float | None = None, count: int = 0) -> str:
+    """A share in per cent, with digits enough not to become 100 % by rounding.
+
+    With its error, or (of `count` tokens) Wilson's interval where an error of 0, or none, would mislead.
+    """
+    if math.isnan(share):
+        return "-"
+    digits = _decimals(min(share, 1 - share))
+    if error is None:
+        return f"{100 * share:.{digits}f} %"
+    if error > 0 and 0 < share < 1:
+        digits = max(digits, _decimals(error))
+        return f"{100 * share:.{digits}f} % ± {100 * error:.{digits}f}"
+    low, high = wilson_interval(share, count)
+    ends = _decimals(high - low)
+    return f"{100 * share:.{digits}f} % (95 % interval {100 * low:.{ends}f} to {100 * high:.{ends}f})"
+
+
+def _decimals(share: float) -> int:
+    """Of a percentage: 3, and more where these would show 0."""
+    return 3 if not share > 0 else min(12, max(3, 1 - math.floor(math.log10(100 * share))))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.spread import Spread, json_number
+from kullback.exact import ExactSum
+from kullback.spread import Spread, json_number, share_text
 
 if TYPE_CHECKING:
     from kullback.comparison import TokenComparison
@@ -41,7 +43,13 @@ class ComparisonSummary:
     Attributes
     ----------
     tokens : int
-        Rows compared.
+        Rows compared, ignored ones not among them.
+    undefined : int
+        Of these, rows that have no distribution in p or q (NaN, +inf, no mass). They are left out of every statistic.
+    ignored : int
+        Rows left out because their token is `ignore_index`.
+    impossible : int
+        Tokens of probability 0 in p or q: they make perplexities infinite.
     kl, reverse_kl, cross_entropy, entropy_p, entropy_q, log_ratio : Spread
         mean, standard_error, median, max, min, quantile(level), undefined.
     same_top1 : Spread
@@ -49,7 +57,11 @@ class ComparisonSummary:
     delta_prob : Spread
         q's probability of the token minus p's: mean, rms.
     perplexity_p, perplexity_q, perplexity_ratio : float
-        exp of the mean negative log-probability of the tokens, and q's over p's. NaN without tokens.
+        exp of the mean negative log-probability of the tokens, and q's over p's, all over the same rows. NaN without
+        tokens.
+    finite : ComparisonSummary
+        The same without infinite values: of each quantity, of the rows where it is finite; perplexities of the rows
+        where both log-probabilities are.
     parts : dict
         Further statistics of a job by name (breakdowns, worst tokens, ...), which merge with the rest.
     facts : dict
@@ -60,13 +72,17 @@ class ComparisonSummary:
         self,
         tokens: int,
         spreads: Mapping[str, Spread],
-        log_probs: tuple[Spread, Spread],
+        log_probs: tuple[LogProbs, LogProbs],
         unit: float = 1.0,
         parts: Mapping[str, Part] | None = None,
+        undefined: int = 0,
+        ignored: int = 0,
     ) -> None:
         self.tokens = tokens
+        self.undefined = undefined
+        self.ignored = ignored
         self._spreads = dict(spreads)
-        self._log_probs = log_probs  # in nats
+        self._log_probs, self._finite_log_probs = log_probs
         self._unit = unit
         self.parts: dict[str, Part] = dict(parts or {})
         self.facts: dict[str, Any] = {}  # "p" and "q": facts about the files compared
@@ -82,16 +98,32 @@ class ComparisonSummary:
 
     @property
     def perplexity_p(self) -> float:
-        return _exp(-self._log_probs[0].mean)
+        return _exp(-self._log_probs.mean("p"))
 
     @property
     def perplexity_q(self) -> float:
-        return _exp(-self._log_probs[1].mean)
+        return _exp(-self._log_probs.mean("q"))
 
     @property
     def perplexity_ratio(self) -> float:
         """perplexity_q / perplexity_p."""
+        if self.log_ratio.count != self._log_probs.count:
+            return math.nan  # a token that neither p nor q can give: inf/inf
         return _exp(self.log_ratio.mean * self._unit)
+
+    @property
+    def impossible(self) -> int:
+        return self._log_probs.count - self._finite_log_probs.count
+
+    @property
+    def finite(self) -> ComparisonSummary:
+        spreads = {name: spread.finite for name, spread in self._spreads.items()}
+        both = self._finite_log_probs
+        new = ComparisonSummary(
+            self.tokens, spreads, (both, both), self._unit, self.parts, self.undefined, self.ignored
+        )
+        new.facts = self.facts
+        return new
 
     def merge(self, other: ComparisonSummary) -> ComparisonSummary:
         """The summary of both comparisons together."""
@@ -101,20 +133,21 @@ class ComparisonSummary:
             raise ValueError(f"`other` is in units of {other._unit} nats, expected {self._unit}")
         spreads = {name: spread.merge(other._spreads[name]) for name, spread in self._spreads.items()}
         log_probs = (
-            self._log_probs[0].merge(other._log_probs[0]),
-            self._log_probs[1].merge(other._log_probs[1]),
+            self._log_probs.merge(other._log_probs),
+            self._finite_log_probs.merge(other._finite_log_probs),
         )
         parts = {name: part.merge(other.parts[name]) for name, part in self.parts.items() if name in other.parts}
         if len(parts) < max(len(self.parts), len(other.parts)):
             missing = ", ".join(sorted(set(self.parts) ^ set(other.parts)))
             raise ValueError(f"`other` has other statistics ({missing} on one side only), expected the same")
-        new = ComparisonSummary(self.tokens + other.tokens, spreads, log_probs, self._unit, parts)
+        undefined, ignored = self.undefined + other.undefined, self.ignored + other.ignored
+        new = ComparisonSummary(self.tokens + other.tokens, spreads, log_probs, self._unit, parts, undefined, ignored)
         new.facts = _common_facts(self.facts, other.facts)
         return new
 
     def compact(self, most: int) -> None:
-        """Beyond `most` tokens, keep t-digests instead of the values; see the module's first lines."""
-        for spread in (*self._spreads.values(), *self._log_probs):
+        """Beyond `most` tokens, keep their values cut to some significant bits; see spread.py."""
+        for spread in self._spreads.values():
             spread.compact(most)
         for part in self.parts.values():
             if isinstance(part, Spread):
@@ -122,27 +155,52 @@ class ComparisonSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        tree: dict[str, Any] = {"tokens": self.tokens}
+        tree: dict[str, Any] = {
+            "tokens": self.tokens, "undefined_rows": self.undefined, "ignored_tokens": self.ignored,
+        }  # fmt: skip
         for name, spread in self._spreads.items():
             tree[name] = spread.to_dict()
         share = self.same_top1
         tree["same_top1"] = {"mean": json_number(share.mean), "standard_error": json_number(share.standard_error)}
+        tree["same_top1"]["interval"] = [json_number(end) for end in share.share_interval()]
         if share.groups:
             tree["same_top1"]["group_standard_error"] = json_number(share.group_standard_error)
         tree["delta_prob"]["rms"] = json_number(self.delta_prob.rms)
         for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
             tree[name] = json_number(getattr(self, name))
+        if self.impossible or any(spread.infinite for spread in self._spreads.values()):
+            tree["without_infinite"] = self._without_infinite()
         tree["unit"] = {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
         tree |= {name: part.to_dict() for name, part in self.parts.items()}
         return tree | self.facts
+
+    def _without_infinite(self) -> dict[str, Any]:
+        """Of each quantity with infinite values, the figures of the others."""
+        tree: dict[str, Any] = {}
+        for name, spread in self._spreads.items():
+            if spread.infinite:
+                finite = spread.finite
+                tree[name] = {"count": finite.count} | {
+                    figure: json_number(getattr(finite, figure))
+                    for figure in ("mean", "standard_error", "median", "max", "min")
+                }
+                if finite.groups:
+                    tree[name]["group_standard_error"] = json_number(finite.group_standard_error)
+        if self.impossible:
+            finite_one = self.finite
+            tree["tokens"] = self._finite_log_probs.count
+            for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
+                tree[name] = json_number(getattr(finite_one, name))
+        return tree
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ComparisonSummary):
             return NotImplemented
         return (
-            (self.tokens, self._unit) == (other.tokens, other._unit)
+            (self.tokens, self.undefined, self.ignored) == (other.tokens, other.undefined, other.ignored)
+            and self._unit == other._unit
             and self._spreads == other._spreads
-            and self._log_probs == other._log_probs
+            and (self._log_probs, self._finite_log_probs) == (other._log_probs, other._finite_log_probs)
             and self.parts == other.parts
         )
 
@@ -161,15 +219,31 @@ class ComparisonSummary:
                 widths = (12, 11, 12, 11, 11, 11)
                 cells = [f"{x:>{w}.4g}" for x, w in zip(numbers, widths, strict=True)]
                 lines.append(f"{name:14}" + "".join(cells))
+            if s.infinite:
+                f = s.finite
+                lines.append(
+                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± {f.standard_error:.2g}, 99 % "
+                    f"{f.quantile(0.99):.4g}, max {f.max:.4g}"
+                )
         share = self.same_top1
-        lines.append(f"same top 1    {100 * share.mean:11.3f} % ± {100 * share.standard_error:.3f} %")
-        if self.log_ratio.count:
+        lines.append(f"same top 1    {share_text(share.mean, share.standard_error, share.count)}")
+        if self._log_probs.count:
             lines.append(f"perplexity    p {self.perplexity_p:.6g}, q {self.perplexity_q:.6g}")
+            if self.impossible:
+                rest = self.finite
+                lines.append(
+                    f"{'':14}without the {self.impossible} impossible tokens: "
+                    f"p {rest.perplexity_p:.6g}, q {rest.perplexity_q:.6g}"
+                )
             lines.append(
                 f"delta prob    mean {100 * self.delta_prob.mean:.4f} %, rms {100 * self.delta_prob.rms:.4f} %"
             )
-        if self.kl.undefined:
-            lines.append(f"{self.kl.undefined} rows have no distribution and are left out of the means")
+        if self.undefined:
+            lines.append(
+                f"{self.undefined} rows have no distribution (NaN, +inf or no mass): all figures are without them"
+            )
+        if self.ignored:
+            lines.append(f"{self.ignored} further rows are ignored: all figures are without them")
         return "\n".join(lines)
 
 
@@ -191,6 +265,39 @@ def _exp(x: float) -> float:
         return math.inf
 
 
+@dataclass(frozen=True)
+class LogProbs:
+    """Exact sums of the tokens' log-probabilities under p and q, of the same rows; nats."""
+
+    count: int
+    p: ExactSum
+    q: ExactSum
+
+    @classmethod
+    def of(cls, p: NDArray[np.float64], q: NDArray[np.float64]) -> LogProbs:
+        return cls(p.size, ExactSum(p), ExactSum(q))
+
+    def merge(self, other: LogProbs) -> LogProbs:
+        p, q = self.p.copy(), self.q.copy()
+        p.merge(other.p)
+        q.merge(other.q)
+        return LogProbs(self.count + other.count, p, q)
+
+    def mean(self, side: Literal["p", "q"]) -> float:
+        return float(getattr(self, side)) / self.count if self.count else math.nan
+
+
+def compared_rows(c: TokenComparison) -> NDArray[np.bool_]:
+    """The rows, flat, that all statistics are of: not ignored, and with a distribution on both sides."""
+    kept = (np.ravel(c.top1_p) >= 0) & (np.ravel(c.top1_q) >= 0)
+    if c.ignored is not None:
+        kept &= ~np.ravel(c.ignored)
+    for values in (c.kl, c.reverse_kl, c.entropy_p, c.entropy_q, c.log_prob_p, c.log_prob_q):
+        if values is not None:
+            kept &= ~np.isnan(np.ravel(values))
+    return np.asarray(kept)
+
+
 def summarize(c: TokenComparison, groups: Any = None, parts: Mapping[str, Part] | None = None) -> ComparisonSummary:
     """The summary of a TokenComparison; `groups` has one whole number a row."""
     rows = int(np.size(c.kl))
@@ -201,17 +308,21 @@ def summarize(c: TokenComparison, groups: Any = None, parts: Mapping[str, Part] 
             raise ValueError(f"`groups` has {names.size} values, expected {rows}, one a row")
         if names.dtype.kind not in "iub":
             raise TypeError(f"`groups` has dtype {names.dtype}, expected integers")
-    empty = np.empty(0)
-    defined = np.asarray(c.top1_p).ravel() >= 0
-    agreement = np.where(defined, np.ravel(c.same_top1), np.nan)
-    values: dict[str, NDArray[Any]] = {name: getattr(c, name) for name in _SPREADS[:5]} | {"same_top1": agreement}
-    log_p, log_q = empty, empty
+    kept = compared_rows(c)
+    there = np.ones(rows, np.bool_) if c.ignored is None else ~np.ravel(c.ignored)
+    values: dict[str, Any] = {name: getattr(c, name) for name in _SPREADS[:5]} | {"same_top1": c.same_top1}
+    log_p = log_q = np.empty(0)
     if c.log_prob_p is not None and c.log_prob_q is not None:
         log_p, log_q = np.ravel(c.log_prob_p) * c.unit, np.ravel(c.log_prob_q) * c.unit
-        values["log_ratio"] = np.asarray(c.log_ratio)
-        values["delta_prob"] = np.exp(log_q) - np.exp(log_p)
-    spreads = {
-        name: Spread.of(values[name], names if name in _GROUPED else None) if name in values else Spread()
-        for name in _SPREADS
-    }
-    return ComparisonSummary(rows, spreads, (Spread.of(log_p), Spread.of(log_q)), c.unit, parts)
+        values |= {"log_ratio": c.log_ratio, "delta_prob": np.exp(log_q) - np.exp(log_p)}
+        log_p, log_q = log_p[kept], log_q[kept]
+    inside = None if names is None else names[there]
+    spreads = {name: Spread() for name in _SPREADS}
+    for name, column in values.items():
+        known = np.where(kept, np.ravel(column), np.nan)[there]
+        spreads[name] = Spread.of(known, inside if name in _GROUPED else None)
+    possible = np.isfinite(log_p) & np.isfinite(log_q)
+    log_probs = LogProbs.of(log_p, log_q), LogProbs.of(log_p[possible], log_q[possible])
+    count = int(np.count_nonzero(there))
+    undefined = count - int(np.count_nonzero(kept))
+    return ComparisonSummary(count, spreads, log_probs, c.unit, parts, undefined, rows - count)

@@ -50,18 +50,49 @@ def compare_rows(
 ) -> Columns:
     """The columns of rows start, start + 1, ... of a pair of files, `p` and `q` being these rows.
 
-    `windows`: nats under a row's maximum that the codes of dumps reach.
+    `windows`: nats under a row's maximum that the codes of dumps reach. Rows whose token is ignored are not read: NaN,
+    -1 or False in every column but "ignored".
     """
     threads = engine.thread_count(num_threads)
-    ids = None
-    if tokens is not None:
-        ids = arrays.token_ids(tokens, "tokens", (len(p),), plan.vocab, plan.ignore_index)
+    numbers = np.arange(start, start + len(p))
+    if tokens is None:
+        return _all_columns(plan, p, q, windows, numbers, None, None, threads)
+    ids = arrays.token_ids(tokens, "tokens", (len(p),), plan.vocab, plan.ignore_index)
+    ignored = ids < 0
+    if not ignored.any():
+        return _all_columns(plan, p, q, windows, numbers, tokens, ids, threads) | {"ignored": ignored}
+    rows = np.flatnonzero(~ignored)
+    # one run of rows is seen where it lies, others are copied: a chunk is small, and what is ignored is not read
+    kept = slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows
+    found = _all_columns(plan, p[kept], q[kept], windows, numbers[kept], tokens[kept], ids[kept], threads)
+    return {name: _spaced(rows, values, len(p)) for name, values in found.items()} | {"ignored": ignored}
+
+
+def _spaced(rows: NDArray[np.int64], values: NDArray[Any], count: int) -> NDArray[Any]:
+    """A column of some rows -> one of all: NaN, -1 or False for the others."""
+    nothing: Any = {"f": np.nan, "i": -1, "b": False}[values.dtype.kind]
+    spaced = np.full(count, nothing, values.dtype)
+    spaced[rows] = values
+    return spaced
+
+
+def _all_columns(
+    plan: Plan,
+    p: NDArray[Any],
+    q: NDArray[Any],
+    windows: tuple[float, float],
+    numbers: NDArray[np.int64],
+    tokens: NDArray[np.int64] | None,
+    ids: NDArray[np.int64] | None,
+    threads: int,
+) -> Columns:
+    """The columns of rows that are all compared; `numbers` are those of the rows in the file."""
     coded = p.dtype.names is not None or q.dtype.names is not None
     if coded:
         columns = compare_clipped(p, q, ids, plan.vocab, windows, threads, plan.jensen_shannon)
     else:
         columns = _compare(plan, p, q, ids, threads)
-    columns["null_kl"] = _null_control(plan, (p, q), start)
+    columns["null_kl"] = _null_control(plan, (p, q), numbers)
     if plan.top_k:
         columns |= _top_k_agreement(plan, p, q, threads)
     if plan.llama_cpp:
@@ -90,7 +121,9 @@ def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64
 # ------------------------------------------------------------------------------------------------- null control
 
 
-def _null_control(plan: Plan, blocks: tuple[NDArray[Any], NDArray[Any]], start: int) -> NDArray[np.float64]:
+def _null_control(
+    plan: Plan, blocks: tuple[NDArray[Any], NDArray[Any]], numbers: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """The KL that rounding alone gives, on some rows; NaN elsewhere.
 
     Independent errors of variance s_v² in the log-probabilities of p give, to second order, an expected KL of
@@ -98,7 +131,7 @@ def _null_control(plan: Plan, blocks: tuple[NDArray[Any], NDArray[Any]], start: 
     """
     found = np.full(len(blocks[0]), np.nan)
     stride = max(1, -(-plan.rows // _NULL_ROWS))
-    for i in range(-start % stride, len(found), stride):
+    for i in np.flatnonzero(numbers % stride == 0).tolist():
         found[i] = 0.0
         with np.errstate(all="ignore"):
             for block in blocks:

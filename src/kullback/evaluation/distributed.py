@@ -2,8 +2,7 @@
 
 A task opens the files itself (every worker must see them under the same path or URL), compares its rows and returns a
 summary, about 100 bytes a token. Summaries merge to the same bits in any order, and a task that is lost with its
-worker is done again elsewhere: the result does not depend on the cluster. (Above 2²¹ tokens quantiles come from
-t-digests, which depend on the tree, not on the workers: the tree is that of the row ranges.)
+worker is done again elsewhere: the result does not depend on the cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kullback.comparison import compare
-from kullback.evaluation.job import Job, check_sketches, compare_candidates
+from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.sources import Source, open_logits
 from kullback.evaluation.statistics import EXACT_TOKENS
 from kullback.summary import ComparisonSummary
@@ -93,7 +92,6 @@ def compare_on_cluster(
         sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
-        check_sketches(job.stop - job.start)
         _wait_for_worker(client)
         step = rows_per_task or _rows_per_task(sources)
         ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,11 @@ from kullback.evaluation.outputs import check_outputs
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import Dump, Source, open_logits
-from kullback.evaluation.statistics import EXACT_TOKENS, Convention, Summarizer, position_width
+from kullback.evaluation.statistics import Convention, Summarizer, position_width
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 from kullback.summary import ComparisonSummary
 
-__all__ = ["Job", "check_sketches", "compare_candidates", "compare_files"]
+__all__ = ["Job", "compare_candidates", "compare_files"]
 
 Path = str | os.PathLike[str]
 
@@ -256,7 +255,6 @@ def compare_candidates(
             p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
             top_k=top_k, convention=convention, ignore_index=ignore_index,
         )  # fmt: skip
-        check_sketches(job.stop - job.start)
         summarizers = job.summarizers()
         output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
 
@@ -284,14 +282,6 @@ def compare_candidates(
             if progress is not None:
                 progress(stop - job.start, job.stop - job.start)
         return job.finish(summarizers)
-
-
-def check_sketches(rows: int) -> None:
-    """Refuse before the work a job that would need, after hours, a library that is not installed."""
-    if rows > EXACT_TOKENS and find_spec("datasketches") is None:
-        raise ImportError(
-            f"quantiles of {rows} rows, more than {EXACT_TOKENS}, need datasketches: pip install kullback[eval]"
-        )
 
 
 def _no_rows(job: Job) -> Candidates:
@@ -345,7 +335,7 @@ def compare_files(
     convention : "llama.cpp", optional
         Give what `llama-perplexity --kl-divergence` prints too, as `parts["llama_cpp"]`; p must be its dump.
     ignore_index : int
-        Rows with this token count in everything but the statistics of tokens.
+        Rows with this token are not compared; `ignored` counts them.
     chunk_bytes : int
         Bytes of all files read at a time; four chunks are in memory.
     num_threads : int, optional
@@ -380,8 +370,12 @@ def compare_files(
 
     Notes
     -----
-    Rows without a distribution (NaN, +inf, all -inf) are counted in `undefined` and left out of the means. Results do
-    not depend on `chunk_bytes` or `num_threads`, to the bit. Above 2²¹ tokens quantiles come from a t-digest.
+    All figures are of the same rows: those that are not ignored and have a distribution in both files. Rows without
+    one (NaN, +inf, all -inf) are counted in `undefined`, ignored ones in `ignored`. Infinite values make means
+    infinite; `finite` is without them. Results do not depend on `chunk_bytes` or `num_threads`, to the bit.
+
+    Above 2²¹ tokens quantiles come from values cut to 15 significant bits (fewer where they fill more than 32 octaves,
+    8 if they fill all of float64): `quantile_error` says how far off they may be, as a share of the value.
 
     On llama.cpp dumps, code 0 says only that a log-probability lies 16 nats under the maximum or lower. KL is then
     the sum over the other entries of p·ln(p/q) - p + q, whose terms are not negative and which the rounding of the

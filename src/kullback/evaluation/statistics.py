@@ -20,7 +20,7 @@ from kullback.evaluation import llama_cpp
 from kullback.evaluation.columns import LLAMA_CPP_PREFIX
 from kullback.exact import ExactSum
 from kullback.spread import Spread, json_number
-from kullback.summary import ComparisonSummary, Part, summarize
+from kullback.summary import ComparisonSummary, Part, compared_rows, summarize
 
 __all__ = [
     "CONFIDENCE_EDGES",
@@ -38,7 +38,7 @@ CONFIDENCE_EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)  # of p's greate
 MOST_POSITIONS = 64
 WORST = 20
 CONTEXT = 12  # tokens shown before one of the worst
-EXACT_TOKENS = 1 << 21  # above it quantiles are sketched: 8 bytes a token for each of a dozen quantities
+EXACT_TOKENS = 1 << 21  # above it quantiles are of cut values: 8 bytes a token for each of a dozen quantities
 SEGMENT = 1 << 16  # tokens summed up at a time
 _BROKEN_DOWN = ("kl", "same_top1", "log_ratio", "delta_prob")
 
@@ -274,7 +274,7 @@ class Convention:
     def of(cls, columns: Columns) -> Convention:
         names = [f.name for f in fields(llama_cpp.LlamaCppTokens)]
         values = llama_cpp.LlamaCppTokens(*(columns[LLAMA_CPP_PREFIX + name] for name in names))
-        return cls({int(columns["row"][0]) if len(values.kld) else 0: values})
+        return cls({int(columns["row"][0]) if len(values.kld) else -1: values})
 
     def merge(self, other: Convention) -> Convention:
         return Convention(self.parts | other.parts, self.note or other.note)
@@ -320,27 +320,29 @@ def summary_of(columns: Columns, width: int, targets: NDArray[np.int64] | None =
     """The summary of some rows of a job, with all parts that their columns allow; positions in bins of `width`."""
     values: dict[str, Any] = {f.name: columns[f.name] for f in fields(TokenComparison) if f.name in columns}
     comparison = TokenComparison(**values)
-    defined = columns["top1_p"] >= 0
-    derived = dict(columns)
-    derived["same_top1"] = np.where(defined, comparison.same_top1, np.nan)
+    kept = compared_rows(comparison)  # every part is of the same rows as the summary
+    known = {name: x[kept] for name, x in columns.items()} | {"same_top1": comparison.same_top1[kept]}
     if "log_prob_p" in columns:
-        derived["delta_prob"] = np.exp(columns["log_prob_q"]) - np.exp(columns["log_prob_p"])
-    top = columns["top_prob_p"]
+        known["delta_prob"] = np.exp(known["log_prob_q"]) - np.exp(known["log_prob_p"])
+    top = known["top_prob_p"]
     confidence = np.clip(np.searchsorted(CONFIDENCE_EDGES, top, side="right") - 1, 0, len(CONFIDENCE_EDGES) - 2)
     parts: dict[str, Part] = {
-        "by_confidence": Breakdown.of(np.where(np.isnan(top), -1, confidence), derived, confidence_labels()),
-        "by_position": Breakdown.of(columns["position"] // width, derived, width=width),
-        "null_control": Mean(columns["null_kl"]),
-        "worst_tokens": WorstTokens.of(columns, targets),
+        "by_confidence": Breakdown.of(np.where(np.isnan(top), -1, confidence), known, confidence_labels()),
+        "by_position": Breakdown.of(known["position"] // width, known, width=width),
+        "null_control": Mean(known["null_kl"]),
+        "worst_tokens": WorstTokens.of(known, targets),
     }
     if "clipped_mass_p" in columns:
-        parts["clipping"] = Clipping.of(columns)
+        parts["clipping"] = Clipping.of(known)
     if "jensen_shannon" in columns:
-        parts["jensen_shannon"] = Spread.of(columns["jensen_shannon"], columns.get("group"))
+        parts["jensen_shannon"] = Spread.of(known["jensen_shannon"], known.get("group"))
     if any(name.endswith("_overlap") for name in columns):
-        parts["top_k_agreement"] = Agreement.of(columns)
+        parts["top_k_agreement"] = Agreement.of(known)
     if f"{LLAMA_CPP_PREFIX}kld" in columns:
-        parts["llama_cpp"] = Convention.of(columns)
+        there = ~columns.get(
+            "ignored", np.zeros(len(kept), np.bool_)
+        )  # its conventions are its own, for rows without a distribution too
+        parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
     return summarize(comparison, columns.get("group"), parts)
 
 

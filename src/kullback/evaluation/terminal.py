@@ -9,6 +9,7 @@ from typing import IO, Any
 from kullback.evaluation.layout import Output, Table
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
 from kullback.evaluation.text import labels, visible
+from kullback.spread import Spread, share_text
 from kullback.summary import ComparisonSummary
 
 __all__ = ["print_facts", "print_summaries", "short"]
@@ -36,11 +37,16 @@ def short(x: float | None, digits: int = 4) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def _share(share: Spread) -> str:
+    """A share of all tokens with its error, or with its interval where the error would be 0."""
+    error = share.group_standard_error
+    return share_text(share.mean, error if error > 0 else share.standard_error, share.count)
+
+
 def _percent(x: float, error: float | None = None) -> str:
-    if math.isnan(x):
-        return "-"
-    text = f"{100 * x:.3f} %"
-    return text if error is None or math.isnan(error) else f"{text} ± {100 * error:.3f}"
+    """A number of another kind than a share, in per cent."""
+    text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
+    return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
 
 
 def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
@@ -58,7 +64,37 @@ def remarks(s: ComparisonSummary) -> list[str]:
     missing = s.facts.get("missing_rows", [])
     listed = ", ".join(f"{first} to {stop}" for first, stop in missing[:8]) + (", ..." if len(missing) > 8 else "")
     found = [f"INCOMPLETE: rows {listed} are missing"] if missing else []
-    return found + [f"suspicious: {line}" for line in s.facts.get("warnings", [])]
+    found += [f"suspicious: {line}" for line in s.facts.get("warnings", [])]
+    if s.undefined:
+        found.append(
+            f"rows without a distribution in p or q: {s.undefined} (NaN, +inf or no mass) of {s.tokens}; "
+            "all figures are without these rows"
+        )
+    return found + _without_infinite(s)
+
+
+def _without_infinite(s: ComparisonSummary) -> list[str]:
+    """Where values are infinite, so are means: how many, and the figures without them."""
+    lines = []
+    for name, label in _ROWS[:2]:
+        spread = getattr(s, name)
+        if not spread.infinite:
+            continue
+        why = "q is 0 where p is not" if name == "kl" else "p is 0 where q is not"
+        line = f"{label} is infinite in {spread.infinite} rows: {why}"
+        known = spread.finite
+        if known.count:
+            error = known.standard_error if math.isnan(known.group_standard_error) else known.group_standard_error
+            line += f"; without these rows: {short(known.mean)} ± {short(error, 2)}, "
+            line += f"99 % {short(known.quantile(0.99), 3)}, max {short(known.max, 3)}"
+        lines.append(line)
+    if s.impossible:
+        line, rest = f"{s.impossible} of {s.kl.count} tokens have probability 0 in p or q", s.finite
+        if rest.log_ratio.count:
+            line += f"; without these rows: perplexity p {rest.perplexity_p:.6g}, q {rest.perplexity_q:.6g}, "
+            line += f"ratio {_ratio(rest)}"
+        lines.append(line)
+    return lines
 
 
 def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]:
@@ -74,7 +110,7 @@ def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> No
         error = s.kl.group_standard_error
         table.add_row(
             name, short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
-            short(s.kl.quantile(0.99)), _percent(s.same_top1.mean), _ratio(s),
+            short(s.kl.quantile(0.99)), share_text(s.same_top1.mean), _ratio(s),
         )  # fmt: skip
     out.print(table)
 
@@ -138,15 +174,13 @@ def _print_spreads(out: Output, s: ComparisonSummary) -> None:
 def _print_lines(out: Output, s: ComparisonSummary) -> None:
     """One line a quantity that is no distribution, and one a warning."""
     table = Table("", "", text=True)
-    error = s.same_top1.group_standard_error
-    table.add_row(
-        "same top token", _percent(s.same_top1.mean, s.same_top1.standard_error if math.isnan(error) else error)
-    )
+    table.add_row("same top token", _share(s.same_top1))
     agreement = s.parts.get("top_k_agreement")
     if isinstance(agreement, Agreement):
         for k, mean in agreement.overlap.items():
-            same = _percent(agreement.ordered[k].mean)
-            table.add_row(f"top {k} shared", f"{_percent(mean.mean, mean.standard_error)}; in the same order {same}")
+            same = share_text(agreement.ordered[k].mean)
+            shared = share_text(mean.mean, mean.standard_error, mean.count)
+            table.add_row(f"top {k} shared", f"{shared}; in the same order {same}")
     clipping = s.parts.get("clipping")
     if s.log_ratio.count:
         table.add_row("perplexity", f"p {s.perplexity_p:.6g}, q {s.perplexity_q:.6g}, ratio {_ratio(s)}")
@@ -162,15 +196,10 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
                 "clipped targets",
                 f"p {clipping.targets_p}, q {clipping.targets_q} of {clipping.rows}: perplexities are lower bounds",
             )
-    if s.kl.undefined:
-        table.add_row("undefined rows", f"{s.kl.undefined} (NaN, +inf or no mass), left out of the means")
-    if s.kl.infinite:
-        table.add_row("infinite KL", f"{s.kl.infinite} rows: q is 0 where p is not")
-    ignored = s.facts.get("ignored_tokens")
-    if ignored:
-        table.add_row("ignored tokens", f"{ignored}, left out of the statistics of tokens")
+    if s.ignored:
+        table.add_row("ignored rows", f"{s.ignored}, whose token says so: all figures are without these rows")
     if s.kl.sketched:
-        table.add_row("quantiles", "estimated by t-digests")
+        table.add_row("quantiles", f"right to {short(100 * s.kl.quantile_error, 2)} % of their value")
     out.print(table)
 
 
@@ -186,7 +215,7 @@ def _print_breakdown(out: Output, part: Breakdown, title: str, header: str) -> N
     for label, means in merged:
         kl = means["kl"]
         table.add_row(
-            label, str(kl.count), short(kl.mean), short(kl.standard_error, 2), _percent(means["same_top1"].mean)
+            label, str(kl.count), short(kl.mean), short(kl.standard_error, 2), share_text(means["same_top1"].mean)
         )
     out.print()
     out.print(table)

@@ -120,9 +120,7 @@ def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
         "kl_error": s.kl.standard_error if math.isnan(error) else error,
         "interval": None if math.isnan(low) else (low, high),
         "ratio_error": s.perplexity_ratio * (s.log_ratio.standard_error if math.isnan(log_error) else log_error),
-        "agreement_error": s.same_top1.standard_error
-        if math.isnan(s.same_top1.group_standard_error)
-        else s.same_top1.group_standard_error,
+        "agreement_interval": s.same_top1.share_interval(),
         "spreads": [
             (label, note, spread)
             for key, label, note in _SPREADS
