@@ -12,10 +12,11 @@ from kullback.evaluation.sources.completions import read_completions
 from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
 from kullback.evaluation.sources.hdf5 import Hdf5
 from kullback.evaluation.sources.hidden import HiddenStates
+from kullback.evaluation.sources.http import HttpFile
 from kullback.evaluation.sources.llama_cpp import Dump, LlamaCppLogits
 from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
-from kullback.evaluation.sources.remote import RemoteFile, listing
+from kullback.evaluation.sources.remote import RemoteFile, is_web, listing
 from kullback.evaluation.sources.safetensors import LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
@@ -178,6 +179,8 @@ def holds_answers(path: str | os.PathLike[str] | ByteReader) -> bool:
 
 def _file(path: str | os.PathLike[str]) -> ByteReader:
     name = os.fspath(path)
+    if is_web(name):
+        return HttpFile(name)
     return RemoteFile(name) if "://" in name else LocalFile(name)
 
 
@@ -211,7 +214,7 @@ def _open_file(
     if head.startswith(llama_cpp.MAGIC):
         return LlamaCppLogits(file, salvage)
     if head.startswith(hdf5.MAGIC):
-        return Hdf5(file, tensor, dtype)
+        return Hdf5(file, tensor, dtype, salvage)
     if head.startswith((arrow.PARQUET_MAGIC, arrow.IPC_MAGIC, arrow.STREAM_MAGIC)):
         return Arrow(file, tensor)
     if safetensors.recognised(file) or file.path.endswith(".safetensors"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import stat
 import sys
@@ -14,6 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+# what a compressed file may say of itself, however small it is, and what no file of logits comes near
+FREE_ROWS = 1 << 20
+FREE_ROW_BYTES = 1 << 26
+LARGEST_EXPANSION = 1 << 12
+_STREAM_BUFFER = 1 << 22
 
 
 class ByteReader(Protocol):
@@ -29,6 +35,8 @@ class ByteReader(Protocol):
     def open(self) -> BinaryIO: ...
 
     def check(self) -> None: ...
+
+    def stamp(self) -> list[Any]: ...
 
 
 class LocalFile:
@@ -49,6 +57,7 @@ class LocalFile:
             raise ValueError(f"{self.path}: is {kind}, expected a regular file")
         self.size = status.st_size
         self._identity = _identity(status)
+        self._changed = status.st_ctime_ns
 
     def read(self, count: int, offset: int = 0) -> bytes:
         """Up to `count` bytes at `offset`; fewer only where the file ends."""
@@ -81,6 +90,10 @@ class LocalFile:
         """OSError if this is no longer the file that was opened."""
         self._check(self.path)
 
+    def stamp(self) -> list[Any]:
+        """What tells this file from another under its name: size and times, of which one cannot be set back."""
+        return [self.size, self._identity[-1], self._changed]
+
     def _check(self, descriptor: int | str) -> None:
         if _identity(os.stat(descriptor)) != self._identity:
             raise OSError(f"{self.path}: replaced or modified since it was opened; open it again to read it")
@@ -92,6 +105,39 @@ def _opener(path: str, flags: int) -> int:
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class _Stream(io.RawIOBase):
+    """A file object over reads by position."""
+
+    def __init__(self, file: ByteReader) -> None:
+        self._file = file
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        out = np.frombuffer(buffer, np.uint8)
+        out = out[: max(0, self._file.size - self._at)]
+        self._file.read_into(out, self._at)
+        self._at += len(out)
+        return len(out)
+
+
+def stream(file: ByteReader) -> BinaryIO:
+    """A buffered file object whose reads are those of `file`, with its checks."""
+    return io.BufferedReader(_Stream(file), _STREAM_BUFFER)
 
 
 class Source:
@@ -175,6 +221,11 @@ class Source:
             "groups": None if self.groups is None else int(np.unique(self.groups).size),
         }
 
+    def stamp(self) -> list[Any]:
+        """What tells the files that rows are read from, one entry each, from others under their names."""
+        file: ByteReader | None = getattr(self, "_file", None)
+        return [] if file is None else [file.stamp()]
+
     def close(self) -> None:
         """Release whatever the reader holds open; for most formats that is nothing."""
 
@@ -224,6 +275,17 @@ class FlatRows(Source):
         self._file.read_into(out, self._offset + start * self.shape[1] * self.dtype.itemsize)
         if self._swapped:
             out.byteswap(inplace=True)
+
+
+def check_claim(rows: int, row_bytes: int, size: int, what: str) -> None:
+    """Refuse what a file that is compressed, or has holes, may claim in no proportion to its `size` on disk.
+
+    Some numbers are kept of every row, and a row at least is decoded at a time: both are bounded by the file's size.
+    """
+    if rows > max(FREE_ROWS, size) or row_bytes > max(FREE_ROW_BYTES, LARGEST_EXPANSION * size):
+        raise ValueError(
+            f"{what} claims {rows} rows of {row_bytes} bytes in {size} bytes; no writer of logits does that"
+        )
 
 
 def float_dtype(name: str, path: str) -> np.dtype[Any]:

@@ -56,6 +56,9 @@ class HiddenStates(Source):
     def facts(self) -> dict[str, Any]:
         return super().facts() | {"hidden": self._hidden.facts(), "lm_head": self._lm_head.facts()}
 
+    def stamp(self) -> list[Any]:
+        return self._hidden.stamp() + self._lm_head.stamp()
+
     def close(self) -> None:
         self._hidden.close()
         self._lm_head.close()

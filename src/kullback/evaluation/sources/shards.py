@@ -60,6 +60,9 @@ class Concatenated(Source):
     def facts(self) -> dict[str, Any]:
         return super().facts() | {"parts": len(self._sources)}
 
+    def stamp(self) -> list[Any]:
+        return [entry for source in self._sources for entry in source.stamp()]
+
     def close(self) -> None:
         for source in self._sources:
             source.close()
