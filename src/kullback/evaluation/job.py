@@ -6,6 +6,8 @@ sources -> reading.chunks (a thread a file reads ahead) -> columns.compare_rows 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -185,12 +187,10 @@ def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stamp(source: Source) -> dict[str, Any]:
-    """Size and time of a local file, so that another one under its name is noticed."""
-    try:
-        status = os.stat(source.path)
-    except (OSError, ValueError):
-        return {}
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    """Size of everything that is read, and a digest of what tells its files from others under their names."""
+    found = source.stamp()
+    digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
+    return {"files": len(found), "bytes": sum(entry[0] for entry in found), "stamp": digest[:32]}
 
 
 def compare_candidates(

@@ -105,6 +105,6 @@ def _kept(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             name: _kept(x) for name, x in value.items()
-            if name not in ("rows_read", "clipped_targets", "window", "modified_ns", "path")
+            if name not in ("rows_read", "clipped_targets", "window", "stamp", "path")
         }  # fmt: skip
     return [_kept(x) for x in value] if isinstance(value, list) else value
