@@ -203,6 +203,19 @@ except ValueError as error:
     assert "KULLBACK_NUM_THREADS" in run(script, KULLBACK_NUM_THREADS="many")
 
 
+@pytest.mark.parametrize("value", ["auto", "0", "-1", "²"])
+def test_an_openmp_variable_that_is_no_number_is_ignored_with_the_reason(value):
+    """What other programs understand stops nothing here."""
+    script = """
+import numpy as np, kullback as kb
+print(float(kb.kl_divergence(np.ones((4, 5)), np.ones((4, 5))).sum()))
+kb.show_config()
+"""
+    printed = run(script, OMP_NUM_THREADS=value)
+    assert printed.startswith("0.0\n")
+    assert f"(OMP_NUM_THREADS is {value!r}, no whole number from 1: ignored)" in printed
+
+
 def test_the_engine_variable():
     assert run("import kullback; print(kullback.get_engine())").strip() in ("compiled", "jit")
     assert run("import kullback; print(kullback.get_engine())", KULLBACK_ENGINE="jit").strip() == "jit"

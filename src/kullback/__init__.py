@@ -1,13 +1,12 @@
 """Compare probability distributions over large vocabularies, fast and exactly, on CPUs."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kullback.aggregation import AGGREGATION_MODES, aggregate, aggregation_parts, sequence_sums
 from kullback.comparison import TokenComparison, compare
 from kullback.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
 from kullback.divergences import cross_entropy, entropy, kl_divergence, log_softmax, logsumexp
-from kullback.engine import get_engine, show_config
+from kullback.engine import get_engine, import_whole, show_config
 from kullback.estimators import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
 from kullback.family import FAMILY, f_divergence
 from kullback.jensen_shannon import (
@@ -228,10 +227,10 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and every misspelt
 
     def __getattr__(name: str) -> Any:
         if name in _SUBMODULES:
-            return import_module(f"kullback.{name}")
+            return import_whole(f"kullback.{name}")
         for home, names in _HOMES.items():
             if name in names:
-                value = globals()[name] = getattr(import_module(home), name)
+                value = globals()[name] = getattr(import_whole(home), name)
                 return value
         raise AttributeError(f"module 'kullback' has no attribute {name!r}")
 

@@ -262,7 +262,7 @@ def generated(
     out = np.empty(pair.rows)
     if pair.rows:
         ffi = engine.current().ffi
-        rows = engine.numba_kernel("generator", "driver")(generator)
+        rows = engine.compiled_whole(engine.numba_kernel("generator", "driver")(generator))
         states, values = state.ctypes.data, out.ctypes.data
 
         def work(start: int, stop: int, held: Any = (state, out)) -> int:
