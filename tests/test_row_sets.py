@@ -234,3 +234,27 @@ def test_equal_files_agree_within_an_interval(compare_saved):
     assert "same top token 100.000 % (95 % interval 91.238 to 100.000)" in text
     assert "± 0.000" not in text
     assert s.to_dict()["same_top1"]["interval"] == [pytest.approx(40 / (40 + 1.959964**2), rel=1e-6), 1.0]
+
+
+def test_masked_arrays_would_lose_their_mask(compare_saved):
+    tokens = np.ma.array(TOKENS, mask=TOKENS < 9)
+    with pytest.raises(TypeError, match="`groups` is a masked array, expected a plain one"):
+        kb.compare(P, Q).summary(tokens)
+    with pytest.raises(TypeError, match="`tokens` is a masked array"):
+        compare_saved(P, Q, tokens)
+    with pytest.raises(TypeError, match="`tokens` is a masked array"):
+        kb.compare(P, Q, tokens)
+    with pytest.raises(TypeError, match="`tokens` is a masked array"):
+        kb.sequence_log_ratios(P[None], Q[None], tokens[None])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.longdouble, ">f4"])
+def test_ignored_rows_of_arrays_that_are_converted(dtype):
+    p, q, tokens = np.rint(4 * P).astype(dtype), np.rint(4 * Q).astype(dtype), TOKENS.copy()
+    tokens[::3] = -100
+    expected = kb.compare(p.astype(np.float32), q.astype(np.float32), tokens)
+    c = kb.compare(p, q, tokens)
+    np.testing.assert_allclose(c.log_ratio, expected.log_ratio, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(c.kl), tokens < 0)
+    got = kb.sequence_log_ratios(p[None], q[None], tokens[None])
+    np.testing.assert_allclose(got, [np.nansum(expected.log_ratio)], rtol=1e-4)

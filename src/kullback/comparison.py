@@ -139,10 +139,12 @@ def compare(
     else:
         wanted += _TOKEN_STATISTICS
         ignored = np.asarray(ids < 0)
-        rows = np.flatnonzero(~ignored)
-        found = parts.compare(parts.selected(pair, rows), space, k, wanted, num_threads, ids.reshape(-1)[rows])
-        if len(rows) < pair.rows:
-            found = {name: _at(rows, values, pair.rows) for name, values in found.items()}
+        if ignored.any():
+            rows = np.flatnonzero(~ignored)
+            some = parts.compare(parts.selected(pair, rows), space, k, wanted, num_threads, ids.reshape(-1)[rows])
+            found = {name: _at(rows, values, pair.rows) for name, values in some.items()}
+        else:
+            found = parts.compare(pair, space, k, wanted, num_threads, ids)
     if base is not None:
         for name in wanted:
             if not name.startswith("top1"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
 from kullback.exact import ExactSum
 from kullback.spread import Spread, json_number, share_text
 
@@ -303,7 +304,7 @@ def summarize(c: TokenComparison, groups: Any = None, parts: Mapping[str, Part] 
     rows = int(np.size(c.kl))
     names = None
     if groups is not None:
-        names = np.asarray(groups).ravel()
+        names = arrays.plain(groups, "groups").ravel()
         if names.size != rows:
             raise ValueError(f"`groups` has {names.size} values, expected {rows}, one a row")
         if names.dtype.kind not in "iub":

@@ -142,17 +142,14 @@ class Job:
 
     def note(self, summaries: Sequence[ComparisonSummary]) -> None:
         """Put the facts about the files, as known after reading them, into the summaries."""
-        ignored = 0
-        if self.tokens is not None:
-            ignored = int((self.tokens[self.start : self.stop] == self.plan.ignore_index).sum())
         for q, summary in zip(self.qs, summaries, strict=True):
-            note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop), ignored)
+            note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop))
             if self.remarks:
                 summary.facts["warnings"] = list(self.remarks)
 
 
 def note_facts(
-    summary: ComparisonSummary, p: dict[str, Any], q: dict[str, Any], plan: Plan, rows: tuple[int, int], ignored: int
+    summary: ComparisonSummary, p: dict[str, Any], q: dict[str, Any], plan: Plan, rows: tuple[int, int]
 ) -> None:
     """Put into `summary.facts` what is known about the files and how they were compared."""
     dumps = "llama.cpp" in (p["format"], q["format"])
@@ -164,7 +161,7 @@ def note_facts(
         "rows": list(rows),
         "given": plan.given,
         "method": method,
-        "ignored_tokens": ignored,
+        "ignored_tokens": summary.ignored,
     }
     convention = summary.parts.get("llama_cpp")
     if isinstance(convention, Convention) and q["format"] == "llama.cpp":

@@ -59,7 +59,6 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
         plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{origin}: its first line describes no job ({error})") from None
-    ignored = 0 if targets is None else int((targets[records[0][0] :] == plan.ignore_index).sum())
     summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
     done, missing = 0, []
     for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:
@@ -81,7 +80,7 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
     found_summaries = []
     for q, summarizer in zip(identity["q"], summarizers, strict=True):
         summary = summarizer.finish()
-        note_facts(summary, identity["p"], q, plan, rows, ignored)
+        note_facts(summary, identity["p"], q, plan, rows)
         if missing:
             summary.facts["missing_rows"] = missing
         found_summaries.append(summary)

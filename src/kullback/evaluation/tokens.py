@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
 from kullback.evaluation.sources import npy
 from kullback.evaluation.sources.base import LocalFile, Source, integer_column
 
@@ -93,7 +94,7 @@ def target_tokens(
     rows, known, origin = p.shape[0], None, ""
     if tokens is not None:
         origin = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else "`tokens`"
-        known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else np.asarray(tokens)
+        known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else arrays.plain(tokens, "tokens")
         if known.size != rows:
             raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}")
         known = integer_column(known, rows, origin)
