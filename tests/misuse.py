@@ -114,9 +114,7 @@ class Call:
 
 
 def _short(x):
-    if isinstance(x, LyingArray):
-        return "<an array that lies about its shape>"
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and not isinstance(x, LyingArray):
         return f"<{type(x).__name__} {x.dtype} {x.shape}{'' if x.flags.writeable else ' read-only'}>"
     text = repr(x) if not isinstance(x, int) or abs(x) < 10**30 else "a huge int"
     return text if len(text) < 60 else text[:57] + "..."

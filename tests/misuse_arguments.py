@@ -54,6 +54,9 @@ class Liar:
 class LyingArray(np.ndarray):
     """An ndarray whose attributes are not its own."""
 
+    def __repr__(self):
+        return "<an array that lies about its shape>"
+
     @property
     def shape(self):
         return (1 << 20, V)

@@ -66,6 +66,7 @@ class Function:
     refuses: bool = False  # rows that are no distribution, by a ValueError
     raw: bool = False  # the truth is of the arrays themselves
     styles: tuple[str, ...] = STYLES
+    bits: bool = True  # whether they are the same in every layout
 
 
 def claim_of(value, greatest):
@@ -237,7 +238,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "jensen_shannon_distance": _simple(
         "jensen_shannon_distance",
-        lambda pair: Claim(np.sqrt(pair.jensen_shannon()), None, FIRST_ORDER, 0.0, math.sqrt(math.log(2)) + 1e-15),
+        lambda pair: Claim(np.sqrt(pair.jensen_shannon()), None, FIRST_ORDER, 0.0, math.sqrt(math.log(2)) * (1 + 1e-6)),
         MIXED,
     ),
     "generalized_jsd": _simple(
@@ -254,7 +255,10 @@ FUNCTIONS: dict[str, Function] = {
         "total_variation", lambda pair: Claim(pair.total_variation, None, FIRST_ORDER, 0.0, 1.0), MIXED, styles=UNITLESS
     ),
     "hellinger_distance": _simple(
-        "hellinger_distance", lambda pair: Claim(np.sqrt(pair.squared_hellinger), None, FIRST_ORDER, 0.0, 1.0), MIXED
+        "hellinger_distance",
+        lambda pair: Claim(np.sqrt(pair.squared_hellinger), None, FIRST_ORDER, 0.0, 1.0),
+        MIXED,
+        styles=UNITLESS,
     ),
     "chi2_divergence": _simple("chi2_divergence", lambda pair: pair.chi2, MIXED, styles=UNITLESS),
     "f_divergence": _simple(

@@ -20,7 +20,7 @@ def along(share, slopes, temperature):
 
 def gradient_claim(gradient, dtype, temperature, where):
     """Relative to the row's greatest derivative, and once rounded to the dtype it is written in."""
-    info = ml_dtypes.finfo(dtype)
+    info = ml_dtypes.finfo(dtype if dtype.kind not in "iub" and dtype != np.longdouble else np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         gradient = np.where(where, gradient, 0)
         size = np.abs(np.where(np.isfinite(gradient), gradient, 0))

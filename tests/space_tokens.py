@@ -63,15 +63,18 @@ def _statistics(row, options):
     log_probs = np.take_along_axis(r.log_probs, ids, -1)
     ranks = (stored[:, None, :] >= np.take_along_axis(stored, ids, -1)[:, :, None]).sum(-1)
     ranks = np.where(r.undefined[:, None], -1, ranks)
-    # a logit of -inf is an outcome like others under a cap; what its rank is then is told elsewhere
-    judged = ~(row.zero.any(-1, keepdims=True) & (cap is not None)) & np.ones(ids.shape, bool)
+    # infinite logits are outcomes like others under a cap; what comes of them is told elsewhere
+    infinite = np.isinf(decode(row.given_rows)).any(-1) & (cap is not None)
+    judged = ~infinite[:, None] & np.ones(ids.shape, bool)
     floor = float(cap is not None)  # one rounding of a capped logit is an absolute error
     with np.errstate(invalid="ignore"):
         sizes = np.maximum(np.abs(log_probs), floor)
         claims = {
-            "entropy": Claim(r.entropy, loose * np.maximum(np.abs(r.entropy), floor), LOG_SLACK, 0.0),
-            "logsumexp": Claim(r.lse, loose * np.maximum(np.abs(r.lse), 1)),
-            "log_probs": Claim(log_probs.reshape(shape), loose * sizes.reshape(shape), LOG_SLACK),
+            "entropy": Claim(r.entropy, loose * np.maximum(np.abs(r.entropy), floor), LOG_SLACK, 0.0, where=~infinite),
+            "logsumexp": Claim(r.lse, loose * np.maximum(np.abs(r.lse), 1), where=~infinite),
+            "log_probs": Claim(
+                log_probs.reshape(shape), loose * sizes.reshape(shape), LOG_SLACK, where=judged.reshape(shape)
+            ),
             "rank": Claim(ranks.reshape(shape), exact=True, where=judged.reshape(shape)),
         }
     if "top_k" in options:
@@ -321,6 +324,7 @@ FUNCTIONS = {
         takes_given=False,
         refuses=True,
         styles=(),
+        bits=False,  # NumPy's loops, whose sums go by the strides
     ),
     "topk_divergence": Function(_call_topk, _topk, DIVERGENCE, 2, LOGITS, _topk_options, takes_given=False, styles=()),
     "topk_kl_interval": Function(

@@ -49,7 +49,7 @@ class Row:
     """Normalised rows of one array: P, ln P, entropy, normaliser. Rows that are no distribution are `undefined`."""
 
     def __init__(self, x, given="logits", temperature=1.0):
-        self.dtype = np.asarray(x).dtype
+        self.given_rows, self.dtype = x, np.asarray(x).dtype
         x = decode(x)
         self.given, self.temperature = given, REAL(temperature)
         self.bad = np.isnan(x).any(-1) | (x == np.inf).any(-1)
