@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from space_truth import Pair
 
 from kullback.closed_form import (
     Bernoulli,
@@ -142,8 +143,33 @@ def test_parameters_are_checked_views_and_frozen():
     assert np.shares_memory(p.scale, scale) and not p.scale.flags.writeable and scale.flags.writeable
     with pytest.raises(AttributeError):
         p.scale = 2.0
-    with pytest.raises(TypeError, match=r"`Normal.loc` is 'x', expected real numbers"):
+    with pytest.raises(TypeError, match=r"`Normal.loc` has dtype <U1, expected real numbers"):
         Normal("x", 1.0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1 + 2j, np.array([1j]), "2", 10**400, np.ma.masked_array([1.0, 2.0], [0, 1]), np.ones((1,) * 40), [None, 1.0]],
+    ids=lambda value: str(value)[:12],
+)
+def test_parameters_are_real_numbers(value):
+    """Never the real part, the text's number or what a mask hides."""
+    for make in (lambda: Normal(value, 1.0), lambda: Normal(0.0, value), lambda: Categorical(value)):
+        with pytest.raises((TypeError, ValueError), match=r"`(Normal|Categorical)\.\w+` (has|holds|is)"):
+            make()
+
+
+@pytest.mark.parametrize("total", [1.0, 3.0, 1 + 1e-12, 1e-300])
+@pytest.mark.parametrize("noise", [1e-12, 1e-8, 1e-3, 1.0])
+def test_categorical_measures_of_any_totals(noise, total):
+    """The totals cancel without costing digits, and need not be sums that float64 holds."""
+    rng = np.random.default_rng(4)
+    p = rng.uniform(0.1, 1, (3, 40))
+    q = p * (1 + noise * rng.uniform(-1, 1, p.shape)) * total
+    for scale in (1.0, 1e307):
+        truth = Pair(p * scale, q * scale, "probs").kl
+        got = closed_form_kl(Categorical(p * scale), Categorical(q * scale))
+        assert np.all(np.abs(got - truth) <= 1e-13 * truth + 1e-30)
 
 
 def test_unknown_pairs_list_the_known_ones():

@@ -11,6 +11,7 @@ from scipy import integrate, stats
 from scipy.spatial.distance import jensenshannon
 from scipy.special import digamma
 
+import kullback as kb
 from kullback import samples
 from kullback.samples.shares import DIVERGENCES
 
@@ -504,3 +505,30 @@ def test_wasserstein_of_histograms():
         samples.wasserstein_distance_histograms(p, q, points, within="even")
     with pytest.raises(ValueError, match="`within` is 'linear'"):
         samples.wasserstein_distance_histograms(p, q, points, within="linear")
+
+
+@pytest.mark.parametrize("base", [1, "2", True, 10**400, -1.0], ids=lambda base: str(base)[:6])
+def test_bases_are_checked(base):
+    """base=1 divided by zero, "2" was a number."""
+    x = np.random.default_rng(0).normal(size=(30, 1))
+    for call in (
+        lambda: kb.knn_kl_divergence(x, x + 1.5, base=base),
+        lambda: kb.knn_kl_divergence_from_density(x, np.zeros(30), base=base),
+        lambda: kb.knn_mutual_information(x, x[::-1], base=base),
+        lambda: kb.mutual_information([[3, 1], [1, 3]], base=base),
+        lambda: kb.likelihood_parts([1, 2], [1, 1], base=base),
+    ):
+        with pytest.raises((TypeError, ValueError), match="`base` is"):
+            call()
+
+
+def test_masked_samples_and_endless_counts_are_refused():
+    masked = np.ma.masked_array(np.arange(9.0), np.arange(9) % 2)
+    with pytest.raises(TypeError, match="`x` is a masked array"):
+        kb.wasserstein_distance(masked, masked.data)
+    with pytest.raises(TypeError, match="`counts` is a masked array"):
+        kb.mutual_information(masked.reshape(3, 3))
+    with pytest.raises(TypeError, match="`x` is a masked array"):
+        kb.knn_mutual_information(masked, masked.data)
+    with pytest.raises(ValueError, match=r"`counts` holds 1.7e\+308, expected counts"):
+        kb.mutual_information(np.full((2, 2), 1.7e308))

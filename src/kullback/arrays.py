@@ -95,6 +95,19 @@ def plain(x: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"`{name}` is {type(x).__name__}, which NumPy cannot view: {error}") from error
 
 
+def reals(x: Any, name: str) -> NDArray[np.float64]:
+    """`x` as float64 numbers, for what is small enough to be converted whole."""
+    array = plain(x, name)
+    if array.dtype.kind not in "fiubO" and array.dtype.name != "bfloat16":
+        raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
+    if array.ndim > 32:
+        raise ValueError(f"`{name}` has {array.ndim} axes, expected 32 at most")
+    try:
+        return array.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"`{name}` holds {array.dtype} values that are no real numbers: {error}") from None
+
+
 def _viewed(x: Any) -> NDArray[Any]:
     """What offers DLPack or NumPy's own interfaces."""
     if hasattr(x, "__dlpack__") and not isinstance(x, np.generic):

@@ -54,7 +54,7 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
     same_labels(("p", p), ("q", q))
     x, y = checked("p", p, NON_NEGATIVE, event_ndim=1), checked("q", q, NON_NEGATIVE, event_ndim=1)
     for name, measure in (("p", x), ("q", y)):
-        if not (measure.sum(-1) > 0).all():
+        if not (measure > 0).any(-1).all():
             raise ValueError(f"`{name}` has a row that sums to 0, expected some mass in every row")
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"`q` has shape {y.shape}, expected a last axis of {x.shape[-1]} to match `p`")

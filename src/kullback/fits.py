@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kullback.arrays import reals
 from kullback.closed_form import Mixture, Normal
 from kullback.closed_form.special import FloatArray, bregman_terms
 
@@ -188,14 +189,14 @@ def _target(target: Any, bounds: tuple[float, float] | None) -> _Target:
             raise ValueError("`bounds` is None, expected the interval that holds the mass of a callable `target`")
         return _from_callable(target, bounds, np.empty(0))
     if isinstance(target, tuple):
-        x, density = (np.asarray(part, np.float64) for part in target)
+        x, density = (reals(part, "target") for part in target)
         if x.ndim != 1 or x.shape != density.shape or x.size < 3 or not (np.diff(x) > 0).all():
             raise ValueError(f"`target` has grid shapes {x.shape} and {density.shape}, expected one increasing grid")
         if not (density >= 0).all() or not np.isfinite(density).all() or not density.any():
             raise ValueError("`target` density must be finite, non-negative and not all zero")
         with np.errstate(divide="ignore"):
             return _weighted(x, np.gradient(x), np.log(density))
-    x = np.asarray(target, np.float64)
+    x = reals(target, "target")
     if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
         raise ValueError(f"`target` has shape {x.shape}, expected two or more finite samples on the line")
     return _Target(x, np.full(x.size, 1 / x.size), None, None)
@@ -210,7 +211,7 @@ def _from_callable(log_density: LogDensity, bounds: tuple[float, float], cuts: F
     edges = np.union1d(np.linspace(low, high, _PANELS + 1), cuts[(cuts > low) & (cuts < high)])
     half = np.diff(edges)[:, None] / 2
     x = (edges[:-1, None] + half * (1 + nodes)).ravel()
-    values = np.asarray(log_density(x), np.float64)
+    values = reals(log_density(x), "target")
     if values.shape != x.shape or np.isnan(values).any() or (values == np.inf).any():
         raise ValueError("`target` must return one log density < inf for every point it is given")
     if not (values > -np.inf).any():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback import arrays
+from kullback.arrays import reals
 from kullback.closed_form.special import FloatArray
 
 
@@ -50,14 +51,11 @@ class Parameter:
         instance.__dict__[self.name] = checked(where, value, self.domain, self.event_ndim)
 
 
-def checked(where: str, value: ArrayLike, domain: Domain, event_ndim: int) -> FloatArray:
+def checked(where: str, value: ArrayLike | None, domain: Domain, event_ndim: int) -> FloatArray:
     """Return `value` as a read-only float64 array, or raise an error that names the field."""
     if isinstance(value, np.ma.MaskedArray) or arrays.is_tensor(value):
         value = arrays.plain(value, where)
-    try:
-        array = np.asarray(value, dtype=np.float64).view()
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`{where}` is {value!r}, expected real numbers") from error
+    array = reals(value, where).view()
     if array.ndim < event_ndim or 0 in array.shape[array.ndim - event_ndim :]:
         raise ValueError(f"`{where}` has shape {array.shape}, expected {event_ndim} or more non-empty axes")
     bad = ~domain.accepts(array)
@@ -138,7 +136,7 @@ class MultivariateNormal(Distribution):
             raise ValueError("`MultivariateNormal` needs one of `cov` and `scale_tril`, and not both")
         name, given = ("cov", self.cov) if self.cov is not None else ("scale_tril", self.scale_tril)
         where = f"MultivariateNormal.{name}"
-        matrix = checked(where, np.asarray(given), REAL, event_ndim=2)
+        matrix = checked(where, given, REAL, event_ndim=2)
         d = self.mean.shape[-1]
         if matrix.shape[-2:] != (d, d):
             raise ValueError(f"`{where}` has shape {matrix.shape}, expected (..., {d}, {d}) to match `mean`")
@@ -186,7 +184,7 @@ class Categorical(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.probs.sum(axis=-1) > 0).all():
+        if not (self.probs > 0).any(axis=-1).all():
             raise ValueError("`Categorical.probs` has a row that sums to 0, expected some mass in every row")
 
 

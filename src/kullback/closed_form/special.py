@@ -111,14 +111,30 @@ def measure_kl(x: FloatArray, y: FloatArray, difference: FloatArray) -> FloatArr
 def normalised_log_ratio(
     x: FloatArray, y: FloatArray, difference: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """P, Q and ln(Q/P) = ln(y/x) - c with c = ln(Σy/Σx), for measures on the last axis.
+    """P, Q and ln(Q/P) for measures on the last axis, of any size; `difference` is y - x.
 
-    An error in c only enters Σ P φ(ln(Q/P)) squared, so the rounding of the two sums does no harm.
+    ln(Q/P) is taken against that of one outcome r, ln(1 + (y_i·x_r - x_i·y_r)/(x_i·y_r)), whose numerator is exact,
+    and r's own is -ln(1 + Σ P (exp(t) - 1)): nothing cancels however close P and Q are and however far the totals.
     """
     x, y, difference = np.broadcast_arrays(x, y, difference)
-    mass_x, mass_y = x.sum(-1, keepdims=True), y.sum(-1, keepdims=True)
-    t = log_ratio(x, y, difference) - log_ratio(mass_x, mass_y, difference.sum(-1, keepdims=True))
-    return x / mass_x, y / mass_y, t
+    size = np.frexp(np.stack([x.max(-1, keepdims=True), y.max(-1, keepdims=True)]))[1]
+    size = np.where(abs(size[0] - size[1]) < 64, size.max(0), size)  # then the difference is scaled with them
+    with np.errstate(over="ignore"):  # of a difference that is not used then
+        x, y, difference = np.ldexp(x, -size[0]), np.ldexp(y, -size[1]), np.ldexp(difference, -size[0])
+    p, q = x / x.sum(-1, keepdims=True), y / y.sum(-1, keepdims=True)
+    both = (p > 0) & (q > 0)
+    at = np.where(both, p, -1.0).argmax(-1)[..., None]
+    x_r, y_r, d_r, p_r, q_r = (np.take_along_axis(a, at, -1) for a in (x, y, difference, p, q))
+    with np.errstate(all="ignore"):
+        close = (size[0] == size[1]) & (np.abs(difference) <= x / 2) & (np.abs(d_r) <= x_r / 2)
+        up, up_error = two_product(np.where(close, difference, y), x_r)
+        down, down_error = two_product(x, np.where(close, d_r, y_r))
+        rise = ((up - down) + (up_error - down_error)) / (x * y_r)
+        t = np.where(np.abs(rise) <= 0.5, np.log1p(rise), log_ratio(x, y) - log_ratio(x_r, y_r))
+        terms = np.where(both, p * np.expm1(t), np.where(p > 0, -p, q * (p_r / q_r)))
+        excess = terms.sum(-1, keepdims=True)
+        t_r = np.where(np.abs(excess) <= 0.5, -np.log1p(excess), np.log(q_r) - np.log(p_r))
+        return p, q, np.where(both, t + t_r, np.log(q) - np.log(p))
 
 
 def bregman_terms(x: FloatArray, y: FloatArray, t: FloatArray) -> FloatArray:

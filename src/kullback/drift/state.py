@@ -179,6 +179,8 @@ class DriftState:
         Raises ValueError where cells or reference counts differ; distributed reference counts are merged by
         `state.reference.merge(other.reference)`.
         """
+        if not isinstance(other, DriftState):
+            raise TypeError(f"`other` is {type(other).__name__}, expected a DriftState")
         check_same_cells(self.reference.cells, other.reference.cells)
         for name, counts in self.reference.by_column.items():
             if not np.array_equal(counts, other.reference.by_column[name]):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.arrays import unit as nats_in
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
 
@@ -147,8 +148,7 @@ def divergence_from_counts(
         raise ValueError("`bias_correction` was given with `smoothing`, expected one of them")
     if bias_correction and (kind.curvature_p is None or kind.root):
         raise ValueError(f"`bias_correction` is {bias_correction!r}, expected None for {divergence!r}")
-    if base is not None and not (base > 0 and base != 1):
-        raise ValueError(f"`base` is {base}, expected a positive number other than 1")
+    nats = nats_in(base)
     p_n, q_n = np.broadcast_arrays(p_n, q_n)
 
     def shares(p: Float64s, q: Float64s) -> tuple[Float64s, Float64s]:
@@ -169,7 +169,7 @@ def divergence_from_counts(
             p_n, None if q_known else q_n, q, lambda a, b: evaluate(divergence, *shares(a, b)),
             plug_in, resamples, confidence, interval, np.random.default_rng(rng),
         )  # fmt: skip
-    unit = 1.0 if base is None or not kind.in_nats else 1.0 / math.log(base)
+    unit = 1.0 / nats if kind.in_nats else 1.0
     unit = math.sqrt(unit) if kind.root else unit
     return CountEstimate(
         value=((plug_in - bias) * unit)[()],
@@ -308,6 +308,6 @@ def likelihood_parts(counts: ArrayLike, q: ArrayLike, *, base: float | None = No
     model = smooth(q)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(seen > 0, seen * np.log(model), 0.0)
-        log_likelihood = (terms.sum(axis=-1) / (1.0 if base is None else math.log(base)))[()]
+        log_likelihood = (terms.sum(axis=-1) / nats_in(base))[()]
         total = seen.sum(axis=-1)
         return LikelihoodParts((-log_likelihood / total)[()], entropy, kl, log_likelihood)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.samples.neighbours import _points, scipy_modules
+from kullback.arrays import unit
+from kullback.samples.neighbours import _points, scipy_modules, tree_workers
 from kullback.samples.shares import kl_terms
 from kullback.samples.smoothing import as_counts
 
@@ -66,7 +65,7 @@ def mutual_information(
         if bias_correction:
             seen = [np.count_nonzero(part, axis=(-2, -1)) for part in (table, rows, columns)]
             information = information - (seen[0] - seen[1] - seen[2] + 1) / (2 * total[..., 0, 0])
-    return np.asarray(information / (1.0 if base is None else math.log(base)))[()]
+    return np.asarray(information / unit(base))[()]
 
 
 def knn_mutual_information(
@@ -135,7 +134,7 @@ def knn_mutual_information(
     if not 1 <= k < n:
         raise ValueError(f"`k` is {k}, expected 1 to {n - 1} for {n} points")
     spatial, special = scipy_modules()
-    workers = -1 if num_threads is None else num_threads
+    workers = tree_workers(num_threads)
     joint = np.hstack([points_x, points_y])
     distance, neighbour = spatial.cKDTree(joint).query(joint, k + 1, p=np.inf, workers=workers)
     repeated = int(np.count_nonzero(distance[:, k] == 0))
@@ -153,4 +152,4 @@ def knn_mutual_information(
         within = spatial.cKDTree(points).query_ball_point(points, radius, p=np.inf, return_length=True, workers=workers)
         # the point itself is within: n_x + 1
         information -= float(np.mean(special.digamma(within if variant == 1 else within - 1)))
-    return information / (1.0 if base is None else math.log(base))
+    return information / unit(base)

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.arrays import plain, reals, unit
+from kullback.engine import default_threads, thread_count
+
 __all__ = ["NeighbourEstimate", "knn_kl_divergence", "knn_kl_divergence_from_density"]
 
 Float64s = NDArray[np.float64]
@@ -119,9 +122,8 @@ def knn_kl_divergence(
         )
     if method not in _METHODS:
         raise ValueError(f"`method` is {method!r}, expected one of {', '.join(_METHODS)}")
-    unit = 1.0 if base is None else 1.0 / math.log(base)
-
-    workers = -1 if num_threads is None else num_threads
+    nats = unit(base)
+    workers = tree_workers(num_threads)
 
     def estimate(a: Float64s, b: Float64s) -> float:
         return _two_sample(a, b, k, method, workers)
@@ -130,8 +132,8 @@ def knn_kl_divergence(
     low = high = None
     if resamples:
         low, high = _subsampling(estimate, points_x, points_y, value, k, resamples, confidence, rng)
-        low, high = low * unit, high * unit
-    return NeighbourEstimate(value * unit, low, high, k, method)
+        low, high = low / nats, high / nats
+    return NeighbourEstimate(value / nats, low, high, k, method)
 
 
 def knn_kl_divergence_from_density(
@@ -188,17 +190,22 @@ def knn_kl_divergence_from_density(
     n, d = points.shape
     if not 1 <= k < n:
         raise ValueError(f"`k` is {k}, expected 1 to {n - 1} for {n} points in `x`")
-    log_density = np.asarray(log_q(points) if callable(log_q) else log_q, np.float64)
+    log_density = reals(log_q(points) if callable(log_q) else log_q, "log_q")
     if log_density.shape != (n,):
         raise ValueError(f"`log_q` has shape {log_density.shape}, expected ({n},): one value a point of `x`")
     spatial, special = scipy_modules()
-    workers = -1 if num_threads is None else num_threads
+    workers = tree_workers(num_threads)
     radius = spatial.cKDTree(points).query(points, [k + 1], workers=workers)[0]
     _check_repeats(radius, "x")
     volume = math.lgamma(d / 2 + 1) - d / 2 * math.log(math.pi)
     log_p = float(special.digamma(k)) - math.log(n - 1) + volume - d * np.log(radius[:, 0])
-    value = float(np.mean(log_p - log_density)) / (1.0 if base is None else math.log(base))
+    value = float(np.mean(log_p - log_density)) / unit(base)
     return NeighbourEstimate(value, None, None, k, "density")
+
+
+def tree_workers(num_threads: int | None) -> int:
+    """Threads of SciPy's trees, which start as many as they are told."""
+    return -1 if num_threads is None else min(thread_count(num_threads), default_threads())
 
 
 def scipy_modules() -> tuple[Any, Any]:
@@ -212,7 +219,7 @@ def scipy_modules() -> tuple[Any, Any]:
 
 def _points(name: str, sample: ArrayLike) -> Float64s:
     """(n, d) float64, finite."""
-    array = np.asarray(sample)
+    array = plain(sample, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     if array.ndim not in (1, 2) or array.size == 0:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.arrays import plain
+
 Float64s = NDArray[np.float64]
 Smoothing = str | tuple[str, float] | tuple[str, float, ArrayLike] | None
 
@@ -17,21 +19,22 @@ _PSEUDO_COUNTS: dict[str, Callable[[Float64s, int], Any]] = {
     "perks": lambda total, cells: 1.0 / cells,
     "minimax": lambda total, cells: np.sqrt(total) / cells,
 }
+_GREATEST = 1e140  # products of two sums of such stay in float64's range
 _WITH_NUMBER = ("additive", "floor", "jelinek")
 RULES = (*_PSEUDO_COUNTS, *_WITH_NUMBER, "james-stein", "good-turing")
 
 
 def as_counts(name: str, counts: ArrayLike) -> Float64s:
     """`counts` as float64 (..., K), checked to be finite and not negative."""
-    array = np.asarray(counts)
+    array = plain(counts, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected counts: numbers, none negative")
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"`{name}` has shape {array.shape}, expected (..., K) with at least one cell")
     values = array.astype(np.float64)
-    bad = ~(np.isfinite(values) & (values >= 0))
+    bad = ~((values >= 0) & (values <= _GREATEST))
     if bad.any():
-        raise ValueError(f"`{name}` holds {values[bad][0]}, expected counts: finite numbers, none negative")
+        raise ValueError(f"`{name}` holds {values[bad][0]}, expected counts: numbers from 0 to {_GREATEST:g}")
     return values
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.arrays import plain, reals
 from kullback.samples.smoothing import as_counts
 
 __all__ = ["wasserstein_distance", "wasserstein_distance_histograms"]
@@ -64,7 +65,7 @@ def wasserstein_distance(
 
 def _sample(name: str, values: ArrayLike, weights: ArrayLike | None) -> tuple[Float64s, Float64s | None]:
     """Sorted values and the cumulated shares of their weights."""
-    array = np.asarray(values)
+    array = plain(values, name)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"`{name}` has shape {array.shape}, expected (n,) with at least one value")
     if array.dtype.kind not in "fiub":
@@ -124,7 +125,7 @@ def wasserstein_distance_histograms(p: ArrayLike, q: ArrayLike, positions: Array
     cells = p_mass.shape[-1]
     if q_mass.shape[-1] != cells:
         raise ValueError(f"`q` has shape {q_mass.shape}, expected (..., {cells}) to match `p`")
-    where = np.asarray(positions, np.float64)
+    where = reals(positions, "positions")
     expected = cells + (within == "even")
     if where.shape != (expected,) or not np.all(np.diff(where) > 0):
         raise ValueError(f"`positions` has shape {where.shape}, expected ({expected},) rising numbers")
