@@ -187,6 +187,9 @@ def _compare(pair, options):
     if tokens is not None:
         claims |= {"log_prob_p": log_prob(pair.p, tokens), "log_prob_q": log_prob(pair.q, tokens)}
         claims["log_ratio"] = log_ratio(pair, tokens)
+        for name, claim in claims.items():  # rows of ignored tokens are not read
+            nothing = -1 if claim.exact else np.nan
+            claims[name] = claim._replace(value=np.where(tokens < 0, nothing, claim.value))
     return claims
 
 

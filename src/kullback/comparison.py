@@ -146,9 +146,10 @@ def compare(
         else:
             found = parts.compare(pair, space, k, wanted, num_threads, ids)
     if base is not None:
-        for name in wanted:
-            if not name.startswith("top1"):
-                found[name] /= unit
+        with np.errstate(over="ignore"):  # in another unit a number may lie beyond float64: inf
+            for name in wanted:
+                if not name.startswith("top1"):
+                    found[name] /= unit
     shaped = {name: arrays.finish(values, pair.lead) for name, values in found.items()}
     return TokenComparison(**shaped, unit=unit, ignored=ignored)
 
