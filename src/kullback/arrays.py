@@ -27,13 +27,18 @@ class Rows(NamedTuple):
     """An array seen by the kernels: rows of V elements along its last axis."""
 
     owner: NDArray[Any]  # the memory, vocabulary last; bfloat16 of torch as its 16-bit words
-    data: int  # address of the first element
     lead: tuple[int, ...]
     lead_strides: tuple[int, ...]  # bytes
     vocab: int
     stride: int  # bytes between neighbouring elements of a row
     storage: int  # of what the kernels read
     converted: bool  # the owner holds something else: rows of it are converted before a kernel reads them
+
+    @property
+    def data(self) -> int:
+        """The address of the first element of the first row."""
+        first = self.owner.dtype.fields["code"][1] if self.storage == AFFINE16 else 0  # type: ignore[index]
+        return self.owner.ctypes.data + first if self.owner.size else 0
 
 
 def rows(x: Any, name: str, axis: int = -1) -> Rows:
@@ -44,18 +49,16 @@ def rows(x: Any, name: str, axis: int = -1) -> Rows:
         if axis != -1:
             raise ValueError(f"`axis` is {axis}, expected -1: rows of 16-bit codes are their own axis")
         codes = array.dtype.fields["code"]  # type: ignore[index]
-        data = array.ctypes.data + codes[1]
-        return Rows(array, data, array.shape, array.strides, codes[0].shape[0], 2, storage, False)
+        return Rows(array, array.shape, array.strides, codes[0].shape[0], 2, storage, False)
     if array.ndim == 0:
         raise ValueError(f"`{name}` is a scalar, expected an array of at least one axis, the vocabulary")
     if axis != -1:
         array = _vocabulary_last(array, name, axis)
     if array.shape[-1] == 0:
         raise ValueError(f"`{name}` has shape {array.shape}, expected a vocabulary of at least 1")
-    data = array.ctypes.data if array.size else 0
     converted = storage == CONVERTED or not array.flags.aligned
     return Rows(
-        array, data, array.shape[:-1], array.strides[:-1], array.shape[-1], array.strides[-1],
+        array, array.shape[:-1], array.strides[:-1], array.shape[-1], array.strides[-1],
         _storage_converted(array.dtype) if storage == CONVERTED else storage, converted,
     )  # fmt: skip
 
@@ -194,8 +197,10 @@ def same_labels(*named: tuple[str, Any]) -> None:
     labelled = [
         (name, x)
         for name, x in named
-        if type(x) is not np.ndarray and type(x).__module__.partition(".")[0] == "pandas" and hasattr(x, "index")
+        if type(x) is not np.ndarray and hasattr(x, "index") and type(x).__module__.partition(".")[0] == "pandas"
     ]
+    if len(labelled) < 2:
+        return
     for (first_name, first), (name, x) in combinations(labelled, 2):
         for axis in ("index", "columns"):
             if type(x) is type(first) and hasattr(x, axis) and not getattr(first, axis).equals(getattr(x, axis)):
@@ -218,6 +223,8 @@ def space(given: str) -> int:
 
 def real(x: Any, name: str) -> float:
     """`x` as a float: a number, not text that reads as one."""
+    if type(x) is float:
+        return x
     if isinstance(x, (str, bytes, bytearray)) or getattr(x, "ndim", 0) != 0:
         raise TypeError(f"`{name}` is {x!r}, expected a number")
     try:

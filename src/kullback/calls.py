@@ -27,7 +27,7 @@ def _outputs(struct: str, fields: tuple[str, ...], wanted: dict[str, NDArray[Any
     for field in fields:
         if field in wanted:
             array = wanted[field]
-            setattr(new, field, pointer(array, array.dtype, array.size, field))
+            setattr(new, field, pointer(array, array.dtype.type, array.size, field))
     return new
 
 
@@ -159,7 +159,7 @@ def describe_tokens(
     found: dict[str, NDArray[Any]] = {}
     outputs = ffi.new("kullback_token_description *")
     for field in wanted:
-        dtype = np.int64 if field in ("ranks", "top_ids") else np.float64
+        dtype: Any = np.int64 if field in ("ranks", "top_ids") else np.float64
         found[field] = np.empty((single.rows, *shapes.get(field, per_row)), dtype)
         setattr(outputs, field, pointer(found[field], dtype, found[field].size, field))
     if single.rows:
@@ -180,7 +180,7 @@ def log_softmax(single: Batch, inverse_temperature: float, out: NDArray[Any], nu
     if single.rows:
         bad = run(
             "kullback_log_softmax", single, single.row_bytes + single.vocab * out.itemsize, num_threads, single.vocab,
-            inverse_temperature, pointer(out, out.dtype, single.rows * single.vocab, "out"),
+            inverse_temperature, pointer(out, out.dtype.type, single.rows * single.vocab, "out"),
             int(out.dtype == np.float64),
         )  # fmt: skip
         _refuse(bad, single.names, single.lead)
@@ -208,9 +208,7 @@ def sum_segments(
         seen.append((mask, 1, arrays.FLOAT64))  # a row of bytes has no storage tag; the kernel asks for none
     structs, keep = [], [view, mask]
     for array, stride, storage in seen:
-        rows = arrays.Rows(
-            array, array.ctypes.data, array.shape[:-1], array.strides[:-1], array.shape[-1], stride, storage, False
-        )
+        rows = arrays.Rows(array, array.shape[:-1], array.strides[:-1], array.shape[-1], stride, storage, False)
         places, row_stride = arrays.row_places(rows, rows.lead)
         if offsets is not None:
             places = offsets[:-1] * stride

@@ -102,8 +102,9 @@ def selected(batch: calls.Batch, rows: NDArray[np.int64]) -> calls.Batch:
 
 def _cut(batch: calls.Batch) -> bool:
     """Whether rows are cut. Rows of codes keep their scale before their first one, and converted ones lie nowhere."""
-    codes = any(struct.storage == arrays.AFFINE16 for struct in batch.structs)
-    return batch.vocab > LONGEST and not codes and not batch.converted
+    if batch.vocab <= LONGEST or batch.converted:
+        return False
+    return all(struct.storage != arrays.AFFINE16 for struct in batch.structs)
 
 
 def _described(part: calls.Batch, space: int, inverse_temperature: float, num_threads: int | None) -> _Found:
