@@ -112,7 +112,7 @@ def compare_clipped(
         rooms.append(room)
         return None
 
-    findings = engine.over_rows(work, pair.rows, 2 * pair.row_bytes, num_threads)
+    findings = engine.over_rows(work, pair.rows, 2 * pair.row_bytes, num_threads) if pair.rows else []
     _refuse(min(findings) if findings else None, pair.names, pair.lead)
     return found
 
