@@ -6,12 +6,19 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+import zarr
 
 from kullback.cli import main
 from kullback.evaluation.sources import open_logits, open_sparse
@@ -174,7 +181,7 @@ class TestJson:
 
 @pytest.mark.parametrize(
     "change",
-    [("k: ", "k: .inf #"), ("k: ", "k: .nan #"), ("exact_k: ", "exact_k: " + "[" * 5000), ("d: ", "d: 2001-99-99 #")],
+    [("k: ", "k: .inf #"), ("k: ", "k: .nan #"), ("exact_k: ", "exact_k: " + "[" * 1500), ("d: ", "d: 2001-99-99 #")],
 )
 def test_configurations_of_distillkit(tmp_path, change):
     shutil.copytree(DISTILLKIT / "plain", tmp_path / "d")
@@ -185,3 +192,107 @@ def test_configurations_of_distillkit(tmp_path, change):
     with pytest.raises(ValueError, match="not a compression configuration"):
         open_sparse(tmp_path / "d")
     assert main(["info", str(tmp_path / "d")]) != 1
+
+
+MANY = 200_000_000
+
+
+def npz_of_many_rows(path):
+    """2e8 rows of zeros: 2.6 MB after deflating."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, descr, shape, size in [("logits", "<f2", (MANY, 1), 2), ("tokens", "|u1", (MANY,), 1)]:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for _ in range(size * MANY // 10_000_000):
+                    member.write(bytes(10_000_000))
+
+
+def parquet_of_many_rows(path):
+    """2e7 rows of one value: runs of a dictionary, some kilobytes in all."""
+    row = pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1 << 20, np.float32)), 1)})
+    with pq.ParquetWriter(path, row.schema) as writer:
+        for _ in range(20):
+            writer.write_table(row, row_group_size=1 << 20)
+
+
+def parquet_of_a_wide_row(path):
+    values = pa.array(np.zeros(20_000_000, np.float32))
+    pq.write_table(pa.table({"logits": pa.FixedSizeListArray.from_arrays(values, 20_000_000)}), path)
+
+
+def arrow_of_a_wide_row(path):
+    values = pa.array(np.zeros(20_000_000, np.float32))
+    table = pa.table({"logits": pa.FixedSizeListArray.from_arrays(values, 20_000_000)})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+def hdf5_of_many_rows(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("logits", shape=(MANY, 1), dtype="f4", chunks=(1000, 1), compression="gzip")[:5] = 1
+
+
+def hdf5_of_a_wide_chunk(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("logits", shape=(1, 10**9), dtype="f4", chunks=(1, 10**9), compression="gzip")
+
+
+def zarr_of_many_chunks(path):
+    """Some hundred bytes of metadata."""
+    zarr.create_array(path, shape=(10**12, 1), dtype="f4", chunks=(1, 1))
+
+
+def zarr_of_many_narrow_chunks(path):
+    zarr.create_array(path, shape=(1 << 20, 1 << 20), dtype="f4", chunks=(1, 1))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        npz_of_many_rows, parquet_of_many_rows, parquet_of_a_wide_row, arrow_of_a_wide_row,
+        hdf5_of_many_rows, hdf5_of_a_wide_chunk, zarr_of_many_chunks, zarr_of_many_narrow_chunks,
+    ],
+)  # fmt: skip
+def test_small_files_that_claim_much(tmp_path, write):
+    """Refused before anything of that size is allocated or decoded, in a process with little memory and time."""
+    path = tmp_path / "a"
+    write(path)
+    stored = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    assert stored < 3 << 20
+    code = f"""if True:
+        import resource, signal, sys
+        import h5py, pyarrow.parquet, zarr
+        from kullback.evaluation.sources import open_logits
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        signal.alarm(20)
+        for salvage in (False, True):
+            try:
+                open_logits({str(path)!r}, salvage=salvage)
+            except ValueError as error:
+                print(error)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        sys.exit(f"{{grown >> 10}} MiB" if grown > 64 << 10 else 0)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"claims \d+ rows of|has \d+ chunks in a folder|never written", done.stdout)) == 2, (
+        done.stdout
+    )
+
+
+def test_rows_that_compress_well_are_read(tmp_path):
+    """What masks leave of a large vocabulary, and a test's constant rows: small files, ordinary claims."""
+    rows = np.full((300, 50_000), -np.inf, np.float32)
+    rows[:, 7] = 0
+    np.savez_compressed(tmp_path / "a.npz", logits=rows)
+    pq.write_table(
+        pa.table({"logits": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 50_000)}), tmp_path / "b"
+    )
+    with h5py.File(tmp_path / "c", "w") as file:
+        file.create_dataset("logits", data=rows, chunks=(300, 50_000), compression="gzip")
+    zarr.create_array(tmp_path / "d", data=rows, chunks=(300, 50_000))
+    for name in ("a.npz", "b", "c", "d"):
+        with open_logits(tmp_path / name) as source:
+            np.testing.assert_array_equal(source.rows(290, 300), rows[290:])

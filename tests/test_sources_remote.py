@@ -227,7 +227,7 @@ class TestResume:
         np.save(tmp_path / "p.npy", ROWS)
         np.save(tmp_path / "q.npy", ROWS[::-1])
         np.save(tmp_path / "w.npy", np.eye(7))
-        options = {"lm_head": tmp_path / "w.npy"}
+        options = {"lm_head": tmp_path / "w.npy", "norm": "applied"}
         compare_files(tmp_path / "p.npy", tmp_path / "q.npy", checkpoint=tmp_path / "log", **options)
         compare_files(tmp_path / "p.npy", tmp_path / "q.npy", checkpoint=tmp_path / "log", resume=True, **options)
         np.save(tmp_path / "w.npy", 2 * np.eye(7))

@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reader_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("tensor", "dtype", "salvage", "lm_head")}
+    from kullback.evaluation.arguments import READER_OPTIONS
+
+    return {name: getattr(options, name) for name in READER_OPTIONS}
 
 
 # ------------------------------------------------------------------------------------------------------- commands

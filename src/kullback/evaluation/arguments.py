@@ -9,7 +9,10 @@ from typing import NoReturn
 
 from kullback.evaluation.text import visible
 
-__all__ = ["build_parser"]
+__all__ = ["READER_OPTIONS", "build_parser"]
+
+# the arguments of `open_logits` that the commands take
+READER_OPTIONS = ("tensor", "dtype", "salvage", "lm_head", "norm", "layer")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -109,8 +112,14 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tensor", metavar="NAME", help="name of the array or column in files that hold several")
     add("--dtype", choices=("bfloat16",), help="2-byte words in NumPy, HDF5 or zarr files are bfloat16")
-    add("--salvage", action="store_true", help="use what is there of truncated dumps and incomplete folders")
+    add(
+        "--salvage",
+        action="store_true",
+        help="use what is there of truncated dumps and incomplete folders; NaN for rows never written",
+    )
     add("--lm-head", metavar="FILE", help="the files hold hidden states; multiply them by these weights")
+    add("--norm", choices=("applied",), help="with --lm-head: the states are those after the last normalisation")
+    add("--layer", metavar="L", type=int, help="with --lm-head: take this one of the layers in states (T, L, H)")
 
 
 def _info(parser: argparse.ArgumentParser) -> None:

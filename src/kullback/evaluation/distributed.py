@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kullback.comparison import compare
+from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.sources import Source, open_logits
 from kullback.evaluation.statistics import EXACT_TOKENS
@@ -88,7 +89,7 @@ def compare_on_cluster(
         elif scheduler is None:
             client = distributed.get_client()
         paths = [os.fspath(path) for path in (p_path, *q_paths)]
-        readers = {name: options[name] for name in ("tensor", "dtype", "salvage", "lm_head") if name in options}
+        readers = {name: options[name] for name in READER_OPTIONS if name in options}
         sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker

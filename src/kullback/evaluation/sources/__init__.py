@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import Any
 
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, safetensors, zarr
@@ -11,13 +12,13 @@ from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
 from kullback.evaluation.sources.completions import read_completions
 from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
 from kullback.evaluation.sources.hdf5 import Hdf5
-from kullback.evaluation.sources.hidden import HiddenStates
+from kullback.evaluation.sources.hidden import hidden_states, refuse_hidden
 from kullback.evaluation.sources.http import HttpFile
 from kullback.evaluation.sources.llama_cpp import Dump, LlamaCppLogits
 from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
 from kullback.evaluation.sources.remote import RemoteFile, is_web, listing
-from kullback.evaluation.sources.safetensors import LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
+from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
 from kullback.evaluation.sources.zarr import Zarr
@@ -34,6 +35,8 @@ def open_logits(
     dtype: str | None = None,
     salvage: bool = False,
     lm_head: str | os.PathLike[str] | Source | None = None,
+    norm: str | None = None,
+    layer: int | None = None,
 ) -> Source:
     """Open logits, log-probabilities or probabilities in a file or folder for reading row by row.
 
@@ -62,12 +65,18 @@ def open_logits(
     dtype : str, optional
         "bfloat16" if 2-byte words in NumPy, HDF5 or zarr files are that; these formats cannot say so.
     salvage : bool
-        Use what is there of a llama.cpp dump without its last chunks, of a folder without some shards, or of
-        a zarr array without some chunks, instead of refusing it.
+        Use what is there of a llama.cpp dump without its last chunks or of a folder without some shards,
+        instead of refusing it; give rows of HDF5 and zarr arrays that were never written as NaN. `facts` names
+        them.
     lm_head : path-like or Source, optional
         Weights (V, H) of the output layer; `path` then holds hidden states (T, H), and the rows are their
         product. Taken from a file of weights: `lm_head.weight`, `output.weight` or the (tied)
         `model.embed_tokens.weight`.
+    norm : "applied", optional
+        With `lm_head`, required: says that the hidden states are those after the model's last normalisation.
+    layer : int, optional
+        With `lm_head`, required for states (T, L, H) of several layers, as vLLM writes them: the one to take,
+        negative from the last.
 
     Returns
     -------
@@ -80,7 +89,9 @@ def open_logits(
     ValueError
         If the file is of no known format, damaged, truncated, or its arrays are not as described.
     OSError
-        If it cannot be read, or, from `rows`, if it was truncated or replaced after opening.
+        If it cannot be read, or, from `rows`, if it or one of its chunks was truncated, replaced or removed
+        after opening (behind a URL: where the server tells by an ETag or a time), or a web server sent nothing
+        for 60 seconds.
     ImportError
         If the format needs a library that is not installed; the message names the extra that brings it.
 
@@ -95,12 +106,20 @@ def open_logits(
     ...         print(source.shape, source.dtype, source.rows(1, 2))
     (2, 3) float32 [[3. 4. 5.]]
     """
-    source = _open(os.fspath(path), LOGITS_NAMES, tensor, dtype, salvage)
-    if lm_head is None:
+    names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
+    with ExitStack() as stack:
+        source = stack.enter_context(_open(os.fspath(path), names, tensor, dtype, salvage))
+        if lm_head is None:
+            refuse_hidden(source)
+            if norm is not None or layer is not None:
+                raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
+        else:
+            if not isinstance(lm_head, Source):
+                weights = _open(os.fspath(lm_head), LM_HEAD_NAMES, None, None, False)
+                lm_head = stack.enter_context(weights)
+            source = hidden_states(source, lm_head, norm, layer)
+        stack.pop_all()
         return source
-    if not isinstance(lm_head, Source):
-        lm_head = _open(os.fspath(lm_head), LM_HEAD_NAMES, None, None, False)
-    return HiddenStates(source, lm_head)
 
 
 def open_sparse(

@@ -15,6 +15,7 @@ from kullback.evaluation.sources.base import (
     ByteReader,
     LocalFile,
     Source,
+    check_claim,
     chosen,
     float_dtype,
     integer_column,
@@ -27,10 +28,12 @@ IPC_MAGIC = b"ARROW1"
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 # records decoded at a time: the files' own units (row groups, record batches) may be any size
 BATCH_RECORDS = 64
+BATCH_BYTES = 1 << 24
+COLUMN_RECORDS = 1 << 16
 # Message.fbs: what a message holds, and more than its header can be of a table of some columns
+_DICTIONARY_BATCH = 2
 _RECORD_BATCH = 3
 _LONGEST_HEADER = 1 << 24
-_LARGEST_EXPANSION = 1 << 12
 FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
@@ -51,16 +54,25 @@ class Arrow(Source):
         try:
             self._units = _open(file)
             self._column = _find(self._units.schema, tensor, file.path)
+            what = f"{file.path}: column {self._column!r}"
             kind = self._units.schema.field(self._column).type.value_type
-            dtype = float_dtype(FLOATS.get(str(kind), str(kind)), f"{file.path}: column {self._column!r}")
+            dtype = float_dtype(FLOATS.get(str(kind), str(kind)), what)
             self._starts = list(accumulate(self._units.lengths, initial=0))
             if self._starts[-1] == 0:
                 raise ValueError(f"{file.path}: no rows")
+            width = self._units.values(self._column) // self._starts[-1]
+            check_claim(self._starts[-1], width * dtype.itemsize, file.size, what)
+            self._at_once = max(1, min(BATCH_RECORDS, BATCH_BYTES // max(1, width * dtype.itemsize)))
             first = next(self._decoded(0))
             super().__init__(file.path, self._units.format, (self._starts[-1], first.shape[1]), dtype)
+            self.array = self._column
             for name in ("tokens", "groups"):
                 if name in self._units.schema.names and name != self._column:
-                    parts = [part.to_numpy(zero_copy_only=False) for part in self._units.batches(0, name)]
+                    if not pa.types.is_integer(self._units.schema.field(name).type):
+                        found = self._units.schema.field(name).type
+                        raise ValueError(f"{file.path}: column {name!r} is {found}, expected integers, one a row")
+                    pieces = self._units.batches(0, name, COLUMN_RECORDS)
+                    parts = [part.to_numpy(zero_copy_only=False) for part in pieces]
                     column = integer_column(np.concatenate(parts), self.shape[0], f"{file.path}: column {name!r}")
                     setattr(self, name, column)
         except Exception as error:  # damaged files bring out any kind, MemoryError for lengths without end too
@@ -106,9 +118,9 @@ class Arrow(Source):
 
     def _decoded(self, unit: int) -> Iterator[NDArray[Any]]:
         """The column from the given row group or batch on, a few rows at a time, as (n, V) arrays."""
-        for part in self._units.batches(unit, self._column):
-            for start in range(0, len(part), BATCH_RECORDS):
-                lists = part.slice(start, BATCH_RECORDS)
+        for part in self._units.batches(unit, self._column, self._at_once):
+            for start in range(0, len(part), self._at_once):
+                lists = part.slice(start, self._at_once)
                 lists.validate(full=True)  # the library trusts the offsets it finds in a file
                 values = lists.flatten()
                 width = len(values) // len(lists)
@@ -142,29 +154,32 @@ def _batch_lengths(file: ByteReader, start: int) -> list[int]:
     A message is a marker, the size of its header, the header (a flatbuffer, Message.fbs) and its body, which pyarrow
     would read too. Nothing is mapped: a mapped file that is truncated meanwhile would kill the process.
     """
-    lengths = []
+    lengths: list[int] = []
     while len(prefix := file.read(8, start)) >= 4:
         skip = 8 if prefix.startswith(STREAM_MAGIC) else 4  # files of before 2019 have no marker
         size = int.from_bytes(prefix[skip - 4 : skip], "little", signed=True)
         if size <= 0:
             break
         try:
-            kind, records, body = _message(file.read(min(size, _LONGEST_HEADER), start + skip))
+            kind, records, body, packed = _message(file.read(min(size, _LONGEST_HEADER), start + skip))
         except struct.error:
             raise OSError(f"the header of the message at byte {start} is damaged") from None
         if body < 0 or start + skip + size + body > file.size:
             raise OSError(f"the message at byte {start} goes on beyond the end of the file")
+        # a batch is decoded whole: what its compressed buffers say that they hold is taken for true and allocated
+        sizes = (file.read(8, start + skip + size + place) for place in packed if 0 <= place <= body - 8)
+        claimed = sum(max(0, int.from_bytes(data, "little", signed=True)) for data in sizes)
+        if records < 0:
+            raise OSError(f"a batch of {records} records")
+        check_claim(sum(lengths) + records, claimed, file.size, f"{file.path}: the message at byte {start}")
         if kind == _RECORD_BATCH:
-            # a record has at least an offset or a value; compression does not go beyond a thousandth of that
-            if not 0 <= records <= max(1, body) * _LARGEST_EXPANSION:
-                raise OSError(f"a batch of {records} records in {body} bytes")
             lengths.append(records)
         start += skip + size + body
     return lengths
 
 
-def _message(data: bytes) -> tuple[int, int, int]:
-    """Kind, records (of a record batch) and size of the body from the flatbuffer of a message."""
+def _message(data: bytes) -> tuple[int, int, int, list[int]]:
+    """From the flatbuffer of a message: its kind, records, size of the body, places of compressed buffers in it."""
 
     def field(table: int, number: int, form: str) -> tuple[int, int]:
         """(value or 0, where it stands) of a field of a table."""
@@ -179,7 +194,20 @@ def _message(data: bytes) -> tuple[int, int, int]:
     message = struct.unpack_from("<I", data)[0]
     kind, body = field(message, 1, "<B")[0], field(message, 3, "<q")[0]
     offset, at = field(message, 2, "<I")
-    return kind, field(at + offset, 0, "<q")[0] if kind == _RECORD_BATCH else 0, body
+    batch = at + offset
+    if kind == _DICTIONARY_BATCH:
+        offset, at = field(batch, 1, "<I")
+        batch = at + offset
+    elif kind != _RECORD_BATCH:
+        return kind, 0, body, []
+    records = field(batch, 0, "<q")[0] if kind == _RECORD_BATCH else 0
+    if not field(batch, 3, "<I")[1]:
+        return kind, records, body, []
+    offset, at = field(batch, 2, "<I")
+    count = struct.unpack_from("<I", data, at + offset)[0]
+    if 16 * count > len(data):
+        raise struct.error
+    return kind, records, body, [struct.unpack_from("<q", data, at + offset + 4 + 16 * i)[0] for i in range(count)]
 
 
 class _Parquet:
@@ -195,9 +223,19 @@ class _Parquet:
         metadata = self._reader.metadata
         self.lengths = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
-    def batches(self, unit: int, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> int:
+        """How many values the column has, by the file's own account."""
+        metadata = self._reader.metadata
+        paths = [self._reader.schema.column(j).path for j in range(metadata.num_columns)]
+        places = [j for j, path in enumerate(paths) if path.split(".")[0] == column]
+        parts = [metadata.row_group(i).column(j) for i in range(metadata.num_row_groups) for j in places]
+        if any(part.file_path for part in parts):
+            raise OSError(f"column {column!r} lies in another file")
+        return sum(part.num_values for part in parts)
+
+    def batches(self, unit: int, column: str, records: int) -> Iterator[Any]:
         groups = list(range(unit, len(self.lengths)))
-        for batch in self._reader.iter_batches(BATCH_RECORDS, row_groups=groups, columns=[column]):
+        for batch in self._reader.iter_batches(records, row_groups=groups, columns=[column]):
             yield batch.column(0)
 
     def close(self) -> None:
@@ -220,7 +258,11 @@ class _IpcFile:
             self._file.close()
             raise
 
-    def batches(self, unit: int, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> int:
+        """Not told before the batches are decoded; `_batch_lengths` has looked at what they claim."""
+        return 0
+
+    def batches(self, unit: int, column: str, records: int) -> Iterator[Any]:
         for i in range(unit, len(self.lengths)):
             yield self._reader.get_batch(i).column(column)
 
@@ -237,7 +279,11 @@ class _IpcStream:
         with file.open() as stream, library("pyarrow", file.path).ipc.open_stream(stream) as reader:
             self.schema = reader.schema
 
-    def batches(self, unit: int, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> int:
+        """Not told before the batches are decoded; `_batch_lengths` has looked at what they claim."""
+        return 0
+
+    def batches(self, unit: int, column: str, records: int) -> Iterator[Any]:
         pa = library("pyarrow", self._file.path)
         with self._file.open() as file, pa.ipc.open_stream(file) as reader:
             for batch in reader:

@@ -157,7 +157,14 @@ class Source:
         Target token of each row: the token whose probability the row should be asked for.
     groups : ndarray of int64 (T,) or None
         Chunk, window or document that each row comes from.
+    array : str or None
+        Name of the array or column, where the format has names.
+    stored : tuple of int or None
+        Shape of that array as the file has it, where it may have three axes.
     """
+
+    array: str | None = None
+    stored: tuple[int, ...] | None = None
 
     def __init__(
         self,

@@ -20,6 +20,9 @@ from kullback.evaluation.sources.base import ByteReader, LocalFile, float_dtype,
 from kullback.evaluation.sources.sparse import SparseBuilder, SparseRows
 
 CONFIG_NAME = "compression_config.yaml"
+# packed bits hardly compress: a file that claims more values is not decoded
+_FREE_VALUES = 1 << 20
+_VALUES_A_BYTE = 16
 
 
 def read_distillkit(files: list[ByteReader], config: ByteReader, path: str) -> SparseRows:
@@ -45,6 +48,11 @@ def _sequences(file: ByteReader) -> Iterator[dict[str, Any]]:
             missing = set(columns) - set(shard.schema_arrow.names)
             if missing:
                 raise OSError(f"no column {', '.join(sorted(missing))}")
+            metadata = shard.metadata
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            values = sum(g.column(j).num_values for g in groups for j in range(metadata.num_columns))
+            if values > max(_FREE_VALUES, _VALUES_A_BYTE * file.size):
+                raise OSError(f"{values} values in {file.size} bytes")
             for batch in shard.iter_batches(64, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, MemoryError, KeyError, UnicodeDecodeError) as error:

@@ -61,6 +61,7 @@ class Hdf5(Source):
         self._written = _written(self._dataset, file, what)
         unwritten.refuse(self._written, salvage, what)
         super().__init__(file.path, "hdf5", shape, stored.newbyteorder("="))
+        self.array, self.stored = self._dataset.name.strip("/"), self._dataset.shape
         for name in ("tokens", "groups"):
             column = found.get(name)
             if column is not None and column.name != self._dataset.name:

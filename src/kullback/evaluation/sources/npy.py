@@ -21,7 +21,9 @@ def open_npy(file: ByteReader, dtype: str | None = None) -> FlatRows:
     if fortran and len(shape) > 1:
         raise ValueError(f"{file.path}: in Fortran order, so that no row is contiguous; save it in C order")
     stored = stored_dtype(stored, dtype, file.path)
-    return FlatRows(file, "npy", flat_shape(shape, file.path), stored, offset)
+    source = FlatRows(file, "npy", flat_shape(shape, file.path), stored, offset)
+    source.stored = shape
+    return source
 
 
 def parse_header(head: bytes, path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -15,6 +15,7 @@ from kullback.evaluation.sources.base import (
     ByteReader,
     FlatRows,
     Source,
+    check_claim,
     chosen,
     flat_shape,
     integer_column,
@@ -47,13 +48,14 @@ def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None,
     info = members[name]
     if info.file_size > max(1, info.compress_size) * LARGEST_EXPANSION:
         raise ValueError(f"{file.path}: member {name!r} claims {info.file_size} bytes, more than it can hold")
+    what = f"{file.path}: member {name!r}"
     with archive.open(info) as stream:
-        what = f"{file.path}: member {name!r}"
         shape, fortran, stored, header = parse_header(stream.read(LONGEST_HEADER), what)
     stored = stored_dtype(stored, dtype, what)
     rows, vocab_size = flat_shape(shape, what)
     if fortran:
         raise ValueError(f"{what} is in Fortran order, so that no row is contiguous; save it in C order")
+    check_claim(rows, vocab_size * stored.itemsize, file.size, what)
     if info.file_size != header + rows * vocab_size * stored.itemsize:
         raise ValueError(f"{what} has {info.file_size} bytes, which do not fit its shape {shape}")
     columns = [
@@ -68,8 +70,11 @@ def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None,
         start = (
             info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
         )
-        return FlatRows(file, "npz", (rows, vocab_size), stored, start + header, *columns)
-    return Deflated(file, info, (rows, vocab_size), stored, header, *columns)
+        source: Source = FlatRows(file, "npz", (rows, vocab_size), stored, start + header, *columns)
+    else:
+        source = Deflated(file, info, (rows, vocab_size), stored, header, *columns)
+    source.array, source.stored = name, shape
+    return source
 
 
 def _integers(archive: zipfile.ZipFile, info: zipfile.ZipInfo, rows: int, what: str) -> NDArray[np.int64]:

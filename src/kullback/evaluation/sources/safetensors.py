@@ -29,7 +29,8 @@ LONGEST_HEADER = 100_000_000
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16": "<i2", "U16": "<u2"}
 # tried in this order, before anything else
-LOGITS_NAMES = ("logits", "hidden_states")
+LOGITS_NAMES = ("logits",)
+HIDDEN_NAMES = ("hidden_states",)
 LM_HEAD_NAMES = ("lm_head.weight", "output.weight", "model.embed_tokens.weight")
 # windows of one run in one file: `logits_0`, ... (vLLM), `tensor.0`, ... (exllamav3)
 WINDOW = re.compile(r"(?:logits_|tensor\.)(\d+)")
@@ -49,6 +50,8 @@ def open_safetensors(file: ByteReader, tensor: str | None = None, usual: tuple[s
     tensors = parse_header(file)
     names = _find(tensors, tensor, usual, file.path)
     sources: list[Source] = [_rows(file, tensors[name], f"{file.path}: tensor {name!r}") for name in names]
+    for name, one in zip(names, sources, strict=True):
+        one.array = name
     source = sources[0] if len(sources) == 1 else Concatenated(file.path, "safetensors", sources)
     for name in ("tokens", "groups"):
         if name in tensors and name not in names:
@@ -109,7 +112,9 @@ def _rows(file: ByteReader, tensor: Tensor, what: str) -> FlatRows:
     shape = flat_shape(tensor.shape, what)
     dtype = float_dtype(DTYPES.get(tensor.dtype, tensor.dtype), what)
     _check_size(tensor, shape[0] * shape[1] * dtype.itemsize, what)
-    return FlatRows(file, "safetensors", shape, dtype.newbyteorder("<"), tensor.start)
+    source = FlatRows(file, "safetensors", shape, dtype.newbyteorder("<"), tensor.start)
+    source.stored = tensor.shape
+    return source
 
 
 def _integers(file: ByteReader, tensor: Tensor, rows: int, what: str) -> NDArray[np.int64]:

@@ -33,6 +33,9 @@ class Concatenated(Source):
         self._sources = list(sources)
         self._starts = list(accumulate((source.shape[0] for source in sources), initial=0))
         super().__init__(path, format, (self._starts[-1], first.shape[1]), first.dtype)
+        self.array = first.array
+        if len({source.stored and source.stored[1:] for source in sources}) == 1:
+            self.stored = first.stored
         tokens = [source.tokens for source in sources if source.tokens is not None]
         if len(tokens) == len(sources):
             self.tokens = np.concatenate(tokens)

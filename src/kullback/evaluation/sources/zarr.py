@@ -61,6 +61,7 @@ class Zarr(Source):
         self._written = self._chunks.written()
         unwritten.refuse(self._written, salvage, what)
         super().__init__(path, "zarr", shape, stored.newbyteorder("="))
+        self.array, self.stored = self._array.name.strip("/") or None, self._array.shape
         for name in ("tokens", "groups"):
             if name in arrays and arrays[name].name != self._array.name:
                 what = f"{path}: array {name!r}"
