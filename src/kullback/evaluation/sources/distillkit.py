@@ -80,7 +80,9 @@ def _matrix(lists: list[list[int]], what: str) -> NDArray[np.uint8]:
 def _config(file: ByteReader) -> dict[str, Any]:
     yaml = library("yaml", f"{file.path}: DistillKit")
     try:
-        keys: dict[str, Any] = yaml.safe_load(file.read(1 << 16))
+        # libyaml where there is one: the pure Python parser takes seconds to find out that nesting has no end
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        keys: dict[str, Any] = yaml.load(file.read(1 << 16), Loader=loader)
         keys.update(
             {name: int(keys[name]) for name in ("d", "k", "exact_k")},
             residual_bins=keys.get("residual_bins") or [],
