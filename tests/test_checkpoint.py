@@ -126,6 +126,8 @@ def test_parts_of_a_split_job_merge(pair, tmp_path):
         compare_candidates(pair[0], qs, rows=rows, checkpoint=log, chunk_bytes=CHUNK)
     merged = merge_logs(logs)
     assert merged == whole
+    for s in whole:
+        s.facts.pop("warnings", None)  # of the same numbers on both sides, which each part has said of itself
     assert [s.to_dict() for s in merged] == [s.to_dict() for s in whole]
     compare_candidates(pair[0], qs, rows=(10, 33), checkpoint=tmp_path / "again")
     assert merge_logs([tmp_path / "again", *logs]) == whole  # rows of several parts count once

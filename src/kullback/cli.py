@@ -135,7 +135,7 @@ def _reader_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _compare(options: argparse.Namespace) -> int:
     from kullback.evaluation.job import compare_candidates
-    from kullback.evaluation.progress import progress
+    from kullback.evaluation.progress import progress, say
 
     _check_outputs(options, [options.p, *options.q, options.tokens, options.lm_head])
     common: dict[str, Any] = {
@@ -149,6 +149,7 @@ def _compare(options: argparse.Namespace) -> int:
         "ignore_index": options.ignore_index,
         "chunk_bytes": options.chunk_mib << 20,
         "num_threads": options.threads,
+        "warn": lambda line: say(f"suspicious: {line}"),
     } | _reader_options(options)
     if options.dask is not None:
         from kullback.evaluation.distributed import compare_on_cluster

@@ -8,7 +8,7 @@ worker is done again elsewhere: the result does not depend on the cluster.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from kullback.comparison import compare
 from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.job import Job, compare_candidates
+from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_logits
 from kullback.evaluation.statistics import EXACT_TOKENS
 from kullback.summary import ComparisonSummary
@@ -49,6 +50,7 @@ def compare_on_cluster(
     rows_per_task: int | None = None,
     rows: tuple[int, int] | None = None,
     num_threads: int | None = None,
+    warn: Callable[[str], None] | None = None,
     **options: Any,
 ) -> list[ComparisonSummary]:
     """`compare_candidates` on the workers of a Dask cluster.
@@ -66,6 +68,8 @@ def compare_on_cluster(
     rows : (start, stop), optional
     num_threads : int, optional
         Of a task; by default 1, as a worker runs as many tasks as it has threads.
+    warn : callable, optional
+        As in `compare_files`.
     **options
         Of `compare_candidates`, without `checkpoint`, `resume`, `per_token` and `progress`.
 
@@ -93,6 +97,7 @@ def compare_on_cluster(
         sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
+        job = job.looked_at(warn, options.get("chunk_bytes", CHUNK_BYTES))
         _wait_for_worker(client)
         step = rows_per_task or _rows_per_task(sources)
         ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]

@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import Dump, Source, open_logits
 from kullback.evaluation.statistics import Convention, Summarizer, position_width
+from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 from kullback.summary import ComparisonSummary
 
@@ -46,7 +47,7 @@ class Job:
     tokens: NDArray[np.int64] | None
     groups: NDArray[np.int64] | None
     positions: NDArray[np.int64]
-    remarks: tuple[str, ...]  # what looks wrong
+    remarks: tuple[tuple[str, ...], ...]  # what looks wrong, of each candidate
     windows: tuple[float, ...]  # of p and the candidates, as known before reading: what is met later changes nothing
 
     @classmethod
@@ -95,7 +96,17 @@ class Job:
             given, vocab, total, jensen_shannon, tuple(sorted(set(top_k))), convention is not None, ignore_index
         )
         windows = tuple(source.window if isinstance(source, Dump) else 0.0 for source in (p, *qs))
-        return cls(p, tuple(qs), plan, start, stop, ids, *target_groups(p, qs), windows)
+        groups, positions, remarks = target_groups(p, qs)
+        return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, (remarks,) * len(qs), windows)
+
+    def looked_at(self, warn: Callable[[str], None] | None, most_bytes: int) -> Job:
+        """The job with what looks wrong in some rows of its files; `warn` is told each of these remarks once."""
+        found = suspicions(self.p, self.qs, self.plan.given, self.tokens, (self.start, self.stop), most_bytes)
+        remarks = tuple((*old, *new) for old, new in zip(self.remarks, found, strict=True))
+        for line in dict.fromkeys(line for lines in remarks for line in lines):
+            if warn is not None:
+                warn(line)
+        return replace(self, remarks=remarks)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -142,10 +153,10 @@ class Job:
 
     def note(self, summaries: Sequence[ComparisonSummary]) -> None:
         """Put the facts about the files, as known after reading them, into the summaries."""
-        for q, summary in zip(self.qs, summaries, strict=True):
+        for q, summary, remarks in zip(self.qs, summaries, self.remarks, strict=True):
             note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop))
-            if self.remarks:
-                summary.facts["warnings"] = list(self.remarks)
+            if remarks:
+                summary.facts["warnings"] = list(remarks)
 
 
 def note_facts(
@@ -205,6 +216,7 @@ def compare_candidates(
     chunk_bytes: int = CHUNK_BYTES,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
@@ -252,6 +264,7 @@ def compare_candidates(
             p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
             top_k=top_k, convention=convention, ignore_index=ignore_index,
         )  # fmt: skip
+        job = job.looked_at(warn, chunk_bytes)
         summarizers = job.summarizers()
         output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
 
@@ -305,6 +318,7 @@ def compare_files(
     chunk_bytes: int = CHUNK_BYTES,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
@@ -338,6 +352,9 @@ def compare_files(
     num_threads : int, optional
     progress : callable, optional
         Called with the rows done and the rows in all.
+    warn : callable, optional
+        Called before the work with a line for each thing that looks wrong in some rows of the files (shifted, permuted,
+        probabilities taken for logits, ...). The lines are in `facts["warnings"]` of the summary too.
     checkpoint : path-like, optional
         Log what was computed there after each chunk. With `resume` a log that is there is continued (or, if there is
         none, begun): the result has the same bits as that of an uninterrupted run.
@@ -393,7 +410,7 @@ def compare_files(
     (summary,) = compare_candidates(
         p_path, [q_path], given=given, tokens=tokens, vocab_size=vocab_size, rows=rows,
         jensen_shannon=jensen_shannon, top_k=top_k, convention=convention, ignore_index=ignore_index,
-        chunk_bytes=chunk_bytes, num_threads=num_threads, progress=progress, checkpoint=checkpoint, resume=resume,
-        per_token=per_token, **options,
+        chunk_bytes=chunk_bytes, num_threads=num_threads, progress=progress, warn=warn,
+        checkpoint=checkpoint, resume=resume, per_token=per_token, **options,
     )  # fmt: skip
     return summary

@@ -62,9 +62,10 @@ def common_rows(p: Source, qs: Sequence[Source]) -> int:
     """The number of rows of all sources; ValueError where they differ."""
     for q in qs:
         if q.shape[0] != p.shape[0]:
+            turned = "; its shape is that of the other transposed" if q.shape == p.shape[::-1] else ""
             raise ValueError(
                 f"{q.path} has {q.shape[0]} rows, expected {p.shape[0]} as in {p.path}: "
-                "both must hold the same tokens in the same order"
+                f"both must hold the same tokens in the same order{turned}"
             )
     return p.shape[0]
 
@@ -96,7 +97,8 @@ def target_tokens(
         origin = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else "`tokens`"
         known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else arrays.plain(tokens, "tokens")
         if known.size != rows:
-            raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}")
+            turned = "; it has as many columns: is it transposed?" if known.size == p.shape[1] else ""
+            raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}{turned}")
         known = integer_column(known, rows, origin)
     for source in (p, *qs):
         if source.tokens is None:
