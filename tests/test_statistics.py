@@ -162,6 +162,20 @@ def test_sketched_quantiles_are_close_and_the_rest_is_exact():
     assert exact.to_dict()["quantile_error"] == 0.0
 
 
+def test_only_known_digits_of_quantiles_are_printed():
+    rng = np.random.default_rng(4)
+    p = rng.normal(size=(50, 9))
+    s = kb.compare(p, p + rng.normal(size=p.shape) * 10.0 ** rng.uniform(-300, 1, (50, 1))).summary()
+    exact = str(s)
+    assert s.kl.quantile_digits == 4
+    s.compact(10)
+    assert s.kl.quantile_digits == 4
+    assert str(s).splitlines()[0] == exact.splitlines()[0]
+    s.kl._binned = s.kl._binned._coarser(8)
+    assert s.kl.quantile_digits == 2
+    assert f"{s.kl.median:>12.2g}" in str(s)
+
+
 def test_few_values_are_never_sketched():
     spread = Spread.of(np.arange(10.0))
     spread.compact(10)

@@ -142,6 +142,12 @@ class Spread:
         return 0.0 if binned is None else binned.error
 
     @property
+    def quantile_digits(self) -> int:
+        """Significant digits that are known of a quantile, 4 at most."""
+        error = self.quantile_error
+        return 4 if error == 0 else min(4, math.floor(-math.log10(error)))
+
+    @property
     def mean(self) -> float:
         return float(self._total) / self.count if self.count else math.nan
 

@@ -216,15 +216,16 @@ class ComparisonSummary:
         for name in ("kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "log_ratio"):
             s = self._spreads[name]
             if s.count:
-                numbers = (s.mean, s.standard_error, s.median, s.quantile(0.9), s.quantile(0.99), s.max)
-                widths = (12, 11, 12, 11, 11, 11)
-                cells = [f"{x:>{w}.4g}" for x, w in zip(numbers, widths, strict=True)]
-                lines.append(f"{name:14}" + "".join(cells))
+                digits = s.quantile_digits
+                lines.append(
+                    f"{name:14}{s.mean:>12.4g}{s.standard_error:>11.4g}{s.median:>12.{digits}g}"
+                    f"{s.quantile(0.9):>11.{digits}g}{s.quantile(0.99):>11.{digits}g}{s.max:>11.4g}"
+                )
             if s.infinite:
                 f = s.finite
                 lines.append(
                     f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± {f.standard_error:.2g}, 99 % "
-                    f"{f.quantile(0.99):.4g}, max {f.max:.4g}"
+                    f"{f.quantile(0.99):.{f.quantile_digits}g}, max {f.max:.4g}"
                 )
         share = self.same_top1
         lines.append(f"same top 1    {share_text(share.mean, share.standard_error, share.count)}")

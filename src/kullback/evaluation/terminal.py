@@ -86,7 +86,7 @@ def _without_infinite(s: ComparisonSummary) -> list[str]:
         if known.count:
             error = known.standard_error if math.isnan(known.group_standard_error) else known.group_standard_error
             line += f"; without these rows: {short(known.mean)} ± {short(error, 2)}, "
-            line += f"99 % {short(known.quantile(0.99), 3)}, max {short(known.max, 3)}"
+            line += f"99 % {short(known.quantile(0.99), min(3, known.quantile_digits))}, max {short(known.max, 3)}"
         lines.append(line)
     if s.impossible:
         line, rest = f"{s.impossible} of {s.kl.count} tokens have probability 0 in p or q", s.finite
@@ -110,7 +110,7 @@ def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> No
         error = s.kl.group_standard_error
         table.add_row(
             name, short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
-            short(s.kl.quantile(0.99)), share_text(s.same_top1.mean), _ratio(s),
+            short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s),
         )  # fmt: skip
     out.print(table)
 
@@ -165,7 +165,8 @@ def _print_spreads(out: Output, s: ComparisonSummary) -> None:
         errors = [short(spread.standard_error, 2)]
         if grouped:
             errors.append(short(spread.group_standard_error, 2))
-        quantiles = [short(spread.quantile(level), 3) for level in (0.5, 0.99, 0.999)]
+        digits = min(3, spread.quantile_digits)
+        quantiles = [short(spread.quantile(level), digits) for level in (0.5, 0.99, 0.999)]
         table.add_row(label, short(spread.mean), *errors, *quantiles, short(spread.max, 3))
     out.print(table)
     out.print()
