@@ -67,7 +67,7 @@ def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
     try:
         axis = operator.index(axis)
     except TypeError:
-        raise TypeError(f"`axis` is {axis!r}, expected a whole number") from None
+        raise TypeError(f"`axis` is {shown(axis)}, expected a whole number") from None
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"`axis` is {axis}, expected from {-array.ndim} to {array.ndim - 1} for `{name}`")
     return np.moveaxis(array, axis, -1)
@@ -156,6 +156,8 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
             array = np.asarray(x, dtype=np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"`{name}` is a nested list that is not a rectangle of numbers") from None
+        except OverflowError:
+            raise ValueError(f"`{name}` holds a number beyond the range of float64") from None
     dtype = array.dtype
     storage = _STORAGE.get(dtype.name) if dtype.isnative else None
     if storage is None and dtype.names == _AFFINE_FIELDS:
@@ -218,7 +220,16 @@ def space(given: str) -> int:
     try:
         return _SPACES[given]
     except (KeyError, TypeError):
-        raise ValueError(f"`given` is {given!r}, expected 'probs', 'log_probs' or 'logits'") from None
+        raise ValueError(f"`given` is {shown(given)}, expected 'probs', 'log_probs' or 'logits'") from None
+
+
+def shown(x: Any) -> str:
+    """`x` for a message: what it says of itself, if it can."""
+    try:
+        text = repr(x)
+    except Exception:
+        return f"of type {type(x).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def real(x: Any, name: str) -> float:
@@ -226,11 +237,11 @@ def real(x: Any, name: str) -> float:
     if type(x) is float:
         return x
     if isinstance(x, (str, bytes, bytearray)) or getattr(x, "ndim", 0) != 0:
-        raise TypeError(f"`{name}` is {x!r}, expected a number")
+        raise TypeError(f"`{name}` is {shown(x)}, expected a number")
     try:
         return float(x)
     except (TypeError, ValueError):
-        raise TypeError(f"`{name}` is {x!r}, expected a number") from None
+        raise TypeError(f"`{name}` is {shown(x)}, expected a number") from None
     except OverflowError:
         raise ValueError(f"`{name}` is beyond the range of float64") from None
 
@@ -279,7 +290,7 @@ def vocabulary(vocab_size: int | None, *arrays: tuple[str, Rows]) -> int:
         try:
             size = operator.index(vocab_size)
         except TypeError:
-            raise TypeError(f"`vocab_size` is {vocab_size!r}, expected a whole number or None") from None
+            raise TypeError(f"`vocab_size` is {shown(vocab_size)}, expected a whole number or None") from None
         for name, array in arrays:
             if not 1 <= size <= array.vocab:
                 raise ValueError(
@@ -344,23 +355,6 @@ def whole_numbers(x: Any, name: str) -> NDArray[np.int64]:
     return np.array(array, np.int64, order="C", copy=True)
 
 
-def offsets_within(x: Any, name: str, end: int, of: str) -> NDArray[np.int64]:
-    """Offsets of consecutive pieces, one more than pieces: 0, never falling, then `end`, the length of `of`.
-
-    Neighbours are compared, not subtracted: a difference may wrap around 2⁶³.
-    """
-    starts = whole_numbers(x, name)
-    if starts.ndim != 1 or starts.size == 0:
-        raise ValueError(f"`{name}` has shape {starts.shape}, expected (B + 1,): 0, then the end of each sequence")
-    if starts[0] != 0 or starts[-1] != end:
-        raise ValueError(f"`{name}` runs from {starts[0]} to {starts[-1]}, expected 0 to {end}, the length of `{of}`")
-    falls = starts[1:] < starts[:-1]
-    if falls.any():
-        where = int(np.argmax(falls))
-        raise ValueError(f"`{name}` falls from {starts[where]} to {starts[where + 1]} at sequence {where}")
-    return starts
-
-
 def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore_index: int) -> NDArray[np.int64]:
     """`tokens` as contiguous int64 ids of that leading shape, checked; ignored ones are -1."""
     ids = whole_numbers(tokens, name)
@@ -376,31 +370,6 @@ def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore
         )
     ids[ignored] = -1
     return ids
-
-
-def kept_lists(kept: Any, name: str, rows: int, vocab: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(offsets, ids) of the outcomes kept of each row, ids rising within a row."""
-    if hasattr(kept, "offsets") and hasattr(kept, "token_ids"):
-        kept = (kept.offsets, kept.token_ids)
-    if not isinstance(kept, (tuple, list)) or len(kept) != 2:
-        raise TypeError(f"`{name}` is {type(kept).__name__}, expected (offsets, ids)")
-    ids = whole_numbers(kept[1], f"{name}[1]")
-    if ids.ndim != 1:
-        raise ValueError(f"the ids of `{name}` have shape {ids.shape}, expected one axis")
-    offsets = offsets_within(kept[0], f"{name}[0]", ids.size, f"{name}[1]")
-    if offsets.size != rows + 1:
-        raise ValueError(f"`{name}` has {offsets.size} offsets, expected {rows + 1}: one more than rows")
-    outside = (ids < 0) | (ids >= vocab)
-    if outside.any():
-        raise ValueError(f"`{name}` holds the id {ids[outside][0]}, expected from 0 to {vocab - 1}")
-    row = np.repeat(np.arange(rows), np.diff(offsets))
-    if ((np.diff(ids) <= 0) & (np.diff(row) == 0)).any():
-        ids = ids[np.lexsort((ids, row))]
-        again = (np.diff(ids) == 0) & (np.diff(row) == 0)
-        if again.any():
-            place = int(np.argmax(again))
-            raise ValueError(f"`{name}` lists the id {ids[place]} twice in row {row[place]}")
-    return offsets, ids
 
 
 def finish(values: NDArray[Any], shape: tuple[int, ...], out: NDArray[Any] | None = None) -> Any:
@@ -419,6 +388,14 @@ def writable(out: Any, name: str) -> NDArray[Any]:
     array = np.asarray(out) if isinstance(out, np.ndarray) else _as_array(out, name)[0]
     if not array.flags.writeable:
         raise ValueError(f"`{name}` is read-only, expected a writeable array")
+    reach = 0  # of the axes so far, from the finest: the next must step over it
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True)):
+        if n > 1:
+            if stride <= reach and array.size:
+                raise ValueError(
+                    f"`{name}` has strides {array.strides}: elements share memory, expected one place each"
+                )
+            reach += stride * (n - 1)
     return array
 
 

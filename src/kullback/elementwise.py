@@ -24,7 +24,7 @@ def entr(x: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | No
     x : array_like
         Any real dtype and shape.
     out : ndarray, optional
-        Where to put the result: of the same shape and a float dtype; an input itself, or apart from the inputs.
+        Where to put the result: of the result's shape and dtype; an input itself, or apart from the inputs.
     num_threads : int, optional
         Threads at most.
 
@@ -103,7 +103,7 @@ def _apply(
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     try:
         shape = np.broadcast_shapes(*(array.shape for array in given))
-    except ValueError:
+    except (ValueError, RuntimeError):  # the latter for more axes than NumPy has
         raise ValueError(
             f"`y` has shape {given[1].shape}, expected one that broadcasts with {given[0].shape}"
         ) from None
@@ -112,8 +112,8 @@ def _apply(
     result = np.empty(shape, dtype) if out is None else arrays.writable(out, "out")
     if result.shape != shape:
         raise ValueError(f"`out` has shape {result.shape}, expected {shape}")
-    if not np.can_cast(dtype, result.dtype, "same_kind"):
-        raise TypeError(f"`out` has dtype {result.dtype}, expected {np.dtype(dtype)} or another float dtype")
+    if result.dtype not in (dtype, np.float64):
+        raise TypeError(f"`out` has dtype {result.dtype}, expected {np.dtype(dtype)}")
     if out is not None:
         keep_apart(result, "out", dict(zip(names, views, strict=True)), in_place=True)
     blocks = list(_blocks(shape))

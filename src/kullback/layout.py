@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays
+from kullback import arrays, ragged
 
 BLOCK = 1 << 16  # elements of scratch: float64 values, mask and products of one block stay in the second-level cache
 
@@ -56,7 +56,7 @@ class Batch:
         if offsets is not None and values.ndim != 1:
             raise ValueError(f"`{name}` has shape {values.shape}, expected (N,) because `offsets` was given")
         kept = None if mask is None else as_mask(mask, values.shape, name)
-        ends = None if offsets is None else arrays.offsets_within(offsets, "offsets", values.shape[0], name)
+        ends = None if offsets is None else ragged.offsets_within(offsets, "offsets", values.shape[0], name)
         return cls(values.shape, kept, ends)
 
     @property

@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from kullback import arrays, calls
+from kullback import arrays, calls, ragged
 from kullback.divergences import entropy
 from kullback.tokens import IGNORE_INDEX
 
@@ -118,7 +118,7 @@ def token_statistics(
     if top_k < 0:
         raise ValueError(f"`top_k` is {top_k}, expected at least 0")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    lists = None if kept is None else arrays.kept_lists(kept, "kept", single.rows, single.vocab)
+    lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
     wanted: tuple[str, ...] = ("entropy", "lse")
     tokens, shape = None, single.lead
     if ids is not None:

@@ -182,7 +182,9 @@ def _probabilities(rows: NDArray[Any], given: str, temperature: float) -> NDArra
 
 def _two_axes(x: Any, name: str) -> tuple[Any, bool]:
     """Rows as something that slices without a copy, and whether there was just one."""
-    array = np.asarray(x, np.float64) if isinstance(x, list | tuple) else x
+    array = x if arrays.is_tensor(x) else arrays.plain(x, name)
+    if isinstance(x, list | tuple):
+        array = arrays.rows(x, name).owner
     if len(array.shape) not in (1, 2):
         raise ValueError(f"`{name}` has shape {tuple(array.shape)}, expected (N, V) or (V,)")
     return (array[None], True) if len(array.shape) == 1 else (array, False)

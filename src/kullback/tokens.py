@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays, calls, parts
+from kullback import arrays, calls, parts, ragged
 from kullback.aggregation import NanPolicy, sequence_sums
 from kullback.layout import Batch
 
@@ -68,7 +68,7 @@ def token_log_probs(
     else:
         if given != "logits":
             raise ValueError(f"`given` is {given!r}, expected 'logits' with `softcap`, `scale` or `kept`")
-        lists = None if kept is None else arrays.kept_lists(kept, "kept", single.rows, single.vocab)
+        lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
         slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
         value = calls.describe_tokens(single, slope_and_limit, ("log_probs",), num_threads, flat, kept=lists)[
             "log_probs"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays, calls
+from kullback import arrays, calls, ragged
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
         flat, given = arrays.whole_numbers(rows.ids, f"{name}.ids"), _real_numbers(rows.log_probs, f"{name}.log_probs")
         if flat.ndim != 1 or given.shape != flat.shape:
             raise ValueError(f"`{name}` has ids of shape {flat.shape}, log_probs of {given.shape}, expected one axis")
-        counts = np.diff(arrays.offsets_within(rows.indptr, f"{name}.indptr", flat.size, f"{name}.ids"))
+        counts = np.diff(ragged.offsets_within(rows.indptr, f"{name}.indptr", flat.size, f"{name}.ids"))
         lead: tuple[int, ...] = (counts.size,)
         ids = np.full((counts.size, max(int(counts.max(initial=0)), 1)), -1, np.int64)
         logs = np.full(ids.shape, -np.inf)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kullback.arrays import plain, real, same_labels, unit
 from kullback.divergences import entropy as _entropy
 from kullback.divergences import kl_divergence
 from kullback.elementwise import entr, kl_div, rel_entr
@@ -61,7 +62,7 @@ def entropy(
     """
     if nan_policy not in ("propagate", "omit", "raise"):
         raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate', 'omit' or 'raise'")
-    rows, shape = _rows((pk,) if qk is None else (pk, qk), axis)
+    rows, shape = _rows(("pk", "qk")[: 1 if qk is None else 2], (pk,) if qk is None else (pk, qk), axis)
     missing = [np.isnan(row) for row in rows] if nan_policy != "propagate" else []
     if any(mask.any() for mask in missing):
         if nan_policy == "raise":
@@ -103,23 +104,28 @@ def jensenshannon(p: Any, q: Any, base: float | None = None, *, axis: int = 0, k
     >>> print(jensenshannon([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], 2.0))
     1.0
     """
-    rows, shape = _rows((p, q), axis)
+    rows, shape = _rows(("p", "q"), (p, q), axis)
     if rows[0].shape[-1] == 0:
         value = np.zeros(rows[0].shape[:-1])
     else:
         value = _defined(
             jensen_shannon_divergence, rows, lambda a, b: (rel_entr(a, (a + b) / 2) + rel_entr(b, (a + b) / 2)).sum(-1)
         )
-    return np.sqrt(_finished(value, base, rows, shape if keepdims else None))
+    with np.errstate(invalid="ignore"):  # a base below 1 makes divergences negative
+        return np.sqrt(_finished(value, base, rows, shape if keepdims else None))
 
 
-def _rows(inputs: tuple[Any, ...], axis: Any) -> tuple[list[Any], tuple[int, ...]]:
+def _rows(names: tuple[str, ...], inputs: tuple[Any, ...], axis: Any) -> tuple[list[Any], tuple[int, ...]]:
     """Broadcast inputs with the outcomes on the last axis, and the shape of a result that keeps its axes."""
-    arrays = [np.atleast_1d(np.asarray(x)) for x in inputs]
+    same_labels(*zip(names, inputs, strict=True))
+    arrays = [np.atleast_1d(plain(x, name)) for x, name in zip(inputs, names, strict=True)]
+    for a, name in zip(arrays, names, strict=True):
+        if a.dtype.kind not in "biuf":
+            raise TypeError(f"`{name}` has dtype {a.dtype}, expected real numbers")
     arrays = [a if a.dtype.kind == "f" and a.dtype.itemsize <= 8 else a.astype(np.float64) for a in arrays]
     try:
         arrays = list(np.broadcast_arrays(*arrays))
-    except ValueError:
+    except (ValueError, RuntimeError):
         raise ValueError("Array shapes are incompatible for broadcasting.") from None
     ndim = arrays[0].ndim
     axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
@@ -147,10 +153,9 @@ def _defined(function: Any, rows: list[Any], extended: Any) -> Any:
 
 def _finished(value: Any, base: float | None, rows: list[Any], kept: tuple[int, ...] | None) -> Any:
     if base is not None:
-        if base <= 0:
-            raise ValueError("`base` must be a positive number or `None`.")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = value / np.log(base)
+        if real(base, "base") <= 0:
+            raise ValueError("`base` must be a positive number or `None`.")  # in SciPy's words
+        value = value / unit(base)
     narrow = all(row.dtype in (np.float32, np.float16) for row in rows)
     value = np.asarray(value, np.float32 if narrow else np.float64)
     return (value if kept is None else value.reshape(kept))[()]
