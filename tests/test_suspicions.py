@@ -207,3 +207,14 @@ def test_other_candidates_are_not_blamed():
     print_summaries([first, second], out)
     assert out.getvalue().count("suspicious") == 1
     assert "suspicious" in render_report([first, second])
+
+
+def test_rows_to_be_ignored_may_hold_anything(real, told):
+    p, q, tokens = (x.copy() for x in real)
+    tokens[10:20] = -100
+    p, q = probs(p.astype(np.float64)), probs(q.astype(np.float64))
+    p[10:20], q[10:20] = -7.0, 3.0
+    assert told(p, q, given="probs", tokens=tokens) == []
+    same = told(p, np.where(tokens[:, None] < 0, 1.0, p), given="probs", tokens=tokens)
+    assert len(same) == 1
+    assert "hold the same numbers" in same[0]

@@ -45,17 +45,19 @@ def suspicions(
     starts = _starts((p, *qs), *rows, most_bytes)
     places = (starts[:, None] + np.arange(WINDOW)).ravel()
     base = _sample(p, starts)
-    common = _of_one(p, base, given)
+    # rows to be ignored may hold anything
+    kept = np.ones(len(places), np.bool_) if tokens is None else tokens[places] >= 0
+    common = _of_one(p, base[kept], given)
     if tokens is not None and base.size:
         common += _shifted_targets(p, _logs(base, p, given), tokens, places)
     found = []
     for q in qs:
         other = _sample(q, starts)
-        lines = common + _of_one(q, other, given)
+        lines = common + _of_one(q, other[kept], given)
         vocab = min(p.shape[1], q.shape[1])
         x, y = base[:, :vocab], other[:, :vocab]
-        if len(x) and np.array_equal(x, y):
-            lines.append(f"{p.path} and {q.path} hold the same numbers, in all {len(x)} rows looked at")
+        if kept.any() and np.array_equal(x[kept], y[kept]):
+            lines.append(f"{p.path} and {q.path} hold the same numbers, in all {kept.sum()} rows looked at")
         else:
             lines += _shifted_rows(p, q, x, y) or _permuted(p, q, x, y)
         found.append(lines)
