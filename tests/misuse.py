@@ -41,6 +41,8 @@ from misuse_arguments import (
 import kullback as kb
 
 DOCUMENTED = (ValueError, TypeError, Mine)
+# keywords of which most functions read a number, some nothing at all
+NUMBERS_OF = ("rng", "confidence", "alpha", "nan_policy", "family_p", "family_q")
 PATIENCE = 60  # seconds a call may take on a busy machine
 MEMORY = 8 << 30  # of address space: who asks for more gets a MemoryError
 
@@ -166,7 +168,7 @@ def outcome(call):
             return f"{type(error).__name__} without a word" if wrong else "refused"
         except BaseException as error:  # whatever else comes out is the finding
             return f"{type(error).__name__}: {str(error)[:150]}"
-    taken = [name for name, x in call.arguments.items() if isinstance(x, np.ma.MaskedArray)]
+    taken = [name for name, x in call.arguments.items() if isinstance(x, np.ma.MaskedArray) and name not in NUMBERS_OF]
     if taken and got is not None:
         return f"`{taken[0]}`, a masked array, was taken"
     if any(isinstance(before.get(name), np.ndarray) for name in call.wrong) and call.name not in (*METHODS, *FILES):
