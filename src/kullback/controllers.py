@@ -47,16 +47,16 @@ class AdaptiveKLController:
     """
 
     def __init__(self, init_kl_coef: float, target: float, horizon: float) -> None:
-        if not target > 0:
+        self.target, self.horizon = arrays.real(target, "target"), arrays.real(horizon, "horizon")
+        if not self.target > 0:
             raise ValueError(f"`target` is {target}, expected a positive number")
-        if not horizon > 0:
+        if not self.horizon > 0:
             raise ValueError(f"`horizon` is {horizon}, expected a positive number")
         self.value = _coefficient("init_kl_coef", init_kl_coef)
-        self.target = float(target)
-        self.horizon = float(horizon)
 
     def update(self, current_kl: float, n_steps: int) -> None:
         """Move `value` after `n_steps` samples with a mean KL of `current_kl`; a NaN raises ValueError."""
+        current_kl, n_steps = arrays.real(current_kl, "current_kl"), arrays.real(n_steps, "n_steps")  # type: ignore[assignment]
         if np.isnan(current_kl):
             raise ValueError("`current_kl` is nan, expected a number: it would make the coefficient nan for good")
         if not 0 <= n_steps < np.inf:
@@ -187,6 +187,7 @@ def _add_at_the_end(tokens: NDArray[np.float64], scores: NDArray[np.float64], la
 
 
 def _coefficient(name: str, value: Any) -> float:
-    if not value >= 0:
+    coefficient = arrays.real(value, name)
+    if not coefficient >= 0:
         raise ValueError(f"`{name}` is {value}, expected a number that is not negative")
-    return float(value)
+    return coefficient

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from kullback.arrays import reals
 from kullback.closed_form import Mixture, Normal
 from kullback.closed_form.special import FloatArray, bregman_terms
+from kullback.seeds import generator
 
 LogDensity = Callable[[FloatArray], ArrayLike]
 
@@ -252,7 +253,7 @@ def _search(points: _Target, k: int, direction: str, starts: int, seed: int) -> 
         return value, gradient
 
     found = []
-    for start in _starts(points_z, k, starts, np.random.default_rng(seed)):
+    for start in _starts(points_z, k, starts, generator(seed, "seed")):
         theta = np.concatenate([np.zeros(k), start, np.full(k, np.log(0.5 / k))])
         best = minimize(objective, theta, jac=True, method="BFGS", options={"gtol": 1e-10, "maxiter": 500})
         logits, loc, log_excess = best.x.reshape(3, k)

@@ -75,7 +75,12 @@ class MismatchReport:
     """
 
     def __init__(self, ratio_bounds: tuple[float, float], nan_policy: NanPolicy = "propagate") -> None:
-        self.ratio_bounds = ratio_bounds
+        low, high = (arrays.real(bound, "ratio_bounds") for bound in ratio_bounds)
+        if not 0 < low < high:
+            raise ValueError(f"`ratio_bounds` is {ratio_bounds}, expected 0 < low < high")
+        if nan_policy not in ("propagate", "omit"):
+            raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
+        self.ratio_bounds = (low, high)
         self.nan_policy = nan_policy
         self.tokens = 0
         self.sequences = 0
@@ -118,6 +123,8 @@ class MismatchReport:
         ValueError
             The two reports have different `ratio_bounds` or `nan_policy`.
         """
+        if not isinstance(other, MismatchReport):
+            raise TypeError(f"`other` is {type(other).__name__}, expected a MismatchReport")
         for name in ("ratio_bounds", "nan_policy"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"`other` has {name} {getattr(other, name)}, expected {getattr(self, name)}")
@@ -324,9 +331,7 @@ def mismatch_report(
     >>> report.tokens, round(report.kl_k3.mean, 6), round(report.ess, 4)
     (5, 0.009061, 0.9835)
     """
-    low, high = ratio_bounds
-    if not 0 < low < high:
-        raise ValueError(f"`ratio_bounds` is {ratio_bounds}, expected 0 < low < high")
+    report = MismatchReport(ratio_bounds, nan_policy)
     arrays.same_labels(("train_log_probs", train_log_probs), ("rollout_log_probs", rollout_log_probs), ("mask", mask))
     train = as_floats("train_log_probs", train_log_probs)
     rollout = as_floats("rollout_log_probs", rollout_log_probs)
@@ -334,9 +339,6 @@ def mismatch_report(
         raise ValueError(
             f"`rollout_log_probs` has shape {rollout.shape}, expected {train.shape} to match `train_log_probs`"
         )
-    if nan_policy not in ("omit", "propagate"):
-        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
-    report = MismatchReport((float(low), float(high)), nan_policy)
     flat = train.ndim == 1 and offsets is None
     if flat:
         blocks = _flat_blocks(train, rollout, None if mask is None else as_mask(mask, train.shape, "train_log_probs"))

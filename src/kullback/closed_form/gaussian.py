@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from kullback.closed_form.families import DiagonalNormal, MultivariateNormal, Normal
 from kullback.closed_form.registry import closed_form_kl, in_base, register_kl
 from kullback.closed_form.special import FloatArray, log_ratio, phi, two_product
+from kullback.layout import as_floats
 
 # Rows are taken in blocks of about this many elements: the temporaries of φ then stay in the L2 cache.
 _BLOCK = 32768
@@ -121,10 +122,10 @@ def vae_kl_gradient(mean: ArrayLike, log_variance: ArrayLike) -> tuple[FloatArra
 
 def _same_shape(mean: ArrayLike, log_variance: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Views of both inputs in their common shape, with at least one axis."""
-    mean, log_variance = np.asarray(mean), np.asarray(log_variance)
+    mean, log_variance = as_floats("mean", mean), as_floats("log_variance", log_variance)
     try:
         mean, log_variance = np.broadcast_arrays(mean, log_variance)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter above 32 axes
         raise ValueError(
             f"`log_variance` has shape {log_variance.shape}, expected one that fits {mean.shape} of `mean`"
         ) from error

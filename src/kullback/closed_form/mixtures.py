@@ -16,6 +16,7 @@ from kullback.closed_form.families import (
 )
 from kullback.closed_form.registry import in_base
 from kullback.closed_form.special import FloatArray, phi
+from kullback.seeds import generator
 
 Component = Normal | DiagonalNormal | MultivariateNormal
 
@@ -144,7 +145,7 @@ def mixture_kl(
     if method == "quadrature":
         value, error = _quadrature(p, q)
     elif method == "monte_carlo":
-        value, error = _monte_carlo(p, q, samples, np.random.default_rng(seed))
+        value, error = _monte_carlo(p, q, samples, generator(seed, "seed"))
     else:
         raise ValueError(f"`method` is {method!r}, expected 'quadrature' or 'monte_carlo'")
     return Estimate(float(in_base(np.asarray(value), base)), float(in_base(np.asarray(error), base)))

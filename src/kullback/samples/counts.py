@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from kullback.arrays import unit as nats_in
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
+from kullback.seeds import generator
 
 __all__ = ["CountEstimate", "LikelihoodParts", "divergence_from_counts", "likelihood_parts"]
 
@@ -167,7 +168,7 @@ def divergence_from_counts(
     if resamples:
         low, high, infinite = _bootstrap(
             p_n, None if q_known else q_n, q, lambda a, b: evaluate(divergence, *shares(a, b)),
-            plug_in, resamples, confidence, interval, np.random.default_rng(rng),
+            plug_in, resamples, confidence, interval, generator(rng, "rng"),
         )  # fmt: skip
     unit = 1.0 / nats if kind.in_nats else 1.0
     unit = math.sqrt(unit) if kind.root else unit

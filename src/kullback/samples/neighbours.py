@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback.arrays import plain, reals, unit
 from kullback.engine import default_threads, thread_count
+from kullback.seeds import generator
 
 __all__ = ["NeighbourEstimate", "knn_kl_divergence", "knn_kl_divergence_from_density"]
 
@@ -284,11 +285,11 @@ def _subsampling(
     """value - quantiles of √s·(subsample - value)/√n: D. Politis & J. Romano, Ann. Statist. 22, 1994."""
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` is {confidence}, expected a number between 0 and 1")
-    generator = np.random.default_rng(rng)
+    draw = generator(rng, "rng")
     sizes = [max(round(len(sample) ** (2 / 3)), k + 1) for sample in (x, y)]
     deviations = np.empty(resamples)
     for i in range(resamples):
-        a, b = (s[generator.choice(len(s), size, replace=False)] for s, size in zip((x, y), sizes, strict=True))
+        a, b = (s[draw.choice(len(s), size, replace=False)] for s, size in zip((x, y), sizes, strict=True))
         deviations[i] = estimate(a, b) - value
     scaled = np.quantile(deviations, [(1 + confidence) / 2, (1 - confidence) / 2])
     ends = value - scaled * math.sqrt(min(sizes) / min(len(x), len(y)))

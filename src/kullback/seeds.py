@@ -1,0 +1,25 @@
+"""Generators of random numbers and whole numbers, from what callers give."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+
+def whole(x: Any, name: str, least: int) -> int:
+    """`x` as an int of at least `least`."""
+    try:
+        value = operator.index(x)
+    except TypeError:
+        raise TypeError(f"`{name}` is {x!r}, expected a whole number") from None
+    if value < least:
+        raise ValueError(f"`{name}` is {value}, expected at least {least}")
+    return value
+
+
+def generator(seed: Any, name: str) -> np.random.Generator:
+    """A generator of random numbers, or one of that seed; NumPy itself has no end with a matrix."""
+    known = (np.random.Generator, np.random.BitGenerator, np.random.SeedSequence)
+    if seed is None or isinstance(seed, known):
+        return np.random.default_rng(seed)
+    return np.random.default_rng(whole(seed, name, 0))
