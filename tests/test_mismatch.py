@@ -243,3 +243,13 @@ def test_errors_name_the_argument(arguments, message):
 def test_bounds_are_checked():
     with pytest.raises(ValueError, match=r"`ratio_bounds` is .*, expected 0 < low < high"):
         mismatch_report([[0.0]], [[0.0]], ratio_bounds=(2.0, 0.5))
+
+
+def test_reports_are_made_of_what_they_need():
+    for bounds in ((2.0, 0.5), (0.5, "2"), (np.nan, 1.0)):
+        with pytest.raises((TypeError, ValueError), match="`ratio_bounds` is"):
+            MismatchReport(bounds)
+    with pytest.raises(ValueError, match="`nan_policy` is 'none'"):
+        MismatchReport((0.5, 2.0), "none")
+    with pytest.raises(TypeError, match="`other` is str, expected a MismatchReport"):
+        MismatchReport((0.5, 2.0)).merge("report")

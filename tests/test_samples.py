@@ -532,3 +532,13 @@ def test_masked_samples_and_endless_counts_are_refused():
         kb.knn_mutual_information(masked, masked.data)
     with pytest.raises(ValueError, match=r"`counts` holds 1.7e\+308, expected counts"):
         kb.mutual_information(np.full((2, 2), 1.7e308))
+
+
+def test_seeds_are_whole_numbers():
+    """NumPy's own default_rng takes arrays, and a matrix ends the process."""
+    x = np.random.default_rng(0).normal(size=(30, 1))
+    for seed in (np.array([[1, 2]]), 0.5, "1", -1):
+        with pytest.raises((TypeError, ValueError), match="`rng` is"):
+            kb.knn_kl_divergence(x, x + 1.5, resamples=2, rng=seed)
+        with pytest.raises((TypeError, ValueError), match="`seed` is"):
+            kb.compare(x, x, given="logits").summary(np.arange(30) % 3).kl.group_interval(seed=seed)

@@ -90,7 +90,7 @@ def plain(x: Any, name: str) -> NDArray[Any]:
     if isinstance(x, (list, tuple, float, int)):
         try:
             return np.asarray(x)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             raise ValueError(f"`{name}` is a nested list that is not a rectangle of numbers") from None
     try:
         return _viewed(x)
@@ -154,7 +154,7 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected numbers")
         try:
             array = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError):
             raise ValueError(f"`{name}` is a nested list that is not a rectangle of numbers") from None
         except OverflowError:
             raise ValueError(f"`{name}` holds a number beyond the range of float64") from None
