@@ -55,6 +55,13 @@ def test_closed_streams(pair, closing, most, code):
     assert (pair / "o.json").read_text().endswith("}\n")
 
 
+def test_results_for_nobody_are_refused(pair):
+    line = f"{sys.executable} -m kullback.cli compare p.npy q.npy --json - >&-"
+    done = subprocess.run(["bash", "-c", line], timeout=120, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert b"standard output, which is closed" in done.stderr
+
+
 def test_errors_with_nobody_to_tell(pair):
     assert with_broken_pipes("compare", "p.npy", "nothing.npy").returncode == 2
     for closing in ("2>&-", ">&- 2>&-"):

@@ -146,6 +146,13 @@ def test_every_package_is_installed():
     assert found | {"kullback.kernels"} == set(settings["packages"])
 
 
+def test_all_is_every_extra_that_users_want():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    (everything,) = extras.pop("all")
+    named = everything.removeprefix("kullback[").removesuffix("]").split(",")
+    assert set(named) == extras.keys() - {"test", "lint", "docs", "bench"}
+
+
 def test_nothing_is_left_unfinished():
     left = [
         f"{path.relative_to(ROOT)}:{number}"

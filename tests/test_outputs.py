@@ -11,6 +11,7 @@ from kullback.cli import main
 from kullback.evaluation import outputs
 from kullback.evaluation.job import compare_files
 from kullback.evaluation.outputs import atomic_file, check_outputs
+from kullback.evaluation.report import write_report
 
 ROWS = np.random.default_rng(0).normal(0, 3, (30, 20)).astype(np.float32)
 OUTPUTS = ("--json", "--html", "--per-token")
@@ -75,6 +76,8 @@ def test_the_functions_spare_inputs_too(folder):
     for options in ({}, {"tokens": "tokens.npy"}):
         with pytest.raises(ValueError, match="an output never replaces one"):
             compare_files("p.npy", "q.npy", per_token=options.get("tokens", "q.npy"), **options)
+    with pytest.raises(ValueError, match="an output never replaces one"):
+        write_report([compare_files("p.npy", "q.npy")], "q.npy")
     assert contents(folder) == before
 
 

@@ -174,6 +174,8 @@ def _check_outputs(options: argparse.Namespace, inputs: list[str | None]) -> Non
     names = {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in ("json", "html", "per_token")}
     log = getattr(options, "checkpoint", None)
     check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
+    if options.json == "-" and sys.__stdout__ is None:
+        raise ValueError("--json - needs standard output, which is closed")
     decoder(options.tokenizer)
     if options.html:
         from kullback.evaluation.report import check_library

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.evaluation.outputs import naming
 from kullback.evaluation.sources.base import LocalFile
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
@@ -107,19 +108,21 @@ class Checkpoint:
         np.savez(archive, **arrays)
         data = archive.getvalue()
         head = _HEAD.pack(_MAGIC, start, stop, len(data))
-        self._file.write(head + _CRC.pack(zlib.crc32(data, zlib.crc32(head, self._seed))) + data)
-        self._file.flush()
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            os.fsync(self._file.fileno())
-            self._synced = time.monotonic()
+        with naming(self.path):
+            self._file.write(head + _CRC.pack(zlib.crc32(data, zlib.crc32(head, self._seed))) + data)
+            self._file.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         self.done = stop
 
     def close(self) -> None:
         """Write everything to the disk and let others have the log."""
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            with naming(self.path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self

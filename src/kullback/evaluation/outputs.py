@@ -63,7 +63,8 @@ def check_outputs(
             continue
         for source in reading:
             _refuse_input(option, path, source)
-        _check_folder(path)
+        if option != _LOG or not os.path.exists(path):
+            _check_folder(path)
         if not force and option != _LOG and os.path.exists(path) and not is_ours(path):
             raise ValueError(
                 f"{option}: {path} exists and is no output of kullback; give another name, or --force to replace it"
@@ -100,10 +101,22 @@ def _refuse_input(option: str, path: str, source: str) -> None:
     if not os.path.isdir(source):
         return
     inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(source), ""))
-    with os.scandir(source) as members:  # they may be links to files elsewhere
-        inside = inside or any(mine & set(_identities(os.path.realpath(member.path))) for member in members)
+    inside = inside or _holds(source, _identities(path)[1:])
     if inside and (path.endswith(SHARD_SUFFIXES) or (os.path.exists(path) and not is_ours(path))):
         raise ValueError(f"{option} is {path}, a part of the input {source}; an output never replaces one")
+
+
+def _holds(folder: str, identities: list[Any]) -> bool:
+    """Whether one of these files is in the folder, perhaps by a link."""
+    if not identities:
+        return False
+    with os.scandir(folder) as members:
+        for member in members:
+            with suppress(OSError):  # a link to nowhere
+                status = member.stat()
+                if (status.st_dev, status.st_ino) in identities:
+                    return True
+    return False
 
 
 def _check_folder(path: str) -> None:

@@ -15,7 +15,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from kullback.evaluation.outputs import atomic_file
+from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.report import drawings
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
 from kullback.evaluation.terminal import remarks, short, side_labels
@@ -61,9 +61,13 @@ def write_report(
     ------
     ImportError
         If jinja2 is missing.
+    ValueError
+        If `path` is one of the files compared.
     OSError
         If the file cannot be written.
     """
+    inputs = [s.facts[side]["path"] for s in summaries for side in "pq" if side in s.facts]
+    check_outputs({"`path`": path}, inputs, force=True)
     with atomic_file(os.fspath(path)) as file:
         file.write(render_report(summaries, title=title).encode())
 
