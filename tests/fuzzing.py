@@ -21,11 +21,15 @@ import time
 import traceback
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from kullback.evaluation.job import compare_files
+from kullback.evaluation.merging import merge_logs
 from kullback.evaluation.sources import open_logits, open_sparse
+from kullback.evaluation.tokens import load_tokens
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "fuzz"
@@ -93,6 +97,32 @@ def zarr(path, zarr_format=3):
 
 def zarr_2(path):
     zarr(path, 2)
+
+
+def zarr_sharded(path):
+    import zarr as library
+
+    library.create_array(path, data=ROWS, chunks=(2, 5), shards=(6, 5))
+
+
+def log(path):
+    """The checkpoint of a job; what is damaged in it is signed again, as if its writer had meant it."""
+    np.savez(path.with_suffix(".npz"), logits=ROWS, **COLUMNS)
+    options = {"jensen_shannon": True, "top_k": [2], "chunk_bytes": 4 * 2 * 5 * 4}
+    compare_files(*[path.with_suffix(".npz")] * 2, checkpoint=path, **options)
+
+
+def tokens_text(path):
+    path.write_text(", ".join(map(str, range(-100, 100))))
+
+
+def tokens_json(path):
+    path.with_suffix(".json").write_text(json.dumps(list(range(-100, 100)), indent=1))
+    path.with_suffix(".json").rename(path)
+
+
+def tokens_npy(path):
+    path.write_bytes(saved(np.save, np.arange(-100, 100)))
 
 
 def table(kind="list"):
@@ -167,9 +197,11 @@ class Payload:
 
 
 WRITERS = (npy, npz, npz_deflated, safetensors, dump, hdf5, hdf5_chunked, zarr, zarr_2, parquet, parquet_plain)
-WRITERS = (*WRITERS, arrow, arrow_fixed, arrow_stream, answers, distillkit, pickled)
+WRITERS = (*WRITERS, zarr_sharded, arrow, arrow_fixed, arrow_stream, answers, distillkit, pickled)
+WRITERS = (*WRITERS, log, tokens_text, tokens_json, tokens_npy)
 FORMATS = {writer.__name__: writer for writer in WRITERS}
 SPARSE = ("answers", "distillkit")
+BESIDE = ("log", "tokens_text", "tokens_json", "tokens_npy")  # files of other things than logits
 
 
 # ---- damage ----
@@ -222,6 +254,22 @@ def damage(rng, path):
     chosen.write_bytes(damaged(rng, chosen.read_bytes()))
 
 
+def signed(data):
+    """A checkpoint with its checksums made to fit what it holds."""
+    line, _, rest = data.partition(b"\n")
+    before, middle, job = line.partition(b', "job": ')
+    before = before.rpartition(b" ")[0] + b" %d" % zlib.crc32(job[:-1])
+    line = before + middle + job + b"\n"
+    seed, parts = zlib.crc32(line), [line]
+    while len(rest) >= 32:
+        length = int.from_bytes(rest[20:28], "little")
+        archive = rest[32 : 32 + length]
+        checksum = zlib.crc32(archive, zlib.crc32(rest[:28], seed))
+        parts += [rest[:28], checksum.to_bytes(4, "little"), archive]
+        rest = rest[32 + length :]
+    return b"".join([*parts, rest])
+
+
 # ---- the reader under fire ----
 
 
@@ -229,6 +277,16 @@ def read(name, path):
     """Open the file and read what it says it holds, up to READ bytes."""
     if name in SPARSE:
         json.dumps(open_sparse(path).facts())
+        return
+    if name == "log":
+        path.write_bytes(signed(path.read_bytes()))
+        for summary in merge_logs([path], partial=True):
+            json.dumps(summary.to_dict())
+        return
+    if name in BESIDE:
+        named = path.with_name(f"{path.name}.{name.partition('_')[2]}")
+        shutil.copyfile(path, named)
+        load_tokens(named)
         return
     with open_logits(path, salvage=True) as source:
         rows, vocab = source.shape

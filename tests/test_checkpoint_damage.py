@@ -156,7 +156,7 @@ def test_jobs_that_nobody_described(tmp_path, changes):
 
 def test_a_plan_that_nobody_made(tmp_path):
     log = written(tmp_path / "log", [(0, 5, archive())], plan={"rows": 9, "top_k": [], "colour": 3})
-    with pytest.raises(ValueError, match="its first line describes no job"):
+    with pytest.raises(ValueError, match=r"log: holds columns or settings of no job \(TypeError"):
         merge_logs([log])
 
 

@@ -179,6 +179,19 @@ class TestJson:
             open_logits(path)
 
 
+def test_sequences_of_distillkit_that_claim_much(tmp_path):
+    """Five million tokens in some kilobytes of runs: refused before they become Python's numbers."""
+    shutil.copytree(DISTILLKIT / "plain", tmp_path / "d")
+    shard = tmp_path / "d" / "data_0.parquet"
+    packed = pa.array([[[0]]], pa.list_(pa.list_(pa.uint8())))
+    tokens = pa.ListArray.from_arrays(pa.array([0, 5_000_000], pa.int32()), pa.array(np.zeros(5_000_000, np.int64)))
+    columns = {"input_ids": tokens, "compressed_logprobs": packed, "bytepacked_indices": packed}
+    pq.write_table(pa.table(columns), shard)
+    assert shard.stat().st_size < 1 << 16
+    with memory(), pytest.raises(ValueError, match=r"5000002 values in \d+ bytes"):
+        open_sparse(tmp_path / "d")
+
+
 @pytest.mark.parametrize(
     "change",
     [("k: ", "k: .inf #"), ("k: ", "k: .nan #"), ("exact_k: ", "exact_k: " + "[" * 1500), ("d: ", "d: 2001-99-99 #")],

@@ -198,7 +198,7 @@ def _stamp(source: Source) -> dict[str, Any]:
     """Size of everything that is read, and a digest of what tells its files from others under their names."""
     found = source.stamp()
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
-    return {"files": len(found), "bytes": sum(entry[0] for entry in found), "stamp": digest[:32]}
+    return {"files": len(found), "bytes": sum(entry[0] or 0 for entry in found), "stamp": digest[:32]}
 
 
 def compare_candidates(

@@ -39,6 +39,15 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
     ValueError
         If they are of different jobs, or rows are missing and `partial` does not allow it.
     """
+    try:
+        return _merged(paths, partial)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        # records are whole and of their rows; what a job's writer would never put there is found where it is used
+        listed = ", ".join(os.fspath(path) for path in paths)
+        raise ValueError(f"{listed}: holds columns or settings of no job ({error!r})") from None
+
+
+def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[ComparisonSummary]:
     identity: dict[str, Any] = {}
     records: list[tuple[int, int, Candidates]] = []
     origin = ""
@@ -55,10 +64,7 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
     if not records:
         raise ValueError(f"{origin}: no rows in these checkpoints")
     targets = _targets(records)
-    try:
-        plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{origin}: its first line describes no job ({error})") from None
+    plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
     summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
     done, missing = 0, []
     for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:

@@ -46,7 +46,7 @@ def open_logits(
     Parameters
     ----------
     path : path-like
-        A file, a folder of shards, or a URL that fsspec knows (`https://`, `s3://`, ...):
+        A file, a folder of shards, or a URL (`https://`, or what fsspec knows: `s3://`, ...):
 
         - `.npy`, `.npz`, safetensors, HDF5 or zarr with an array (T, V), or (B, T, V) taken as B*T rows;
         - Parquet or Arrow IPC with a column of lists of V floats;

@@ -29,7 +29,7 @@ from kullback.evaluation.sources.folder import Folder
 
 MARKERS = {"zarr.json", ".zarray", ".zgroup"}
 # chunks that are looked for, however few files there are
-_FREE_CHUNKS = 1 << 20
+_FREE_CHUNKS = 1 << 14
 _MISSING = 2**64 - 1  # in the index of a shard
 
 
