@@ -42,6 +42,18 @@ def suspicions(
     most_bytes: int,
 ) -> list[list[str]]:
     """For each candidate, what looks wrong with it and the base, a line each; two files' rows fit into `most_bytes`."""
+    with np.errstate(all="ignore"):  # what overflows here becomes NaN, which is no evidence
+        return _suspicions(p, qs, given, tokens, rows, most_bytes)
+
+
+def _suspicions(
+    p: Source,
+    qs: Sequence[Source],
+    given: str,
+    tokens: NDArray[np.int64] | None,
+    rows: tuple[int, int],
+    most_bytes: int,
+) -> list[list[str]]:
     starts = _starts((p, *qs), *rows, most_bytes)
     places = (starts[:, None] + np.arange(WINDOW)).ravel()
     base = _sample(p, starts)
@@ -77,16 +89,14 @@ def _sample(source: Source, starts: NDArray[np.int64]) -> Rows:
     """The rows of the windows, in float32 as a kernel would see them."""
     if not starts.size:
         return np.empty((0, source.shape[1]), np.float32)
-    with np.errstate(over="ignore"):
-        return np.concatenate([source.rows(s, s + WINDOW).astype(np.float32) for s in starts.tolist()])
+    return np.concatenate([source.rows(s, s + WINDOW).astype(np.float32) for s in starts.tolist()])
 
 
 def _logs(x: Rows, source: Source, given: str) -> Rows:
     """Logarithms of the probabilities, up to a constant a row."""
     if given != "probs" or isinstance(source, Dump):
         return x
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.log(x))
+    return np.asarray(np.log(x))
 
 
 def _of_one(source: Source, x: Rows, given: str) -> list[str]:
@@ -99,21 +109,20 @@ def _of_one(source: Source, x: Rows, given: str) -> list[str]:
     x = x[np.isfinite(x).any(axis=1) & ~np.isnan(x).any(axis=1)]
     if isinstance(source, Dump) or not x.size or x.shape[1] < 2:
         return found
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = x.sum(axis=1, dtype=np.float64)
-        if given != "probs" and x.min() >= 0 and x.max() <= 1.001 and np.abs(sums - 1).max() < 0.02:
-            return [
-                *found,
-                f"{source.path} looks like probabilities, not {given}: all {len(x)} rows looked at are ≥ 0 and sum to "
-                f"{sums.mean():.4g}; say given='probs' (--given probs)",
-            ]
-        if given == "log_probs":
-            mass = np.exp(x.astype(np.float64)).sum(axis=1)
-            if x.max() > 1e-3 or np.abs(np.log(mass)).min() > 0.5:
-                found.append(
-                    f"{source.path} does not look like log-probabilities: it reaches {x.max():.4g}, and the "
-                    f"probabilities of a row sum to {np.median(mass):.4g}; are these logits?"
-                )
+    sums = x.sum(axis=1, dtype=np.float64)
+    if given != "probs" and x.min() >= 0 and x.max() <= 1.001 and np.abs(sums - 1).max() < 0.02:
+        return [
+            *found,
+            f"{source.path} looks like probabilities, not {given}: all {len(x)} rows looked at are ≥ 0 and sum to "
+            f"{sums.mean():.4g}; say given='probs' (--given probs)",
+        ]
+    if given == "log_probs":
+        mass = np.exp(x.astype(np.float64)).sum(axis=1)
+        if x.max() > 1e-3 or np.abs(np.log(mass)).min() > 0.5:
+            found.append(
+                f"{source.path} does not look like log-probabilities: it reaches {x.max():.4g}, and the "
+                f"probabilities of a row sum to {np.median(mass):.4g}; are these logits?"
+            )
     if given == "probs" and x.min() < 0:
         found.append(
             f"{source.path} does not look like probabilities: it reaches down to {x.min():.4g}; are these logits or "
@@ -178,29 +187,32 @@ def _permuted(p: Source, q: Source, x: Rows, y: Rows) -> list[str]:
     """Columns of p that fit another column of q row by row, and not their own: another order of the vocabulary."""
     if len(x) < 16 or x.shape[1] < 32:
         return []
-    usable = np.isfinite(x).all(axis=0) & np.isfinite(y).all(axis=0)
-    ids = np.flatnonzero(usable)
+    ids = np.flatnonzero(np.isfinite(x).all(axis=0) & np.isfinite(y).all(axis=0))
     if ids.size < 32:
         return []
-    a, b = (_standardised(z[:, ids]) for z in (x, y))
-    spread = np.square(x[:, ids] - x[:, ids].mean(axis=0)).sum(axis=0)
-    chosen = np.argsort(spread, kind="stable")[-64:]
-    fit = a[:, chosen].T @ b
+    if ids.size < x.shape[1]:
+        x, y = x[:, ids], y[:, ids]
+    x, y = (z - z.mean(axis=1, keepdims=True) for z in (x, y))  # a row's level says nothing
+    chosen = np.sort(np.argpartition(x.var(axis=0), -min(64, ids.size))[-64:])
+    a = _standardised(x[:, chosen])
+    own = (a * _standardised(y[:, chosen])).sum(axis=0)
+    if 2 * (own < 0.5).sum() < len(chosen):  # as nearly always: all others need not be looked through
+        return []
+    fit = a.T @ _standardised(y)
     best = fit.argmax(axis=1)
-    other = (fit.max(axis=1) > 0.95) & (fit[np.arange(len(chosen)), chosen] < 0.5)
+    other = (fit.max(axis=1) > 0.95) & (own < 0.5)
     if 2 * other.sum() < len(chosen) or np.unique(best[other]).size < 0.9 * other.sum():
         return []
     first = int(np.flatnonzero(other)[0])
     return [
         f"the vocabularies look permuted: {other.sum()} of {len(chosen)} columns looked at of {p.path} go with another "
         f"column of {q.path} (token {ids[chosen[first]]} with {ids[best[first]]}: correlation "
-        f"{fit[first].max():.3f}, with its own {fit[first, chosen[first]]:.3f})"
+        f"{fit[first].max():.3f}, with its own {own[first]:.3f})"
     ]
 
 
 def _standardised(x: Rows) -> Rows:
-    """Columns of length 1 about their mean, after a row's own level is taken off; 0 where they do not vary."""
-    x = x - x.mean(axis=1, keepdims=True)
-    x -= x.mean(axis=0)
+    """Columns of length 1 about their mean; 0 where they do not vary."""
+    x = x - x.mean(axis=0)
     length = np.sqrt(np.square(x).sum(axis=0))
     return np.asarray(np.where(length > 1e-6 * np.abs(x).max(initial=1e-30), x / np.maximum(length, 1e-30), 0))
