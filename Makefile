@@ -79,12 +79,13 @@ audit: $(VENV)/.installed-test ## known vulnerabilities of what we depend on; a 
 	$(BIN)/python -m pip freeze --exclude-editable > build/audited.txt
 	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement build/audited.txt
 
-fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each; failures stay in build/fuzz
+fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40) each, from SEED; failures stay in build/fuzz
+	@echo "fuzz: SEED=$(or $(SEED),0)"
 	for format in $$($(BIN)/python tests/fuzzing.py --list); do \
 		$(BIN)/python tests/fuzzing.py $$format --seconds $(or $(SECONDS_EACH),40) --seed $(or $(SEED),0) || exit 1; done
 
-test-space: $(VENV)/.installed-test ## inputs nobody thought of against long double, for MINUTES (5); SEED=..., else a fresh one
-	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+sanitize: $(VENV)/.installed-test ## the C functions between pages that may not be touched, and under valgrind where it is installed
+	$(BIN)/python tests/sanitize.py
 
 nightly: $(VENV)/.installed-test ## a million random rows against long double; ROWS=..., FIRST=batch to go on from
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)

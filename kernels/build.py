@@ -48,7 +48,7 @@ def emit_object(target, path):
     from numba.core.registry import cpu_target
 
     from . import drivers
-    from .control import in_default_mode
+    from .control import whole_entry
 
     module = None
     for name in contract.functions():
@@ -60,7 +60,7 @@ def emit_object(target, path):
         result = compiler.compile_extra(
             cpu_target.typing_context,
             cpu_target.target_context,
-            in_default_mode(name, getattr(drivers, name)),
+            whole_entry(name, getattr(drivers, name)),
             signature.args,
             signature.return_type,
             flags,
@@ -164,15 +164,11 @@ def shim_source(sets=None):
     for name, parameters in contract.functions().items():
         count = len(parameters)
         arguments = ", ".join(f"{kind} a{i}" for i, kind in enumerate(parameters))
-        structures = " || ".join(f"!a{i}" for i, kind in enumerate(parameters) if "kullback_" in kind)
         lines += [
             f"int64_t {name}({arguments}) {{",
             "  int64_t status = KULLBACK_UNSUPPORTED;",
             "  void *exception = NULL;",
         ]
-        if structures:  # the kernels read structures word by word
-            refusal = f"if (a{count - 1}) *a{count - 1} = a{count - 3}; return KULLBACK_ARGUMENT;"
-            lines.append(f"  if ({structures}) {{ {refusal} }}")
         lines.append("  switch (variant()) {")
         for i, target in enumerate(sets, start=1):
             names = ", ".join(f"a{i}" for i in range(count))

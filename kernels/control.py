@@ -1,4 +1,4 @@
-"""The processor's floating-point mode: entry points run in the default one, whatever another library has set.
+"""What runs around an entry point: the check of its arguments, and the processor's default floating-point mode.
 
 A program may have told the processor to flush subnormal numbers to zero, to round otherwise, or to trap. Then a
 probability of 1e-40 would count as impossible. So the mode is saved, set, and given back.
@@ -9,7 +9,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import contract
+from . import checks, contract
+from .status import report
 
 _DEFAULT = 0x1F80  # of the register MXCSR: round to nearest, keep subnormal numbers, no traps
 
@@ -56,16 +57,23 @@ def set_mode(typingctx, saved):
     return types.void(saved), codegen
 
 
-def in_default_mode(name, entry):
-    """The Python function of the entry point `name`, with the mode set before it and given back after it."""
-    arguments = ", ".join(f"a{i}" for i in range(len(contract.functions()[name])))
+def whole_entry(name, entry):
+    """The Python function of the entry point `name`: arguments checked, the mode set before it and given back after."""
+    arguments = [f"a{i}" for i in range(len(contract.functions()[name]))]
+    listed = ", ".join(arguments)
     source = (
-        f"def {name}({arguments}):\n"
+        f"def {name}({listed}):\n"
         f"    saved = set_default_mode()\n"
-        f"    status = entry({arguments})\n"
+        f"    status, row = check({listed})\n"
+        f"    if status == 0:\n"
+        f"        status = entry({listed})\n"
+        f"    else:\n"
+        f"        report({arguments[-1]}, row, status)\n"
         f"    set_mode(saved)\n"
         f"    return status\n"
     )
+    check = getattr(checks, name.replace("kullback_", "check_"))
     names = {"__name__": __name__, "set_default_mode": set_default_mode, "set_mode": set_mode, "entry": entry}
+    names |= {"check": check, "report": report}
     exec(source, names)  # Numba wants as many parameters as the C function has
     return names[name]

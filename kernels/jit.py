@@ -1,20 +1,27 @@
 """The kernels compiled when first asked for, by Numba, as C functions with the signatures of kullback.h.
 
 Machine code is kept in a cache directory of our own, named by a digest of all kernel sources: Numba's own cache looks
-at the file of the entry point alone, and would go on serving old code after an edit of a file it calls.
+at the file of the entry point alone, and would go on serving old code after an edit of a file it calls. A file that is
+not what was written (cut off, empty, damaged) counts as none. Folders and files are for their owner alone; who shares a
+cache by NUMBA_CACHE_DIR trusts all who may write there: what they put there runs here.
 """
 
 import contextlib
+import hashlib
 import os
+import pickle
+import tempfile
 from pathlib import Path
 
+import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
+from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
 from . import contract, drivers
-from .control import in_default_mode
+from .control import whole_entry
 
 
 def cache_directory():
@@ -23,9 +30,47 @@ def cache_directory():
     return Path(base).expanduser() / "kullback" / f"jit-{contract.source_digest()}"
 
 
+class _Files:
+    """Machine code by key, a file each: the digest of what follows, then that."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = Path(folder), name
+
+    def path(self, key):
+        digest = hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:20]
+        return self.folder / f"{self.name}.{digest}.code"
+
+    def load(self, key):
+        try:
+            found = self.path(key).read_bytes()
+        except OSError:
+            return None
+        digest, data = found[:32], found[32:]
+        return pickle.loads(data) if hashlib.sha256(data).digest() == digest else None
+
+    def save(self, key, data):
+        data = dumps(data)
+        descriptor, unfinished = tempfile.mkstemp(dir=self.folder, prefix=self.name)  # 0600
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            os.replace(unfinished, self.path(key))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise
+
+
 class _Locator(_CacheLocator):
     def get_cache_path(self):
         return str(cache_directory())
+
+    def ensure_cache_path(self):
+        folder = cache_directory()
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # an OSError where nothing can be written
 
     def get_source_stamp(self):
         return contract.source_digest()
@@ -50,10 +95,14 @@ class _Implementation(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     _impl_class = _Implementation
 
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base)
+
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except OSError:
+        except Exception:  # whatever reading it comes to (another library's version, say): compile
             return None
 
     def save_overload(self, sig, data):
@@ -67,7 +116,7 @@ def compile_function(name):
     """The address of the C function `name` of kullback.h."""
     entry = getattr(drivers, name)
     function = CFunc(
-        in_default_mode(name, entry),
+        whole_entry(name, entry),
         normalize_signature(contract.numba_signature(name)),
         locals={},
         options={"nopython": True},

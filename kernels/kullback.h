@@ -4,7 +4,9 @@
  *
  * Every function works on rows start <= t < stop and is independent between rows, so a caller may split the rows over
  * threads as it likes and gets the same bits. Functions allocate nothing, keep no state, never raise: they return
- * KULLBACK_OK or a status, and the row it is about through `bad_row` (which may be NULL).
+ * KULLBACK_OK or a status, and the row it is about through `bad_row` (which may be NULL). Arguments are checked before
+ * a row is read or a result is written; pointers may be NULL where it is said. How much memory lies behind a pointer is
+ * the caller's word: rows start ... stop - 1 of every array. A call takes at most KULLBACK_STACK bytes of stack.
  * T rows, V outcomes (vocabulary), p is the reference of KL(p||q). Results are in nats.
  */
 #ifndef KULLBACK_H
@@ -36,8 +38,14 @@ extern "C" {
 #define KULLBACK_NEGATIVE_P 1 /* a mass of p is negative */
 #define KULLBACK_NEGATIVE_Q 2 /* a mass of q is negative */
 #define KULLBACK_TOKEN 3      /* a token id lies outside [0, vocab) */
-#define KULLBACK_ARGUMENT 4   /* a null pointer, vocab < 1, or an unknown storage or space */
+/* a null pointer, a size below its least (vocab 1, others and start 0), an unknown storage, space, kind or side, codes
+   as masses, an inverse temperature that is not above 0 and finite, a parameter outside its range, a `top1` that is no
+   outcome of its row */
+#define KULLBACK_ARGUMENT 4
 #define KULLBACK_UNSUPPORTED 5 /* this processor lacks what the library was built for; see kullback_supported */
+
+/* bytes of the calling thread's stack that suffice for any function, its own and those it calls */
+#define KULLBACK_STACK 131072
 
 /* T rows somewhere in memory; never written to */
 typedef struct {
@@ -83,21 +91,23 @@ typedef struct {
 /* 1 if this processor can run the library (x86-64: AVX2 and FMA at least), else 0. */
 int kullback_supported(void);
 
-/* All statistics of T pairs of rows, one read of each. tokens: (T,) ids or NULL; a negative id gives NaN. */
+/* All statistics of T pairs of rows, one read of each. tokens: (T,) ids, or NULL where no log_prob and no log_ratio is
+   wanted; a negative id gives NaN. */
 int64_t kullback_compare(const kullback_array *p, const kullback_array *q, const int64_t *tokens, int64_t vocab,
                          int64_t space, double inverse_temperature, const kullback_comparison *out, int64_t start,
                          int64_t stop, int64_t *bad_row);
 
-/* Statistics of T rows, and the log-probabilities (T, K) of tokens (T, K); tokens may be NULL; a negative id: NaN. */
+/* Statistics of T rows, and the log-probabilities (T, K) of tokens (T, K), K = tokens_per_row; both may be NULL where K
+   is 0; a negative id: NaN. */
 int64_t kullback_describe(const kullback_array *x, const int64_t *tokens, int64_t tokens_per_row, int64_t vocab,
                           int64_t space, double inverse_temperature, const kullback_description *out,
                           double *log_probs, int64_t start, int64_t stop, int64_t *bad_row);
 
 /* Statistics of T rows of logs x after z = slope * x, or z = limit * tanh(slope * x / limit) where limit > 0.
-   tokens: (T, K) ids or NULL; a negative id: NaN and rank -1. kept_offsets (T + 1,) and kept_ids: the outcomes of row t
-   are the ids [kept_offsets[t], kept_offsets[t + 1]) alone, which rise without repeats, else KULLBACK_TOKEN; NULL: all.
-   Outcomes without mass have rank vocab. Rows with a NaN or without mass: NaN, ranks and top ids -1. Where there are
-   fewer than top_k outcomes, the rest is -1 and -inf. top_k > 0 needs both outputs. */
+   tokens: (T, K) ids, NULL where K is 0; a negative id: NaN and rank -1. kept_offsets (T + 1,) and kept_ids: the
+   outcomes of row t are the ids [kept_offsets[t], kept_offsets[t + 1]) alone, which rise without repeats, else
+   KULLBACK_TOKEN; NULL: all. Outcomes without mass have rank vocab. Rows with a NaN or without mass: NaN, ranks and top
+   ids -1. Where there are fewer than top_k outcomes, the rest is -1 and -inf. top_k > 0 needs both outputs. */
 int64_t kullback_describe_tokens(const kullback_array *x, const int64_t *tokens, int64_t tokens_per_row,
                                  const int64_t *kept_offsets, const int64_t *kept_ids, int64_t top_k, int64_t vocab,
                                  double slope, double limit, const kullback_token_description *out, int64_t start,
@@ -107,8 +117,8 @@ int64_t kullback_describe_tokens(const kullback_array *x, const int64_t *tokens,
 int64_t kullback_log_softmax(const kullback_array *x, int64_t vocab, double inverse_temperature, void *out,
                              int64_t wide, int64_t start, int64_t stop, int64_t *bad_row);
 
-/* Sums of T segments. Segment t is the first lengths[t] elements of row t of x (`length` where lengths is NULL), those
-   that are not NaN and whose byte in row t of mask is not 0 (mask->data may be NULL: all). float64, compensated.
+/* Sums of T segments. Segment t is the first lengths[t] >= 0 elements of row t of x (`length` where lengths is NULL),
+   those that are not NaN and whose byte in row t of mask is not 0 (mask->data may be NULL: all). float64, compensated.
    kept: how many went into the sum; unmasked: how many with the NaNs. */
 int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mask, const int64_t *lengths,
                               int64_t length, double *sums, int64_t *kept, int64_t *unmasked, int64_t start,
@@ -118,7 +128,7 @@ int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mas
 #define KULLBACK_LINEAR 0    /* c1 KL(p||q) + c2 KL(q||p) */
 #define KULLBACK_MIXTURE 1   /* c1 KL(p||m) + c2 KL(q||m), m = w p + (1-w) q, 0 < w < 1: Jensen-Shannon, skew KL */
 #define KULLBACK_VARIATION 2 /* sum |p - q| / 2 */
-#define KULLBACK_RENYI 3     /* Renyi divergence D_w(p||q), w >= 0 and not 1 */
+#define KULLBACK_RENYI 3     /* Renyi divergence D_w(p||q), w >= 0 and not 1, inf too */
 
 /* doubles kept of a pair of rows between kullback_divergence and its gradient */
 #define KULLBACK_STATE 9
@@ -143,15 +153,16 @@ int64_t kullback_divergence_gradient(const kullback_array *p, const kullback_arr
 /* With s the softmax of row t of x / temperature, H its entropy and k the inverse temperature:
    k s (mass_weights[t] - entropy_weights[t] (ln s + H)) into (add: onto) row t of gradient, then id_values[i] onto
    (assign: in place of) element ids[i] for i in [offsets[t], offsets[t + 1]); a negative id is passed over.
-   lse, entropy and top1 are those of kullback_describe; entropy_weights and offsets may be NULL. */
+   lse, entropy and top1 are those of kullback_describe. entropy_weights may be NULL, and entropy with them; offsets may
+   be NULL, and ids and id_values with them. */
 int64_t kullback_softmax_gradient(const kullback_array *x, const double *lse, const double *entropy,
                                   const int64_t *top1, const double *mass_weights, const double *entropy_weights,
                                   const int64_t *offsets, const int64_t *ids, const double *id_values, int64_t assign,
                                   int64_t add, int64_t vocab, double inverse_temperature, void *gradient,
                                   int64_t row_stride, int64_t storage, int64_t start, int64_t stop, int64_t *bad_row);
 
-/* The softmax mass of T rows of x / temperature outside the ids [offsets[t], offsets[t + 1]) of each, which rise without
-   repeats, into out (T,). lse and top1 are those of kullback_describe. */
+/* The softmax mass of T rows of x / temperature outside the ids [offsets[t], offsets[t + 1]) of each, which rise
+   without repeats (else KULLBACK_TOKEN), into out (T,). lse and top1 are those of kullback_describe. */
 int64_t kullback_rest_mass(const kullback_array *x, const double *lse, const int64_t *top1, const int64_t *offsets,
                            const int64_t *ids, int64_t vocab, double inverse_temperature, double *out, int64_t start,
                            int64_t stop, int64_t *bad_row);
@@ -161,7 +172,7 @@ int64_t kullback_rest_mass(const kullback_array *x, const double *lse, const int
 int64_t kullback_phi(const double *x, double *out, int64_t start, int64_t stop, int64_t *bad_row);
 
 /* The statistics of T pairs of rows of log-probabilities that may be clipped: element v of a row of KULLBACK_AFFINE16
-   whose codes span window_p (window_q) nats is known only to be at most the row's `min` where its code is 0. Other
+   whose codes span window_p (window_q) >= 0 nats is known only to be at most the row's `min` where its code is 0. Other
    storages hold logits. kl and reverse_kl: sum p ln(p/q) - p + q (and p, q exchanged), each clipped element counting
    with the least that the rows allow; entropy (-sum p ln p) and lse: of what is known; log_prob of a clipped token:
    `min`; jensen_shannon (may be NULL): sum p ln(p/m) + q ln(q/m), halved, m = (p + q) / 2, of the same elements as kl.

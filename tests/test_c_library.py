@@ -5,17 +5,21 @@ import re
 import shutil
 import struct
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from c_calls import (
+    AFFINE16,
     CALLS,
     FLOAT32,
+    FLOAT64,
     LOGS,
     MASSES,
     Buffer,
     Call,
+    doubles,
     output,
     pointers_to,
     read_answers,
@@ -31,11 +35,13 @@ from kullback import native
 
 ROOT = Path(__file__).parent.parent
 OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT, UNSUPPORTED = range(6)
+STACK = int(re.search(r"#define KULLBACK_STACK (\d+)", contract.declarations())[1])
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
+SPARSE = ("kullback_rest_mass", "kullback_softmax_gradient")
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
-def compile_program(directory, *inputs):
+def compile_program(directory, *inputs, sanitizers=SANITIZERS):
     """replay.c under sanitizers, linked with `inputs`."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     assert compiler, "the C interface is tested with a C compiler, and there is none"
@@ -50,8 +56,8 @@ def compile_program(directory, *inputs):
         + "\n    default: return -1;\n  }\n}\n"
     )
     program = directory / "replay"
-    command = [compiler, *STRICT, *SANITIZERS, f"-I{directory}", f"-I{native.get_include()}"]
-    command += [str(ROOT / "tests" / "c" / "replay.c"), *map(str, inputs), "-lm", "-o", str(program)]
+    command = [compiler, *STRICT, *sanitizers, f"-I{directory}", f"-I{native.get_include()}"]
+    command += [str(ROOT / "tests" / "c" / "replay.c"), *map(str, inputs), "-lm", "-lpthread", "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return program
@@ -63,8 +69,9 @@ def replay(program, calls):
     command = [str(program), str(program.parent / "calls"), str(program.parent / "answers")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    answers = read_answers(calls, (program.parent / "answers").read_bytes())
-    return answers, done.stdout.strip() == "1"
+    supported, stack = map(int, done.stdout.split())
+    assert stack <= STACK
+    return read_answers(calls, (program.parent / "answers").read_bytes()), supported == 1
 
 
 def assert_same(calls, got, expected):
@@ -156,7 +163,9 @@ def with_storage(array, storage):
 
 
 def good_call(function):
-    return next(call for call in CALLS[function]() if run_here(call)[0] == OK)
+    """A call that gives every pointer, and asks for every output."""
+    whole = (call for call in CALLS[function]() if None not in call.arguments and run_here(call)[0] == OK)
+    return max(islice(whole, 8), key=lambda call: len(call.outputs()))
 
 
 REFUSED = {
@@ -164,20 +173,41 @@ REFUSED = {
     "space": (2, -1, 2**62),
     "kind": (4, -1),
     "storage": (4, 5, -1),
+    "side": (2, -1),
     "slope": (0.0, -1.0, np.inf, np.nan),
+    "inverse_temperature": (0.0, -1.0, np.inf, np.nan),
     "limit": (-1.0, np.inf, np.nan),
+    "window_p": (-1.0, np.nan),
+    "window_q": (-1.0, np.nan),
     "top_k": (-1,),
+    "tokens_per_row": (-1, -(2**63)),
+    "start": (-1, -(2**63)),
 }
-MAY_BE_NULL = {  # of the outputs
+MAY_BE_NULL = {
     "bad_row": set(CALLS),
     "state": {"kullback_divergence"},
+    "mask": {"kullback_divergence"},
     "jensen_shannon": {"kullback_compare_clipped"},
+    "lengths": {"kullback_sum_segments"},
+    "kept_offsets": {"kullback_describe_tokens"},
+    "offsets": {"kullback_softmax_gradient"},
+    "entropy_weights": {"kullback_softmax_gradient"},
 }
+
+
+def assert_refused(program, calls, status=ARGUMENT):
+    """That status from this process's engine too, the first row, and nothing written."""
+    answers, _ = replay(program, calls)
+    for call, (found, arrays) in zip(calls, answers, strict=True):
+        assert found == run_here(call)[0] == status, (call.function, call.about)
+        *others, bad_row = arrays
+        assert bad_row == [call.arguments[parameters(call.function).index("start")]], call.about
+        for array, buffer in zip(others, call.outputs(), strict=False):
+            assert array.tobytes() == buffer.data, call.about
 
 
 @pytest.mark.parametrize("function", CALLS)
 def test_refused_arguments(program, function):
-    """A status and the first row, nothing written."""
     call = good_call(function)
     calls = []
     for name, kind in zip(parameters(function), contract.functions()[function], strict=True):
@@ -188,33 +218,92 @@ def test_refused_arguments(program, function):
             array = call.arguments[parameters(function).index(name)]
             calls.append(with_argument(call, name, Buffer(array.data)))  # data is NULL
             calls += [with_argument(call, name, with_storage(array, storage)) for storage in (5, -1, 2**40)]
-    start = call.arguments[parameters(function).index("start")]
-    answers, _ = replay(program, calls)
-    for call, (status, arrays) in zip(calls, answers, strict=True):
-        assert status == ARGUMENT, call.about
-        *others, bad_row = arrays
-        assert bad_row == [start], call.about
-        for array, buffer in zip(others, call.outputs(), strict=False):
-            assert array.tobytes() == buffer.data, call.about
+            if "space" in parameters(function):
+                calls.append(with_argument(with_argument(call, name, with_storage(array, AFFINE16)), "space", MASSES))
+    assert_refused(program, calls)
 
 
 @pytest.mark.parametrize("function", CALLS)
-def test_null_outputs(program, function):
-    """Where nothing is wanted nothing is written; where something must be, it is refused."""
+def test_null_pointers(program, function):
+    """Where the header says so nothing is read or written; elsewhere it is refused."""
     call = good_call(function)
-    outputs = [
+    pointers = [
         name
         for name, kind in zip(parameters(function), contract.functions()[function], strict=True)
-        if kind in ("double *", "float *", "int64_t *", "void *")
+        if kind.endswith("*")
     ]
-    calls = [with_argument(call, name, None) for name in outputs]
-    answers, _ = replay(program, calls)
-    for name, (status, _) in zip(outputs, answers, strict=True):
-        assert status == (OK if function in MAY_BE_NULL.get(name, ()) else ARGUMENT), name
+    may = {name for name in pointers if function in MAY_BE_NULL.get(name, ())}
+    assert_refused(program, [with_argument(call, name, None) for name in pointers if name not in may])
+    answers, _ = replay(program, [with_argument(call, name, None) for name in pointers if name in may])
+    assert {status for status, _ in answers} == {OK}
+
+
+@pytest.mark.parametrize("function", ["kullback_divergence", "kullback_divergence_gradient"])
+def test_parameters_of_divergences(program, function):
+    """Outside their ranges they are refused; at what the header allows they are not."""
+    infinite = (np.inf, -np.inf, np.nan)
+    bad = [(3, 1.0, 0.0, 0.0), (3, -1e-300, 0.0, 0.0), (3, np.nan, 0.0, 0.0)]
+    bad += [(1, weight, 0.5, 0.5) for weight in (0.0, 1.0, -0.5, 1.5, *infinite)]
+    bad += [(kind, 0.5, *both) for kind in (0, 1) for x in infinite for both in ((x, 0.0), (0.0, x))]
+    good = [(3, 0.0, np.nan, np.nan), (3, np.inf, 0.0, 0.0), (1, 5e-324, 0.5, 0.5), (0, np.nan, 0.0, 1.0)]
+    good.append((2, np.nan, np.nan, np.nan))
+
+    def calls(settings):
+        for setting in settings:
+            call = good_call(function)
+            for name, value in zip(("kind", "weight", "first", "second"), setting, strict=True):
+                call = with_argument(call, name, value)
+            call.about = str(setting)
+            yield call
+
+    assert_refused(program, list(calls(bad)))
+    assert {status for status, _ in replay(program, list(calls(good)))[0]} == {OK}
 
 
 def matrix(values, storage=FLOAT32):
     return rows(np.asarray(values, float), storage)
+
+
+def sparse_call(function, top1=(1, 1), offsets=(0, 2, 4), ids=(0, 1, 0, 1), lse=(1.0, 1.0)):
+    """The rest mass or the gradient of two rows of two logits."""
+    known = [matrix(((1, 2), (3, 4))), doubles(lse)]
+    lists = [whole_numbers(offsets), whole_numbers(ids)]
+    if function == "kullback_rest_mass":
+        given = [*known, whole_numbers(top1), *lists, 2, 1.0, output(2)]
+    else:
+        given = [*known, doubles((1, 1)), whole_numbers(top1), doubles((1, 1)), doubles((1, 1)), *lists]
+        given += [doubles(np.ones(len(ids))), 0, 0, 2, 1.0, output(4), 16, FLOAT64]
+    return Call(function, [*given, 0, 2, output(1, "i8")], f"{top1} {offsets} {ids} {lse}")
+
+
+def segments(lengths):
+    masked = Buffer(bytes(40))
+    given = [matrix(((1, 2), (3, 4))), masked, whole_numbers(lengths), 2, output(2), output(2, "i8"), output(2, "i8")]
+    return Call("kullback_sum_segments", [*given, 0, 2, output(1, "i8")], f"lengths {lengths}")
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        *((sparse_call(name), OK) for name in SPARSE),
+        *((sparse_call(name, top1=(1, top)), ARGUMENT) for name in SPARSE for top in (2, -1, 2**62, -(2**63))),
+        *((sparse_call(name, (1, 2**62), lse=(1.0, lse)), OK) for name in SPARSE for lse in (np.nan, np.inf, -np.inf)),
+        *((sparse_call("kullback_rest_mass", ids=(0, 1, *ids)), TOKEN) for ids in ((1, 0), (1, 1), (0, 2), (-1, 0))),
+        (sparse_call("kullback_rest_mass", offsets=(0, 2, 1)), TOKEN),
+        (sparse_call("kullback_rest_mass", offsets=(2, 2, 2)), OK),
+        (sparse_call("kullback_softmax_gradient", ids=(0, 1, 0, 2)), TOKEN),
+        (sparse_call("kullback_softmax_gradient", ids=(1, 0, -1, -(2**63))), OK),
+        (segments((1, 2)), OK),
+        (segments((1, -1)), ARGUMENT),
+        (segments((0, -(2**63))), ARGUMENT),
+    ],
+    ids=lambda value: f"{value.function[9:]} {value.about}" if isinstance(value, Call) else str(value),
+)
+def test_rows_whose_arguments_point_outside(program, call, status):
+    """Greatest elements, lists of ids and lengths are checked before they are used as places."""
+    ((found, arrays),), _ = replay(program, [call])
+    assert found == run_here(call)[0] == status
+    assert arrays[-1].tobytes() == output(1).data if status == OK else arrays[-1] == [1]
 
 
 def comparison(tokens=None, space=MASSES, p=((1, 2), (3, 4)), q=((1, 1), (1, 1))):

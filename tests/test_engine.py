@@ -220,6 +220,38 @@ def test_no_library_is_one_clear_error(monkeypatch, tmp_path):
         native.get_library()
 
 
+# ----------------------------------------------------------------------------------------------- the JIT's cache
+
+FIRST_CALL_OF_ALL = "import numpy as np; from kullback import calls; print(calls.phi(np.zeros(3), 1))"
+
+
+def cached(folder):
+    """The files that a JIT process left under `folder`, after its call gave what it should."""
+    assert run(FIRST_CALL_OF_ALL, KULLBACK_ENGINE="jit", NUMBA_CACHE_DIR=str(folder)) == "[0. 0. 0.]\n"
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_damaged_files_of_the_jit_s_cache_are_compiled_anew(tmp_path):
+    """Empty, cut off, with one byte changed, with other contents, unreadable as what they claim to be."""
+    (path,) = cached(tmp_path)
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    for damaged in (b"", whole[:-1], bytes(changed), b"\x80" * 4000):
+        path.write_bytes(damaged)
+        assert cached(tmp_path) == [path]
+        assert path.read_bytes() != damaged
+    modified = path.stat().st_mtime_ns
+    assert cached(tmp_path) == [path]
+    assert path.stat().st_mtime_ns == modified, "what is whole serves again"
+
+
+def test_the_jit_s_cache_is_its_owner_s(tmp_path):
+    (path,) = cached(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert {folder.stat().st_mode & 0o777 for folder in (path.parent, path.parent.parent)} == {0o700}
+
+
 # ------------------------------------------------------------------------------------------------------ workers
 
 

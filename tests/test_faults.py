@@ -138,7 +138,7 @@ def test_processes_that_start_at_once_share_one_cache(tmp_path):
             for _ in range(count)
         ]
         assert {process.communicate(timeout=300) for process in running} == {("1.0 6.0\n", "")}
-        assert any(tmp_path.rglob("*.nbc"))
+        assert any(tmp_path.rglob("*.code"))
 
 
 def test_a_first_call_opens_no_file_for_writing():

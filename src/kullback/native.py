@@ -45,8 +45,7 @@ def function_address(name: str) -> int:
     """Address of a function of `kullback.h` in this process, for Numba, Cython, ctypes or a C callback.
 
     It is the function that the package itself calls, whichever engine is in use (`get_engine`), valid until the
-    process ends and callable from any thread, with or without the GIL. The header says what it takes; pointers to
-    structures must not be null here.
+    process ends and callable from any thread, with or without the GIL. The header says what it takes.
 
     Parameters
     ----------

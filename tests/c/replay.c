@@ -1,6 +1,9 @@
 /* Calls functions of kullback.h as a file describes, and writes down what they answered and wrote.
  *
- *     replay CALLS ANSWERS
+ *     replay CALLS ANSWERS [here]
+ *
+ * It says whether the library runs on this processor, and how many bytes of stack the calls took; with `here` (for
+ * valgrind, which follows one stack) they take the program's own, and the second number is 0.
  *
  * Every buffer of a call lies between two pages that may not be touched: it ends where the second begins, or begins
  * where the first ends, so that one byte read or written outside it ends the program. Buffers that a function only
@@ -14,6 +17,7 @@
  */
 #include <kullback.h>
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +25,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { MOST_BUFFERS = 32, MOST_ARGUMENTS = 32 };
+enum { MOST_BUFFERS = 32, MOST_ARGUMENTS = 32, STACK = 1 << 21, UNTOUCHED = 0x5C };
 
 typedef struct {
   unsigned char *data;
@@ -91,6 +95,34 @@ static argument read_argument(FILE *file, const buffer *buffers) {
   return a;
 }
 
+static unsigned char *stack; /* of the thread that calls, which grows from its end */
+static size_t most_stack;
+static int64_t to_call, status;
+static const argument *with;
+
+static void *call(void *unused) {
+  (void)unused;
+  status = dispatch(to_call, with);
+  return NULL;
+}
+
+/* On a stack of its own, from which one sees how much of it was used. */
+static void call_apart(int64_t function, const argument *arguments) {
+  pthread_attr_t attributes;
+  pthread_t thread;
+  memset(stack, UNTOUCHED, STACK);
+  to_call = function;
+  with = arguments;
+  require(pthread_attr_init(&attributes) == 0, "pthread_attr_init");
+  require(pthread_attr_setstack(&attributes, stack, STACK) == 0, "pthread_attr_setstack");
+  require(pthread_create(&thread, &attributes, call, NULL) == 0, "pthread_create");
+  require(pthread_join(thread, NULL) == 0, "pthread_join");
+  require(pthread_attr_destroy(&attributes) == 0, "pthread_attr_destroy");
+  size_t untouched = 0;
+  while (untouched < STACK && stack[untouched] == UNTOUCHED) untouched++;
+  if (STACK - untouched > most_stack) most_stack = STACK - untouched;
+}
+
 static void replay(FILE *calls, FILE *answers) {
   const int64_t function = word(calls), buffer_count = word(calls), argument_count = word(calls);
   buffer buffers[MOST_BUFFERS];
@@ -99,7 +131,11 @@ static void replay(FILE *calls, FILE *answers) {
   for (int64_t i = 0; i < buffer_count; i++) read_buffer(calls, buffers, i);
   for (int64_t i = 0; i < argument_count; i++) arguments[i] = read_argument(calls, buffers);
 
-  const int64_t status = dispatch(function, arguments);
+  if (stack == NULL) {
+    status = dispatch(function, arguments);
+  } else {
+    call_apart(function, arguments);
+  }
   require(fwrite(&status, sizeof status, 1, answers) == 1, "writing the answers");
   const char zeros[8] = {0};
   for (int64_t i = 0; i < buffer_count; i++) {
@@ -113,15 +149,19 @@ static void replay(FILE *calls, FILE *answers) {
 }
 
 int main(int count, char **names) {
-  if (count != 3) {
-    fprintf(stderr, "usage: %s CALLS ANSWERS\n", names[0]);
+  if (count != 3 && !(count == 4 && strcmp(names[3], "here") == 0)) {
+    fprintf(stderr, "usage: %s CALLS ANSWERS [here]\n", names[0]);
     return 2;
   }
   FILE *calls = fopen(names[1], "rb"), *answers = fopen(names[2], "wb");
   require(calls != NULL && answers != NULL, "opening the files");
+  if (count == 3) {
+    stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(stack != MAP_FAILED, "mmap");
+  }
   const int64_t todo = word(calls);
   for (int64_t i = 0; i < todo; i++) replay(calls, answers);
   require(fclose(calls) == 0 && fclose(answers) == 0, "closing the files");
-  printf("%d\n", kullback_supported());
+  printf("%d %zu\n", kullback_supported(), most_stack);
   return 0;
 }
