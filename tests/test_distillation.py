@@ -245,3 +245,13 @@ def test_fused_linear_errors():
         linear_distillation_loss(HIDDEN_S, HEAD_S, HIDDEN_T, HEAD_T[:30])
     with pytest.raises(ValueError, match=r"`teacher_hidden` has shape \(8, 7\), expected leading axes \(9,\)"):
         linear_distillation_loss(HIDDEN_S, HEAD_S, HIDDEN_T[:8], HEAD_T)
+
+
+def test_a_skew_too_small_to_be_told_from_none():
+    """1 - λ rounds to 1: the limit, no mixture of weight 1."""
+    student, teacher = RNG.standard_normal((2, 3, 40))
+    for weight in (1e-300, 1e-17):
+        skewed = distillation_loss(student, teacher, "skew_reverse_kl", weight, gradient="student")
+        plain = distillation_loss(student, teacher, "reverse_kl", gradient="student")
+        assert skewed.loss == pytest.approx(plain.loss, rel=1e-14)
+        np.testing.assert_allclose(skewed.student_gradient, plain.student_gradient, rtol=1e-12, atol=1e-15)

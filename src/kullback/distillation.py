@@ -54,9 +54,10 @@ def _skew(weight: float) -> Kernel:
 
 
 def _skew_reverse(weight: float) -> Kernel:
-    if 0.0 < weight < 1.0:
-        return Kernel(MIXTURE, (1.0 - weight, 0.0, 1.0))
-    return Kernel(LINEAR, (0.5, 0.0, 1.0 - weight))
+    rest = 1.0 - weight
+    if 0.0 < rest < 1.0:
+        return Kernel(MIXTURE, (rest, 0.0, 1.0))
+    return Kernel(LINEAR, (0.5, 0.0, rest))
 
 
 def _renyi(alpha: float) -> Kernel:
