@@ -216,7 +216,7 @@ def valgrind(directory, library):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2, help="times over all vocabularies")
+    parser.add_argument("--rounds", type=int, default=20, help="times over all vocabularies")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -239,7 +239,7 @@ def main():
         found = valgrind(Path(name), last)
         print("valgrind is not installed" if found is None else f"valgrind: {len(found)} complaints")
         everything += found or []
-        print(*(found or []), sep="\n")
+        print(*(found or []), sep="\n", end="\n" if found else "")
     return 1 if everything else 0
 
 
