@@ -1,5 +1,6 @@
 """Hostile arguments: every array whose address a kernel is given was checked, is what was checked, and is alone."""
 
+import inspect
 import types
 
 import numpy as np
@@ -9,6 +10,7 @@ import kullback as kb
 from kullback import placement
 from kullback.distillation import distillation_loss
 from kullback.elementwise import entr, kl_div, rel_entr
+from kullback.integrations import scipy as scipy_face
 from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
 from kullback.topk import topk_divergence
 
@@ -315,3 +317,75 @@ PLAIN = np.ones((5, 13)) / 13
 def test_masked_arrays_keep_their_mask_or_are_refused(call):
     with pytest.raises(TypeError, match=r"(is a masked array, expected a plain one|is MaskedArray)"):
         call()
+
+
+# ------------------------------------------------------------------------------------------------- numbers
+
+
+def with_base():
+    """Every public function that has a unit, called with arguments that suit it."""
+    p, q, counts = np.exp(S), np.exp(T), RNG.integers(1, 9, (3, 4))
+    arguments = {
+        "closed_form_kl": None,  # needs distributions: gaussian_kl goes through it
+        "mixture_kl": None,
+        "register_kl": None,
+        "log_softmax": (S,), "logsumexp": (S,), "entropy": (p,), "entropy_from_logits": (S,),
+        "token_log_probs": (S, np.zeros(5, int)), "token_log_ratios": (S, T, np.zeros(5, int)),
+        "selective_log_softmax": (S, np.zeros(5, int)), "compare": (S, T),
+        "sequence_log_ratios": (S[None], T[None], np.zeros((1, 5), int)),
+        "gaussian_kl": (0.0, 1.0, 1.0, 1.0), "vae_kl": (p, q), "vae_kl_gradient": None,
+        "renyi_divergence": (p, q, 0.5), "mutual_information": (counts,),
+        "divergence_from_counts": (counts, counts), "likelihood_parts": (counts, np.ones(4)),
+        "knn_kl_divergence": (S, T, 2), "knn_mutual_information": (S, T),
+        "knn_kl_divergence_from_density": (S, np.zeros(5), 2), "generalized_jsd": (S, T),
+    }  # fmt: skip
+    for name in sorted(kb.__all__):
+        function = getattr(kb, name)
+        if callable(function) and not isinstance(function, type):
+            parameters = inspect.signature(function).parameters
+            if "base" in parameters and (given := arguments.get(name, (p, q))) is not None:
+                yield pytest.param(function, given, id=name)
+    yield pytest.param(kb.entropy_from_logits, (S,), id="entropy_from_logits")
+    yield pytest.param(scipy_face.entropy, (p, q), id="scipy.entropy")
+    yield pytest.param(scipy_face.jensenshannon, (p, q), id="scipy.jensenshannon")
+
+
+@pytest.mark.parametrize(("function", "arguments"), list(with_base()))
+def test_one_check_of_every_base(function, arguments):
+    function(*arguments, base=2)
+    for base in (1, 1.0, 0, -2, np.inf, np.nan, 10**400):
+        with pytest.raises(ValueError, match="`base`"):
+            function(*arguments, base=base)
+    for base in ("2", b"2", [2.0], np.array([2.0]), 2j, np.ma.masked_array(2.0)):
+        with pytest.raises(TypeError, match=r"(?s)`base` is .*, expected a number"):
+            function(*arguments, base=base)
+
+
+class Unspeakable:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+def test_messages_do_not_fail_at_what_they_are_about():
+    for keywords in ({"temperature": Unspeakable()}, {"given": Unspeakable()}, {"axis": Unspeakable()}):
+        with pytest.raises((TypeError, ValueError), match="of type Unspeakable"):
+            kb.kl_divergence(S, T, **keywords)
+    with pytest.raises(ValueError, match="`p` holds a number beyond the range of float64"):
+        kb.entropy([10**400, 1])
+    for temperature in ("1", 1e-310, 10**400):
+        with pytest.raises((TypeError, ValueError), match="`temperature`"):
+            kb.entropy(S, given="logits", temperature=temperature)
+
+
+@pytest.mark.parametrize("strides", [(0, 8), (8, 8), (0, 0), (-8, 8)])
+def test_outs_whose_elements_share_memory(strides):
+    out = np.lib.stride_tricks.as_strided(np.empty(40)[20:], (5, 13), strides)
+    for call in (
+        lambda: entr(np.exp(S), out=out),
+        lambda: kb.kl_estimate(S, out=out),
+        lambda: kb.log_softmax(S, out=out),
+    ):
+        with pytest.raises(ValueError, match="elements share memory"):
+            call()
+    for fine in (np.empty((13, 5)).T, np.empty((10, 26))[::2, ::2], np.empty((5, 13))[::-1, ::-1]):
+        np.testing.assert_array_equal(kb.log_softmax(S, out=fine), kb.log_softmax(S))

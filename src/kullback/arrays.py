@@ -236,7 +236,7 @@ def real(x: Any, name: str) -> float:
     """`x` as a float: a number, not text that reads as one."""
     if type(x) is float:
         return x
-    if isinstance(x, (str, bytes, bytearray)) or getattr(x, "ndim", 0) != 0:
+    if isinstance(x, (str, bytes, bytearray, np.ma.MaskedArray)) or getattr(x, "ndim", 0) != 0:
         raise TypeError(f"`{name}` is {shown(x)}, expected a number")
     try:
         return float(x)

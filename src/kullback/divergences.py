@@ -65,7 +65,9 @@ def kl_divergence(
     ----------
     p, q : array_like, shape (..., V)
         float64, float32, float16, bfloat16 or 16-bit affine codes, which may differ between the two; leading axes
-        broadcast. Anything NumPy or DLPack can view in place; never copied, never written to.
+        broadcast. Anything NumPy or DLPack can view in place; never copied, never written to. Integers and bool
+        (counts, exact up to 2⁵³), long double, foreign byte order and unaligned arrays are converted a few rows at a
+        time. Masked arrays, tensors that require grad and pandas objects whose labels differ are refused.
     given : {"probs", "log_probs", "logits"}
         What the elements are. Rows are normalised, so probabilities may be counts and logs may be unnormalised.
     base : float, optional
@@ -93,7 +95,8 @@ def kl_divergence(
     Raises
     ------
     ValueError
-        Shapes that do not match, an empty vocabulary, a negative probability, a bad keyword.
+        Shapes that do not match, an empty vocabulary, a negative probability, a bad keyword; a long double beyond the
+        range of float64, in which it is computed.
     TypeError
         A dtype that is not supported.
 

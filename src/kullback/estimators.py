@@ -250,8 +250,8 @@ def _settle(
     return _Recipe(
         _ESTIMATORS[name],
         straight_through,
-        none if log_ratio_clamp is None else float(log_ratio_clamp),
-        none if output_clamp is None else float(output_clamp),
+        none if log_ratio_clamp is None else arrays.real(log_ratio_clamp, "log_ratio_clamp"),
+        none if output_clamp is None else arrays.real(output_clamp, "output_clamp"),
     )
 
 

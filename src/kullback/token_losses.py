@@ -148,7 +148,7 @@ def token_log_prob_gradient(
     k = arrays.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
-    factors = np.asarray(arrays.plain(upstream, "upstream"), np.float64)
+    factors = arrays.reals(upstream, "upstream")
     if factors.shape != ids.shape:
         raise ValueError(f"`upstream` has shape {factors.shape}, expected {ids.shape} to match `tokens`")
     per_row = ids.size // single.rows if single.rows else 1
