@@ -17,7 +17,8 @@ import kullback as kb
 
 REAL = np.longdouble
 SLACK = 1e-30  # of divergences: weights stop at 2^-126 of the greatest
-FIRST_ORDER = 1e-15  # of distances, which are square roots of divergences, and of total variation
+ROUNDING = 1e-12  # by which a result may pass the end of its range
+FIRST_ORDER = 1e-14  # of distances, which are square roots of divergences, and of total variation
 LOG_SLACK = 1e-15  # of log-probs and entropies of rows of which one outcome takes nearly all
 
 
@@ -69,12 +70,18 @@ class Function:
     bits: bool = True  # whether they are the same in every layout
 
 
-def claim_of(value, greatest):
-    return value if isinstance(value, Claim) else divergence(value, greatest)
+def claim_of(value, greatest, pair):
+    return value if isinstance(value, Claim) else divergence(value, greatest, pair)
 
 
-def divergence(value, greatest=math.inf):
-    return Claim(value, None, SLACK, 0.0, greatest)
+def divergence(value, greatest=math.inf, pair=None):
+    """A float64 difference of logs is off by 1e-16 of itself, a divergence by the square of that."""
+    return Claim(value, None, SLACK * (1 if pair is None else pair.apart**2), 0.0, greatest)
+
+
+def distance(value, pair, greatest):
+    """Of first order in that difference."""
+    return Claim(value, None, FIRST_ORDER * pair.apart, 0.0, greatest)
 
 
 def _simple(name, quantity, bound=DIVERGENCE, greatest=math.inf, options=None, **more):
@@ -84,7 +91,7 @@ def _simple(name, quantity, bound=DIVERGENCE, greatest=math.inf, options=None, *
         return {"value": getattr(kb, name)(*arrays, **options, **keywords)}
 
     def truth(pair, options):
-        return {"value": claim_of(quantity(pair, **options), greatest)}
+        return {"value": claim_of(quantity(pair, **options), greatest, pair)}
 
     return Function(call, truth, bound, options=options or (lambda rng, inputs: {}), **more)
 
@@ -153,7 +160,7 @@ def _difference_scale(pair):
 def log_ratio(pair, tokens):
     value = chosen(pair.log_ratio, tokens)
     with np.errstate(invalid="ignore"):
-        return Claim(value, np.maximum(np.abs(value), np.minimum(_difference_scale(pair), 1)), 1e-30)
+        return Claim(value, np.maximum(np.abs(value), np.minimum(_difference_scale(pair), 1)), 1e-15 * pair.apart)
 
 
 def _lse(row):
@@ -190,7 +197,8 @@ def _compare(pair, options):
         for name, claim in claims.items():  # rows of ignored tokens are not read
             nothing = -1 if claim.exact else np.nan
             claims[name] = claim._replace(value=np.where(tokens < 0, nothing, claim.value))
-    return claims
+    # a row without a distribution spoils its pair
+    return {name: claim._replace(where=~pair.undefined) for name, claim in claims.items()}
 
 
 def _call_compare(arrays, options, keywords):
@@ -208,6 +216,15 @@ def _call_log_softmax(arrays, options, keywords):
 def _log_softmax(row, options):
     with np.errstate(invalid="ignore"):
         return {"value": Claim(row.log_probs, None, LOG_SLACK, -math.inf, 0.0)}
+
+
+def _renyi(pair, alpha):
+    """Towards order 1 the logarithm of a number near 1 is divided by α - 1."""
+    value = pair.renyi(alpha)
+    if alpha == math.inf:  # the logarithm of one ratio
+        return distance(value, pair, math.inf)
+    near = 0 if alpha == 1 else 1e-15 / abs(1 - alpha)
+    return divergence(value, pair=pair)._replace(slack=SLACK * pair.apart**2 + near * np.minimum(value, 1e9))
 
 
 GENERATORS: dict[str, Callable[[Pair], Any]] = {
@@ -241,7 +258,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "jensen_shannon_distance": _simple(
         "jensen_shannon_distance",
-        lambda pair: Claim(np.sqrt(pair.jensen_shannon()), None, FIRST_ORDER, 0.0, math.sqrt(math.log(2)) * (1 + 1e-6)),
+        lambda pair: distance(np.sqrt(pair.jensen_shannon()), pair, math.sqrt(math.log(2)) * (1 + 1e-6)),
         MIXED,
     ),
     "generalized_jsd": _simple(
@@ -253,13 +270,13 @@ FUNCTIONS: dict[str, Function] = {
     "symmetric_kl_divergence": _simple(
         "symmetric_kl_divergence", lambda pair, weight: pair.symmetric_kl(weight), options=_weight
     ),
-    "renyi_divergence": _simple("renyi_divergence", lambda pair, alpha: pair.renyi(alpha), MIXED, options=_alpha),
+    "renyi_divergence": _simple("renyi_divergence", _renyi, MIXED, options=_alpha),
     "total_variation": _simple(
-        "total_variation", lambda pair: Claim(pair.total_variation, None, FIRST_ORDER, 0.0, 1.0), MIXED, styles=UNITLESS
+        "total_variation", lambda pair: distance(pair.total_variation, pair, 1 + ROUNDING), MIXED, styles=UNITLESS
     ),
     "hellinger_distance": _simple(
         "hellinger_distance",
-        lambda pair: Claim(np.sqrt(pair.squared_hellinger), None, FIRST_ORDER, 0.0, 1.0),
+        lambda pair: distance(np.sqrt(pair.squared_hellinger), pair, 1 + ROUNDING),
         MIXED,
         styles=UNITLESS,
     ),

@@ -25,7 +25,7 @@ def gradient_claim(gradient, dtype, temperature, where):
         gradient = np.where(where, gradient, 0)
         size = np.abs(np.where(np.isfinite(gradient), gradient, 0))
         scale = np.broadcast_to(size.max(-1, keepdims=True), gradient.shape)
-        rounding = size * float(info.eps) + float(info.smallest_subnormal) + LOG_SLACK / temperature
+        rounding = size * float(info.eps) + float(info.smallest_subnormal) + 10 * LOG_SLACK / temperature
     return Claim(gradient, scale, rounding, where=where)
 
 

@@ -7,9 +7,11 @@ from space_functions import (
     ENTROPY,
     LOG_SLACK,
     MIXED,
+    ROUNDING,
     Bound,
     Claim,
     Function,
+    distance,
     divergence,
     log_prob,
     log_ratio,
@@ -111,7 +113,8 @@ def _sequences(pair, options):
     claim, mask = log_ratio(pair, options["tokens"]), options["mask"]
     with np.errstate(invalid="ignore"):
         value = np.where(mask, claim.value, 0).sum(-1)
-        return {"value": Claim(value[None], np.where(mask, claim.scale, 0).sum(-1)[None], 1e-15)}
+        slack = np.where(mask, claim.slack, 0).sum(-1)[None] + LOG_SLACK
+        return {"value": Claim(value[None], np.where(mask, claim.scale, 0).sum(-1)[None], slack)}
 
 
 # ---- all pairs ----
@@ -119,12 +122,12 @@ def _sequences(pair, options):
 
 def _matrix_truth(metric, pair):
     return {
-        "kl": lambda: divergence(pair.kl),
-        "symmetric_kl": lambda: divergence(pair.symmetric_kl()),
-        "jensen_shannon": lambda: Claim(np.sqrt(pair.jensen_shannon()), None, 1e-15, 0.0),
-        "jensen_shannon_divergence": lambda: divergence(pair.jensen_shannon()),
-        "hellinger": lambda: Claim(np.sqrt(pair.squared_hellinger), None, 1e-15, 0.0, 1.0),
-        "total_variation": lambda: Claim(pair.total_variation, None, 1e-15, 0.0, 1.0),
+        "kl": lambda: divergence(pair.kl, pair=pair),
+        "symmetric_kl": lambda: divergence(pair.symmetric_kl(), pair=pair),
+        "jensen_shannon": lambda: distance(np.sqrt(pair.jensen_shannon()), pair, 1.0),
+        "jensen_shannon_divergence": lambda: divergence(pair.jensen_shannon(), pair=pair),
+        "hellinger": lambda: distance(np.sqrt(pair.squared_hellinger), pair, 1 + ROUNDING),
+        "total_variation": lambda: distance(pair.total_variation, pair, 1 + ROUNDING),
     }[metric]()
 
 
@@ -133,7 +136,7 @@ def _matrix(pair, options):
     n, m = len(x), len(y)
     every = Pair(np.repeat(x, m, 0), np.tile(y, (n, 1)), given, float(temperature))
     claim = _matrix_truth(options["metric"], every)
-    return {"value": claim._replace(value=claim.value.reshape(n, m))}
+    return {"value": claim._replace(value=claim.value.reshape(n, m), slack=np.reshape(claim.slack, (n, m)))}
 
 
 # ---- what each outcome contributes ----
@@ -193,7 +196,7 @@ def _topk(pair, options):
     value = values[options["divergence"]]
     # a rest of 1e-16 is what float64 log-probs leave of one
     sure = ~(pair.undefined | pair.p.zero.any(-1) | pair.q.zero.any(-1)) & (p.min(-1) > 1e-12) & (q.min(-1) > 1e-300)
-    return {"value": Claim(np.where(sure, value, 0), None, 1e-13, where=sure)}
+    return {"value": Claim(np.where(sure, value, 0), None, 1e-11, where=sure)}
 
 
 def _call_interval(arrays, options, keywords):
@@ -315,6 +318,7 @@ FUNCTIONS = {
         options=_matrix_options,
         most=5000,
         styles=("vocab_size",),
+        bits=False,  # another algorithm serves other layouts
     ),
     "kl_contributions": Function(
         lambda arrays, options, keywords: {"value": kb.kl_contributions(*arrays, **options)},

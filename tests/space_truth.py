@@ -110,7 +110,7 @@ class Pair:
         self.only_p, self.only_q = ~p.zero & q.zero, p.zero & ~q.zero
         at = np.where(self.both, p.share, -1).argmax(-1)[..., None]
         t = self._ratios(at)
-        self.spread = np.where(self.both, np.abs(t), 0).max(-1)
+        self.apart = self._apart()
         self.delta = self._deltas(t, at)
 
     def _ratios(self, at):
@@ -128,6 +128,13 @@ class Pair:
             apart, lost_too = two_sum(gap, -_at(gap, at))
             t = (apart + (lost_too + (lost - _at(lost, at)))) / self.p.temperature
             return np.where(self.both, t, 0)
+
+    def _apart(self):
+        """The greatest ln q/p before anything is normalised, from 1 to a million: float64 rounds it to 1e-16 of it."""
+        a, b = (np.where(self.both, side.x, 1) for side in (self.p, self.q))
+        with np.errstate(over="ignore", invalid="ignore"):
+            raw = np.log(b) - np.log(a) if self.p.given == "probs" else (b - a) / self.p.temperature
+        return np.clip(np.where(self.both, np.abs(raw), 0).max(-1), 1, 1e6)
 
     def _deltas(self, t, at):
         """ln Q/P: ±inf where one side has nothing, 0 where neither has."""

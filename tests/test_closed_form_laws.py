@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from space_truth import Pair
 
+from kullback import kl_contributions
 from kullback.closed_form import (
     Bernoulli,
     Beta,
@@ -157,6 +158,13 @@ def test_parameters_are_real_numbers(value):
     for make in (lambda: Normal(value, 1.0), lambda: Normal(0.0, value), lambda: Categorical(value)):
         with pytest.raises((TypeError, ValueError), match=r"`(Normal|Categorical)\.\w+` (has|holds|is)"):
             make()
+
+
+def test_a_share_that_underflows_still_meets_a_zero():
+    p, q = np.array([1e308, 5e-324]), np.array([1.0, 0.0])
+    assert closed_form_kl(Categorical(p), Categorical(q)) == np.inf
+    assert kl_contributions(p, q)[1] == np.inf
+    assert kl_contributions(p, q, kind="plain")[1] == np.inf
 
 
 @pytest.mark.parametrize("total", [1.0, 3.0, 1 + 1e-12, 1e-300])

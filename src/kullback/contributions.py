@@ -62,9 +62,10 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
         share_p, share_q, t = normalised_log_ratio(x, y, y - x)
     except ValueError as error:
         raise ValueError(f"`q` has shape {y.shape}, expected one that broadcasts with {x.shape} of `p`") from error
+    impossible = (x > 0) & (y == 0)  # however small the share is, which may underflow
     if kind == "generalized":
-        return in_base(bregman_terms(share_p, share_q, t), base)
+        return in_base(np.where(impossible, np.inf, bregman_terms(share_p, share_q, t)), base)
     if kind == "plain":
         with np.errstate(invalid="ignore"):
-            return in_base(np.where(share_p > 0, -share_p * t, 0.0), base)
+            return in_base(np.where(impossible, np.inf, np.where(share_p > 0, -share_p * t, 0.0)), base)
     raise ValueError(f"`kind` is {kind!r}, expected 'generalized' or 'plain'")

@@ -105,7 +105,8 @@ def relative_entropy_term(x: ArrayLike, y: ArrayLike, difference: ArrayLike | No
 def measure_kl(x: FloatArray, y: FloatArray, difference: FloatArray) -> FloatArray:
     """KL between the normalised measures x and y of the last axis; `difference` is y - x."""
     share_x, share_y, t = normalised_log_ratio(x, y, difference)
-    return np.asarray(bregman_terms(share_x, share_y, t).sum(-1))
+    impossible = ((x > 0) & (y == 0)).any(-1)  # however small the share is, which may underflow
+    return np.where(impossible, np.inf, bregman_terms(share_x, share_y, t).sum(-1))
 
 
 def normalised_log_ratio(
