@@ -78,3 +78,9 @@ def test_clustered_mean():
     huge = ClusteredMean()
     huge.add(np.array([1e154, -1e154, 1e154]), np.ones(3))
     assert huge.estimate(3, 3, 3).standard_error == pytest.approx(2e154 / 3, rel=1e-12)
+
+
+def test_what_is_no_number_is_refused():
+    for values in (np.ma.masked_array([1.0, 2.0], [True, False]), ["1.5"], [1j]):
+        with pytest.raises(TypeError, match="`values`"):
+            ExactSum(values)

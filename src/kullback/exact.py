@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback import arrays
+
 __all__ = ["ClusteredMean", "Estimate", "ExactSum"]
 
 _LEAST = 1074  # every float64 is a whole number of 2⁻¹⁰⁷⁴, the least subnormal
@@ -45,7 +47,7 @@ class ExactSum:
 
     def add(self, values: ArrayLike) -> None:
         """Add float64 numbers, any shape."""
-        numbers = np.asarray(values, np.float64).reshape(-1)
+        numbers = arrays.reals(values, "values").reshape(-1)
         finite = np.isfinite(numbers)
         if not finite.all():
             with np.errstate(invalid="ignore"):
