@@ -87,8 +87,10 @@ fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40
 sanitize: $(VENV)/.installed-test ## the C functions between pages that may not be touched, and under valgrind where it is installed
 	$(BIN)/python tests/sanitize.py
 
-nightly: $(VENV)/.installed-test ## a million random rows against long double; ROWS=..., FIRST=batch to go on from
+nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function; ROWS=..., FIRST=batch
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)
+	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
 	$(BIN)/python tests/wheel_check.py

@@ -1,14 +1,18 @@
 """Relative error against long double on rows as language models make them, and on rows made to hurt."""
 
 import functools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
+from space import FUNCTIONS
 from strategies import error, stored
 
 import kullback as kb
 
+ROOT = Path(__file__).parent.parent
 VOCAB = 131_072
 NOISES = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 3.0]
 LIMITS = {"float64": 1e-12, "float32": 1e-6, "float16": 1e-6, "bfloat16": 1e-6}
@@ -326,3 +330,18 @@ def test_one_outcome_astray(dtype, sign):
     for got, truth in zip((c.kl, c.reverse_kl), reference.kl_both_ways(p, q), strict=True):
         miss = np.abs(got / truth - 1).astype(float)
         assert miss.max() <= limit, f"relative error {miss.max():.2e}, {(miss > limit).sum()} rows above {limit}"
+
+
+def test_the_page_states_the_bounds_that_are_enforced():
+    page = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").partition("## Bounds")[2]
+    stated = re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    assert {name: (float(a), float(b)) for name, a, b in stated} == {
+        name: tuple(f.bound) for name, f in FUNCTIONS.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["kl_divergence"])
+def test_docstrings_state_them_too(name):
+    text = getattr(kb, name).__doc__
+    for bound in FUNCTIONS[name].bound:
+        assert f"{bound:.0e}".replace("e-0", "e-") in text

@@ -2,12 +2,13 @@
 
 import inspect
 import math
+import os
 
 import mpmath
 import numpy as np
 import pytest
 from mpmath import mpf
-from space import FUNCTIONS, Case, errors_of
+from space import FUNCTIONS, Case, errors_of, run
 from space_functions import Claim
 from space_inputs import draw
 from space_truth import Pair, Row
@@ -166,3 +167,21 @@ def test_every_function_of_rows_has_its_place():
     public = {name for name in kb.__all__ if inspect.isfunction(getattr(kb, name))}
     assert public - OTHERS == FUNCTIONS.keys(), "a public function of rows or tokens without an entry"
     assert set(kb.FAMILY) <= FUNCTIONS.keys()
+
+
+# results of which something is known to be wrong: (function, result), told by `make test-space`
+UNSETTLED = {
+    ("topk_divergence", "call"),  # NumPy's warnings for rows without a distribution
+    ("topk_kl_interval", "call"),
+    ("topk_kl_interval", "lower"),  # inf where a divergence of 1e39 is not
+}
+# of the others, these in `make test`; all of them in `make test-space`
+SETTLED = ("entr", "rel_entr", "kl_div", "kl_contributions")
+
+
+def test_inputs_nobody_thought_of():
+    """A fixed seed here, a fresh one in `make test-space`; 3,000 cases and more with KULLBACK_SPACE_CASES=100."""
+    table = run(2026, SETTLED, int(os.environ.get("KULLBACK_SPACE_CASES", "100")))
+    found = [failure for key, of_key in table.failures.items() if key not in UNSETTLED for failure in of_key]
+    wrong = [f"{case}: {words}" for case, words in found]
+    assert not wrong, f"{table}\n" + "\n".join(wrong[:20])

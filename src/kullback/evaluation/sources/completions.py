@@ -63,6 +63,8 @@ def _documents(file: ByteReader) -> Iterator[tuple[str, Any]]:
 
 class _Reader:
     def __init__(self, vocabulary: dict[bytes, int]) -> None:
+        if not isinstance(vocabulary, dict):
+            raise TypeError(f"`vocabulary` is {type(vocabulary).__name__}, expected a dict of bytes to int")
         self.vocabulary = vocabulary
         self._used = set(vocabulary.values())  # any numbers, with gaps
         self.named: set[int] = set()  # ids that the answers tell themselves
