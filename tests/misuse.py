@@ -263,6 +263,7 @@ class Worker:
                 answer = self.line()
                 if isinstance(answer, str):
                     found.append((at, answer, words))
+                    self.stop()
                     self.start()
                     first = at + 1
                     break
@@ -276,8 +277,9 @@ class Worker:
         return found
 
     def stop(self):
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with contextlib.suppress(OSError):
+                stream.close()
         self.process.wait()
 
 
