@@ -5,7 +5,8 @@ Four kinds cover the family; w is `weight`, c₁ and c₂ are `first` and `secon
     LINEAR      c₁·KL(p‖q) + c₂·KL(q‖p)                     from the cumulant sums alone
     MIXTURE     c₁·KL(p‖m) + c₂·KL(q‖m), m = w·p + (1-w)·q     Jensen-Shannon, skew KL
     VARIATION   ½ Σ|p - q|
-    RENYI       D_w(p‖q) of order w ≥ 0, w ≠ 1; Hellinger is 1 - exp(-D_½/2), χ² is exp(D₂) - 1
+    RENYI       D_w(p‖q) of order w ≥ 0, w ≠ 1; Hellinger is 1 - exp(-D_½/2), χ² is exp(D₂) - 1. Inside, c₁ is
+                ε = 1 - w, which an order near 1 does not tell, and c₂ is 1 where the order is mirrored
 
 Where |d| ≤ 0.9, f is its own power series in d, whose coefficients `write_series` derives from the kind: no term
 cancels, and a block costs one exponential an outcome. MOMENT is Σ q·r with r the slope of the divergence along ln q
@@ -37,6 +38,8 @@ from .lanes import (
     sum_lanes,
     width,
 )  # fmt: skip
+from .mass_sums import EXCESS, EXCESS_LOW, RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN
+from .masses import NEGATIVE, mass_alone
 from .pairs import (
     BESIDE_P,
     BESIDE_Q,
@@ -62,9 +65,8 @@ from .pairs import (
     scale_pair,
     series,
 )  # fmt: skip
-from .probabilities import NEGATIVE
-from .single import mass_alone
-from .status import ARGUMENT, LOGS, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
+from .probabilities import fused
+from .status import ARGUMENT, LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
 
@@ -141,7 +143,7 @@ def write_series(kind, like, weight, first, second, value, moment):
             factorial *= n
             wide_moment[n - 1] = 1.0 / factorial
             if n > 1:
-                power *= 1.0 - weight
+                power *= first
                 wide_value[n - 2] = (1.0 - power) / factorial
     for i in range(coefficient_count(like)):
         value[i] = wide_value[i]
@@ -287,12 +289,12 @@ def variation_sums(probs, partners, diffs, n, like, moment, sums):
 
 
 @kernel
-def renyi_sums(probs, diffs, n, like, order, limit, value, sums):
-    """(Σ p·f(d), Σ p·exp((1-α)·d), greatest |d|) of a block of moderate d; f = φ(d) - φ(ε·d)/ε, ε = 1 - α."""
+def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
+    """(Σ p·f(d), Σ p·exp(ε·d), greatest |d|) of a block of moderate d; f = φ(d) - φ(ε·d)/ε, ε = `rest` = 1 - α."""
     zero = splat(0.0, like)
     total, power_sum, far = zero, zero, zero
-    epsilon = splat(1.0 - order, like)
-    inverse = splat(1.0 / (1.0 - order), like)
+    epsilon = splat(rest, like)
+    inverse = splat(1.0 / rest if abs(rest) > 1e-30 else 0.0, like)  # below, φ(ε·d)/ε is nothing beside φ(d)
     close = splat(limit, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
@@ -324,8 +326,8 @@ def pair_sums(
     reach = 80.0 if width(like) == 16 else 600.0
     limit = NEAR
     if kind == RENYI:
-        limit /= max(1.0, abs(1.0 - weight))
-        reach /= max(1.0, abs(1.0 - weight))
+        limit /= max(1.0, abs(first))
+        reach /= max(1.0, abs(first))
         if width(like) == 16 and weight > 1.5:
             reach = 6.0 / (weight - 1.0)
     path = state[PATH]
@@ -349,7 +351,7 @@ def pair_sums(
             elif kind == VARIATION:
                 variation_sums(probs, partners, diffs, n, like, moment, part)
             else:
-                renyi_sums(probs, diffs, n, like, weight, limit, value, part)
+                renyi_sums(probs, diffs, n, like, first, limit, value, part)
                 if not part[2] <= reach:
                     return False
             total += part[0]
@@ -357,9 +359,9 @@ def pair_sums(
         if kind != RENYI:
             break
         # near disjoint rows 1 + (α-1)·Σ p·f cancels; the power sum Σ p^α·q^(1-α) itself does not
-        grown = (weight - 1.0) * total
+        grown = -first * total
         if attempt == 1:
-            total = math.log(total_moment) / (weight - 1.0)
+            total = math.log(total_moment) / -first
         elif grown > -0.5:
             total = total * (math.log1p(grown) / grown) if grown != 0.0 else total
             break
@@ -394,8 +396,11 @@ def log_masses(p, q, v, space, k, state, scales):
         return k * x - state[LOG_MASS_P], k * y - state[LOG_MASS_Q], k * (y - x) - state[GAP]
     log_x = math.log(x) if x > 0.0 else -np.inf
     log_y = math.log(y) if y > 0.0 else -np.inf
-    d = math.log1p((y - x) / x) if x > 0.0 and 0.5 * x < y < 2.0 * x else log_y - log_x
-    return log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d - state[GAP]
+    d = log_y - log_x - state[GAP]
+    x, y = x * scales[RAISE_P] * scales[RAISE_P_AGAIN], y * scales[RAISE_Q] * scales[RAISE_Q_AGAIN]
+    if abs(d) < 0.5 and x > 1e-290:  # from the difference at one total, see mass_sums.py
+        d = math.log1p(fused(y, scales[EXCESS_LOW], fused(y, scales[EXCESS], y - x)) / x)
+    return log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d
 
 
 @kernel
@@ -410,51 +415,51 @@ def phi(y):
 
 
 @kernel
-def distant_renyi(p, q, vocab, space, k, order, state, scales):
-    """D_order(p‖q) for any rows and any order ≥ ½ (inf too) or 0, one outcome at a time."""
-    epsilon = 1.0 - order
-    most, total, lost, meets = -np.inf, 0.0, 0.0, False
+def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
+    """-ln(Σ p^order·q^ε)·`scale`, which is D_order(p‖q) for 1/ε, of any rows and any order ≥ ½ (inf too) or 0.
+
+    One outcome at a time: 1 - Σ p^order·q^ε is the sum of ε·(q - p) - p·expm1(ε·d), all of one sign.
+    """
+    most, missing, lost, kept, meets = -np.inf, 0.0, 0.0, 0.0, False
     for v in range(vocab):
         log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        prob_p, prob_q = math.exp(log_p), math.exp(log_q)
         if log_p == -np.inf:
-            total += math.exp(log_q)
-            lost += math.exp(log_q)
+            lost += prob_q
+            missing += epsilon * prob_q
             continue
         if log_q == -np.inf:
             if order > 1.0:
                 return np.inf
-            total += math.exp(log_p) * (order / epsilon)
+            missing += order * prob_p
             continue
         meets = True
         if order == 0.0:
-            total += math.exp(log_q)
+            kept += prob_q
         elif order == np.inf:
             most = max(most, -d)
         else:
             most = max(most, log_p + epsilon * d)
             if abs(d) < 1.0:
-                total += math.exp(log_p) * (phi(d) - phi(epsilon * d) / epsilon)
-            elif order < 1.0:
-                power = math.exp(log_p + epsilon * d)
-                total += (order * math.exp(log_p) - power) / epsilon + math.exp(log_q)
+                missing += prob_p * (epsilon * phi(d) - phi(epsilon * d))
+            elif epsilon * d < 600.0:
+                missing += epsilon * (prob_q - prob_p) - prob_p * math.expm1(epsilon * d)
             else:
-                power = math.exp(min(log_p + epsilon * d, 709.0))
-                total += (power - order * math.exp(log_p)) / -epsilon + math.exp(log_q)
+                missing -= math.exp(min(log_p + epsilon * d, 709.0))
     if not meets:
         return np.inf
     if order == 0.0:
-        return -math.log1p(-lost) if lost < 0.5 else -math.log(total - lost)
+        return -math.log1p(-lost) if lost < 0.5 else -math.log(kept)
     if order == np.inf:
         return max(most, 0.0)
-    grown = -epsilon * total
-    if -0.5 < grown < 1e100:
-        return max(total * (math.log1p(grown) / grown) if grown != 0.0 else total, 0.0)
+    if -1e100 < missing < 0.5:
+        return max(-math.log1p(-missing) * scale, 0.0)
     power_sum = 0.0
     for v in range(vocab):
         log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
         if log_p > -np.inf and log_q > -np.inf:
             power_sum += math.exp(log_p + epsilon * d - most)
-    return (most + math.log(power_sum)) / (order - 1.0)
+    return -(most + math.log(power_sum)) * scale
 
 
 @kernel
@@ -479,13 +484,16 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
     sums = stack(2, 0.0)
     done = False
     for attempt in range(2):
-        normalise_pair(p, q, vocab, space, k, single and attempt == 0, apart, work, state)
+        normalise_pair(p, q, vocab, space, k, single and attempt == 0, apart, work, state, scales)
         state[MOMENT] = np.nan
         if state[PATH] >= UNDEFINED:
             return np.nan
         if kind == LINEAR:
             state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
             return weighted_sum(first, state[FORWARD], second, state[REVERSE])
+        if space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0:
+            state[MOMENT] = 0.0
+            return 0.0
         scale_pair(p, q, vocab, space, k, state, room, scales)
         if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
             pass
@@ -501,8 +509,11 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
             )
         break
     if not done:
-        sums[0] = distant_renyi(p, q, vocab, space, k, weight, state, scales)
+        scale = 1.0 / weight if second == 1.0 else 1.0 / first
+        sums[0] = distant_renyi(p, q, vocab, space, k, weight, first, scale, state, scales)
         sums[1] = np.nan
+    elif kind == RENYI and second == 1.0:
+        sums[0] *= first / weight
     state[MOMENT] = sums[1]
     return sums[0]
 
@@ -513,14 +524,23 @@ def divergence_row(p, q, vocab, space, k, kind, weight, first, second, with_mome
 
     Orders below 1/2 are those above, mirrored: D_α(p‖q) = α/(1-α)·D_(1-α)(q‖p).
     """
-    mirrored = kind == RENYI and 0.0 < weight < 0.5
-    a, b = (q, p) if mirrored else (p, q)
-    order = 1.0 - weight if mirrored else weight
-    value = upper_row(a, b, vocab, space, k, kind, order, first, second, with_moment, work, state, scales)
-    if not mirrored:
-        return value
-    normalise_pair(p, q, vocab, space, k, True, False, work, state)
-    return weight / (1.0 - weight) * value
+    if kind != RENYI:
+        return upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, work, state, scales)
+    if not 0.0 < weight < 0.5:
+        return upper_row(p, q, vocab, space, k, kind, weight, 1.0 - weight, 0.0, with_moment, work, state, scales)
+    value = upper_row(q, p, vocab, space, k, kind, 1.0 - weight, weight, 1.0, with_moment, work, state, scales)
+    normalise_pair(p, q, vocab, space, k, True, False, work, state, scales)
+    return value
+
+
+@kernel
+def known_kind(kind, weight):
+    """True for a kind of divergence with a weight (of RENYI the order) that it is defined for."""
+    if kind == MIXTURE:
+        return 0.0 < weight < 1.0
+    if kind == RENYI:
+        return weight >= 0.0 and weight != 1.0
+    return kind in (LINEAR, VARIATION)
 
 
 @kernel
@@ -528,7 +548,7 @@ def kullback_divergence(
     p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
 ):
     """The divergence of rows start ... stop into `out`; masked rows give 0. `state` (T, STATE) may be null."""
-    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not LINEAR <= kind <= RENYI:
+    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not known_kind(kind, weight):
         return report(bad_row, start, ARGUMENT)
     work = stack(9, 0.0)
     scales = stack(8, 0.0)
@@ -554,7 +574,7 @@ def kullback_divergence(
             scales,
         )
         if own_state[PATH] == NEGATIVE_MASS:
-            in_p = mass_alone(row_p, vocab, 0.0, work) == NEGATIVE
+            in_p = mass_alone(row_p, vocab, work) == NEGATIVE
             return report(bad_row, t, NEGATIVE_P if in_p else NEGATIVE_Q)
         pointer(out, types.float64)[t] = value
         if state != 0:

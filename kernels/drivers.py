@@ -16,7 +16,8 @@ from .divergences import kullback_divergence, phi  # noqa: F401 (an entry point 
 from .estimates import kullback_phi  # noqa: F401 (an entry point too)
 from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
 from .lanes import fma, kernel, load, pointer, splat, stack, store, width
-from .probabilities import NEGATIVE, mass_row
+from .masses import BESIDE, NEGATIVE, mass_alone, mass_log_prob
+from .probabilities import BESIDE_P, BESIDE_Q, mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
@@ -32,7 +33,7 @@ from .rows import (
     cumulant_row,
 )
 from .segments import kullback_sum_segments  # noqa: F401 (an entry point too)
-from .single import ARGMAX, ENTROPY, LSE, log_row, mass_alone
+from .single import ARGMAX, ENTROPY, LSE, log_row
 from .sparse import kullback_rest_mass  # noqa: F401 (an entry point too)
 from .tokens import kullback_describe_tokens  # noqa: F401 (an entry point too)
 
@@ -62,12 +63,16 @@ def report(bad_row, t, status):
 
 
 @kernel
-def log_prob(row, v, space, k, lse):
-    """The log-probability of outcome v of a row whose log mass is `lse`; NaN for a negative (ignored) id."""
+def log_prob(row, v, space, k, lse, top1, beside):
+    """The log-probability of outcome v of a row whose log mass is `lse`; NaN for a negative (ignored) id.
+
+    Of masses it is found from the greatest element and `beside`, the log of the total relative to that.
+    """
     if v < 0:
         return np.nan
-    x = element(row, v)
-    return k * x - lse if space == LOGS else np.log(x) - lse
+    if space == LOGS:
+        return k * element(row, v) - lse
+    return mass_log_prob(row, v, element(row, np.int64(top1)), beside) if top1 >= 0.0 else np.nan
 
 
 @kernel
@@ -84,8 +89,11 @@ def log_ratio(p, q, v, space, k, gap):
 
 
 @kernel
-def compare_row(p, q, vocab, space, k, entropies, result):
-    """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q."""
+def compare_row(p, q, vocab, space, k, full, result):
+    """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q.
+
+    Of masses, entropies and what token log-probabilities need only if `full`.
+    """
     double = p[2] == FLOAT64 or q[2] == FLOAT64
     if space == LOGS:
         outcome = TOO_CLOSE
@@ -98,14 +106,10 @@ def compare_row(p, q, vocab, space, k, entropies, result):
             if not served and not normalised_row(p, q, vocab, k, 0.0, result):
                 direct_row(p, q, vocab, k, result)
         return OK
-    outcome = TOO_CLOSE
-    if not double:
-        outcome = mass_row(p, q, vocab, entropies, np.float32(0.0), result)
-    if outcome == TOO_CLOSE:
-        outcome = mass_row(p, q, vocab, entropies, 0.0, result)
-    if outcome != NEGATIVE:
+    scales = stack(8, 0.0)
+    if mass_pair(p, q, vocab, True, full, result, scales) != NEGATIVE:
         return OK
-    return NEGATIVE_P if mass_alone(p, vocab, 0.0, result) == NEGATIVE else NEGATIVE_Q
+    return NEGATIVE_P if mass_alone(p, vocab, result) == NEGATIVE else NEGATIVE_Q
 
 
 @kernel
@@ -124,12 +128,12 @@ def write_statistics(result, out, t):
 def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
     if not (valid_array(p, vocab, space) and valid_array(q, vocab, space)):
         return report(bad_row, start, ARGUMENT)
-    result = stack(9, 0.0)
-    entropies = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0
+    result = stack(11, 0.0)
+    full = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0 or tokens != 0
     for t in range(start, stop):
         row_p = row_of(p, t)
         row_q = row_of(q, t)
-        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, entropies, result)
+        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result)
         if status != OK:
             return report(bad_row, t, status)
         write_statistics(result, out, t)
@@ -138,10 +142,14 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
             if out[LOG_PROB_P] != 0:
-                value = log_prob(row_p, v, space, inverse_temperature, result[LSE_P])
+                value = log_prob(
+                    row_p, v, space, inverse_temperature, result[LSE_P], result[ARGMAX_P], result[BESIDE_P]
+                )
                 pointer(out[LOG_PROB_P], types.float64)[t] = value
             if out[LOG_PROB_Q] != 0:
-                value = log_prob(row_q, v, space, inverse_temperature, result[LSE_Q])
+                value = log_prob(
+                    row_q, v, space, inverse_temperature, result[LSE_Q], result[ARGMAX_Q], result[BESIDE_Q]
+                )
                 pointer(out[LOG_PROB_Q], types.float64)[t] = value
             if out[LOG_RATIO] != 0:
                 value = log_ratio(row_p, row_q, v, space, inverse_temperature, result[LSE_GAP])
@@ -153,11 +161,7 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
 def describe_row(row, vocab, space, k, entropy, result):
     """LSE, ENTROPY (of logs NaN where `entropy` is None) and ARGMAX of one row; OK or NEGATIVE_P."""
     if space == MASSES:
-        if row[2] == FLOAT64:
-            status = mass_alone(row, vocab, 0.0, result)
-        else:
-            status = mass_alone(row, vocab, np.float32(0.0), result)
-        return NEGATIVE_P if status == NEGATIVE else OK
+        return NEGATIVE_P if mass_alone(row, vocab, result) == NEGATIVE else OK
     if row[2] == FLOAT64 or not log_row(row, vocab, k, np.float32(0.0), entropy, result):
         log_row(row, vocab, k, 0.0, entropy, result)
     return OK
@@ -169,7 +173,7 @@ def kullback_describe(
 ):
     if not valid_array(x, vocab, space) or (tokens != 0 and log_probs == 0):
         return report(bad_row, start, ARGUMENT)
-    result = stack(3, 0.0)
+    result = stack(4, 0.0)
     for t in range(start, stop):
         row = row_of(x, t)
         if out[ENTROPY] != 0:
@@ -189,7 +193,7 @@ def kullback_describe(
                 v = pointer(tokens, types.int64)[i]
                 if v >= vocab:
                     return report(bad_row, t, TOKEN)
-                value = log_prob(row, v, space, inverse_temperature, result[LSE])
+                value = log_prob(row, v, space, inverse_temperature, result[LSE], result[ARGMAX], result[BESIDE])
                 pointer(log_probs, types.float64)[i] = value
     return OK
 
@@ -232,8 +236,8 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
 def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, start, stop, bad_row):
     if not (valid_array(p, vocab, LOGS) and valid_array(q, vocab, LOGS)) or room == 0:
         return report(bad_row, start, ARGUMENT)
-    result = stack(9, 0.0)
-    one = stack(3, 0.0)
+    result = stack(11, 0.0)
+    one = stack(4, 0.0)
     for t in range(start, stop):
         row_p, row_q = row_of(p, t), row_of(q, t)
         lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
@@ -246,8 +250,8 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
-            x = log_prob(row_p, v, LOGS, 1.0, lse_p)
-            y = log_prob(row_q, v, LOGS, 1.0, lse_q)
+            x = log_prob(row_p, v, LOGS, 1.0, lse_p, 0.0, 0.0)
+            y = log_prob(row_q, v, LOGS, 1.0, lse_q, 0.0, 0.0)
             if out[LOG_PROB_P] != 0:
                 pointer(out[LOG_PROB_P], types.float64)[t] = x
             if out[LOG_PROB_Q] != 0:
@@ -276,7 +280,7 @@ def write_log_softmax(row, vocab, k, lse, out, scratch):
 def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad_row):
     if not valid_array(x, vocab, LOGS) or out == 0:
         return report(bad_row, start, ARGUMENT)
-    result = stack(3, 0.0)
+    result = stack(4, 0.0)
     room = stack(2048, np.float32(0.0))
     wide_room = stack(2048, 0.0)
     k = inverse_temperature

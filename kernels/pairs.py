@@ -10,7 +10,7 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .cumulants import LOG2E, difference, least_argument
 from .decode import FLOAT64, NO_LOG, element, view
@@ -40,7 +40,20 @@ from .lanes import (
     stream,
     width,
 )  # fmt: skip
-from .probabilities import NEGATIVE, mass_row
+from .mass_sums import (
+    EXCESS,
+    EXCESS_LOW,
+    INVERSE,
+    LOG_EXCESS,
+    RAISE_P,
+    RAISE_P_AGAIN,
+    RAISE_Q,
+    RAISE_Q_AGAIN,
+    gap,
+    level,
+)
+from .masses import NEGATIVE, scaled_view
+from .probabilities import DOUBLE, SINGLE, mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
@@ -68,7 +81,7 @@ APART = 0.05  # from which on rounding of the normalisers, 1e-7, is as good as n
 NEAR = 0.9  # |d| up to which power series serve; beyond, what is subtracted is below 6 times the result
 
 # how a pair of rows is read: float32 lanes, float64 lanes, or float64 lanes with zeros on one side and any exponents
-SINGLE, DOUBLE, DISTANT, UNDEFINED, NEGATIVE_MASS = 0, 1, 2, 3, 4
+DISTANT, UNDEFINED, NEGATIVE_MASS = 2, 3, 4  # SINGLE and DOUBLE are those of probabilities.py
 
 # what is kept of a pair between the passes, all float64
 PATH, LOG_MASS_P, LOG_MASS_Q, GAP, GREATEST_P, GREATEST_Q, FORWARD, REVERSE, MOMENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
@@ -77,7 +90,7 @@ STATE = 9
 # constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
 SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
 TOP_P, BESIDE_P, TOP_Q, BESIDE_Q = 0, 1, 2, 3
-RAISE_P, INVERSE_P, RAISE_Q, INVERSE_Q, EXCESS, LIFT = 0, 1, 2, 3, 4, 5
+# (of masses: those of mass_sums.py)
 
 
 def _count(elem):
@@ -126,9 +139,10 @@ def series(typingctx, x, coefficients):
 
 
 @kernel
-def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
-    """Fill `state` from the first pass over a pair of rows. `single`: float32 lanes are good enough for 32-bit rows;
-    `apart`: also where d is so large that float32 rounds it to 1e-6, because p and q are looked at one by one then."""
+def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
+    """Fill `state`, and the `scales` of masses, from the first pass over a pair of rows. `single`: float32 lanes are
+    good enough for 32-bit rows; `apart`: also where d is so large that float32 rounds it to 1e-6, because p and q are
+    looked at one by one then."""
     narrow = single and p[2] != FLOAT64 and q[2] != FLOAT64
     path, outcome = SINGLE, TOO_CLOSE
     if space == LOGS:
@@ -151,16 +165,11 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
             path = DISTANT
             direct_row(p, q, vocab, k, result)
     else:
-        if narrow:
-            outcome = mass_row(p, q, vocab, False, np.float32(0.0), result)
-        if outcome == DONE and max(result[KL], result[REVERSE_KL]) == np.inf:
-            outcome = TOO_CLOSE  # what else is different may be as little as the rounding of float32 masses
-        scalable = abs(result[LSE_P]) < 60.0 and abs(result[LSE_Q]) < 60.0 and abs(result[LSE_GAP]) < 80.0
-        if outcome == DONE and not scalable:
-            outcome = TOO_CLOSE  # masses so great or small that float32 cannot scale them
-        if outcome == TOO_CLOSE:
-            path, outcome = DOUBLE, mass_row(p, q, vocab, False, 0.0, result)
-        if outcome == NEGATIVE:
+        path = mass_pair(p, q, vocab, single, False, result, scales)
+        if path == SINGLE and max(result[KL], result[REVERSE_KL]) == np.inf:
+            # what else is different may be as little as the rounding of float32 masses
+            path = mass_pair(p, q, vocab, False, False, result, scales)
+        if path == NEGATIVE:
             path = NEGATIVE_MASS
     if path != NEGATIVE_MASS and result[KL] != result[KL]:
         path = UNDEFINED
@@ -176,20 +185,11 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state):
 
 @kernel
 def scale_pair(p, q, vocab, space, k, state, room, scales):
-    """Fill `scales` with the constants of a pair of rows that turn stored elements into p, q and d."""
+    """Fill `scales` with the constants of a pair of rows of logs that turn stored elements into p, q and d."""
     log_mass_p, log_mass_q = state[LOG_MASS_P], state[LOG_MASS_Q]
     if space == MASSES:
-        raise_p = 2.0**700 if log_mass_p < -500.0 else 1.0
-        raise_q = 2.0**700 if log_mass_q < -500.0 else 1.0
-        scales[RAISE_P] = raise_p
-        scales[INVERSE_P] = math.exp(-log_mass_p - math.log(raise_p))
-        scales[RAISE_Q] = raise_q
-        scales[INVERSE_Q] = math.exp(-log_mass_q - math.log(raise_q))
-        # q·LIFT weighs about as much as p, exactly 1 + EXCESS times less: their difference loses nothing then
-        binades = min(max(np.rint(-state[GAP] * LOG2E), -1000.0), 1000.0)
-        scales[LIFT] = 2.0**binades
-        scales[EXCESS] = math.expm1(-state[GAP] - binades * LN2)
-    elif state[PATH] == DISTANT:
+        return
+    if state[PATH] == DISTANT:
         scales[TOP_P], _, scales[BESIDE_P], _ = normaliser(p, vocab, k, room)
         scales[TOP_Q], _, scales[BESIDE_Q], _ = normaliser(q, vocab, k, room)
     else:
@@ -210,15 +210,7 @@ def read_pairs(p, q, start, n, space, k, like, path, limit, near, scales, room_p
     `near`: the blocks before were so, which is worth a try with masses.
     """
     if space == MASSES:
-        x = view(p, start, n, room_p, 0.0)
-        y = view(q, start, n, room_q, 0.0)
-        if near:
-            r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
-            if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
-                return True
-        if not mass_pairs(x, y, n, like, scales, probs, partners, diffs):
-            any_mass_pairs(x, y, n, like, scales, probs, partners, diffs)
-        return False
+        return read_masses(p, q, start, n, like, limit, near, scales, room_p, room_q, probs, partners, diffs)
     x = view(p, start, n, room_p, NO_LOG)
     y = view(q, start, n, room_q, NO_LOG)
     if path == DISTANT:
@@ -294,25 +286,61 @@ def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
         store(diffs, i, select(both(no_p, no_q), zero, d))
 
 
+def placed_blocks(p, q, start, n, like, scales, room_p, room_q):
+    """Blocks of two rows of masses times their RAISEs; and the least number in them but 0 (1 where none is raised)."""
+
+
+@overload(placed_blocks)
+def _placed_blocks(p, q, start, n, like, scales, room_p, room_q):
+    def as_they_are(p, q, start, n, like, scales, room_p, room_q):
+        return view(p, start, n, room_p, 0.0), view(q, start, n, room_q, 0.0), 1.0
+
+    def placed(p, q, start, n, like, scales, room_p, room_q):
+        if scales[RAISE_P] == 1.0 and scales[RAISE_Q] == 1.0:
+            return view(p, start, n, room_p, 0.0), view(q, start, n, room_q, 0.0), 1.0
+        x, low_p = scaled_view(p, start, n, room_p, scales[RAISE_P], scales[RAISE_P_AGAIN])
+        y, low_q = scaled_view(q, start, n, room_q, scales[RAISE_Q], scales[RAISE_Q_AGAIN])
+        return x, y, min(low_p, low_q)
+
+    return as_they_are if like == types.float32 else placed
+
+
+@kernel
+def read_masses(p, q, start, n, like, limit, near, scales, room_p, room_q, probs, partners, diffs):
+    """`read_pairs` of masses."""
+    x, y, low = placed_blocks(p, q, start, n, like, scales, room_p, room_q)
+    if low > 1e-300:
+        if near:
+            r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
+            if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
+                return True
+        if mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+            return False
+    x = view(p, start, n, room_p, 0.0)
+    y = view(q, start, n, room_q, 0.0)
+    any_mass_pairs(x, y, n, like, scales, probs, partners, diffs)
+    return False
+
+
 @kernel
 def mass_pairs_near(x, y, n, like, scales, probs, diffs):
     """p and d of a block of masses, valid where the answer, the greatest |tanh(d/2)|, is at most 1/3.
 
-    r = (q - p)/(q + p) from e = y·X/Y - x, and d = 2·atanh(r). With the y that LIFT has scaled EXCESS is X/Y - 1, so
-    e is one fma from y - x.
+    r = (q - p)/(q + p) and d = 2·atanh(r), from the difference of the masses at one total (see mass_sums.py).
     """
     zero = splat(0.0, like)
     far = zero
     tiniest = number(zero, "smallest")
+    excess = scales[EXCESS], scales[EXCESS_LOW]
+    inverse = splat(scales[INVERSE], like)
     for i in range(0, n, width(like)):
         p = stream(x, i, like)
-        q = stream(y, i, like) * splat(scales[LIFT], like)
-        e = fma(q, splat(scales[EXCESS], like), q - p)
+        e = gap(p, stream(y, i, like), excess, like)
         r = e / maximum((p + p) + e, tiniest)
         far = maximum(absolute(r), far)
         t = r * r
         d = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
-        store(probs, i, (p * splat(scales[RAISE_P], like)) * splat(scales[INVERSE_P], like))
+        store(probs, i, p * inverse)
         store(diffs, i, d + d)
     return np.float64(greatest(far))
 
@@ -321,33 +349,32 @@ def mass_pairs_near(x, y, n, like, scales, probs, diffs):
 def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
     """p, q and d of a block of zeros and normal numbers by one division an outcome; False if there was anything else.
 
-    y·X/Y is 2ᵏ·z with z within a factor 1.5 of x, or k = 0 within a factor 2; d = k·ln2 + 2·atanh((z - x)/(z + x)).
+    q at p's total is 2ᵏ·z with z within a factor 1.5 of p, or k = 0 within a factor 2, and d is k·ln2 +
+    2·atanh((z - p)/(z + p)).
     """
     zero = splat(0.0, like)
     one = number(zero, "1")
     most = splat(FARTHEST, like)
     origin = number(zero, "round")
-    raise_p, inverse_p = splat(scales[RAISE_P], like), splat(scales[INVERSE_P], like)
-    raise_q, inverse_q = splat(scales[RAISE_Q], like), splat(scales[INVERSE_Q], like)
-    lift, excess = splat(scales[LIFT], like), splat(scales[EXCESS], like)
+    excess = scales[EXCESS], scales[EXCESS_LOW]
+    inverse = splat(scales[INVERSE], like)
     low, far = one, zero
     for i in range(0, n, width(like)):
         p = stream(x, i, like)
         q = stream(y, i, like)
         no_p = equal(p, zero)
         no_q = equal(q, zero)
-        lifted = q * lift
-        e = fma(lifted, excess, lifted - p)
-        level = fma(lifted, excess, lifted)  # q as it would be if both weighed as much as p
-        prob_p = (p * raise_p) * inverse_p
-        prob_q = (q * raise_q) * inverse_q
+        e = gap(p, q, excess, like)
+        q = level(q, excess, like)
+        prob_p = p * inverse
+        prob_q = q * inverse
         none = either(no_p, no_q)
-        low = minimum(select(none, one, minimum(minimum(p, level), minimum(prob_p, prob_q))), low)
-        k = binades_between(p, level)
-        alike = both(smaller(level, p + p), smaller(p, level + level))
+        low = minimum(select(none, one, minimum(minimum(p, q), minimum(prob_p, prob_q))), low)
+        k = binades_between(p, q)
+        alike = both(smaller(q, p + p), smaller(p, q + q))
         k = select(either(none, alike), zero, k)
         far = maximum(absolute(k), far)
-        z = shift_exponent(level, origin - k)
+        z = shift_exponent(q, origin - k)
         r = select(alike, e, z - p) / (z + p)
         t = r * r
         atanh = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
@@ -362,29 +389,31 @@ def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
 
 @kernel
 def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
-    """`mass_pairs` of any masses, by three logarithms."""
+    """`mass_pairs` of any masses as they are stored, by three logarithms."""
     zero = splat(0.0, like)
     most = splat(FARTHEST, like)
     tiniest = number(zero, "smallest")
     smallest = number(zero, "smallest normal")
     infinite = number(zero, "infinity")
+    excess = scales[EXCESS], scales[EXCESS_LOW]
+    inverse, log_excess = splat(scales[INVERSE], like), splat(scales[LOG_EXCESS], like)
     for i in range(0, n, width(like)):
-        p = stream(x, i, like)
-        q = stream(y, i, like)
-        no_p = equal(p, zero)
-        no_q = equal(q, zero)
-        lifted = q * splat(scales[LIFT], like)
-        e = fma(lifted, splat(scales[EXCESS], like), lifted - p)
+        raw_p = stream(x, i, like)
+        raw_q = stream(y, i, like)
+        no_p = equal(raw_p, zero)
+        no_q = equal(raw_q, zero)
+        p = (raw_p * splat(scales[RAISE_P], like)) * splat(scales[RAISE_P_AGAIN], like)
+        q = (raw_q * splat(scales[RAISE_Q], like)) * splat(scales[RAISE_Q_AGAIN], like)
+        e = gap(p, q, excess, like)
+        q = level(q, excess, like)
         r = e / maximum((p + p) + e, tiniest)
         t = r * r
         d = fma(r * t, horner(t, "(atanh(s)/s-1)/s²"), r)
-        p = (p * splat(scales[RAISE_P], like)) * splat(scales[INVERSE_P], like)
-        q = (q * splat(scales[RAISE_Q], like)) * splat(scales[INVERSE_Q], like)
         ratio = q / p
-        in_range = both(smaller(smallest, ratio), smaller(ratio, infinite))
-        u = select(in_range, log(ratio), log(q) - log(p))
+        in_range = both(both(smaller(smallest, ratio), smaller(ratio, infinite)), smaller(smallest, minimum(p, q)))
+        u = select(in_range, log(ratio), (log(raw_q) - log(raw_p)) + log_excess)
         d = select(smaller(absolute(r), number(zero, "1/3")), d + d, u)
         d = select(no_p, most, select(no_q, zero - most, d))
-        store(probs, i, p)
-        store(partners, i, q)
+        store(probs, i, p * inverse)
+        store(partners, i, q * inverse)
         store(diffs, i, select(both(no_p, no_q), zero, d))

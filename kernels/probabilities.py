@@ -1,230 +1,158 @@
 """One pair of rows given as probabilities, counts or any unnormalised masses -> its statistics.
 
-With x and y the masses of one outcome, the lighter row scaled up so that both weigh about the same (up: what is not
-zero must not become it):
+With x the masses of p and y those of q, brought to about the same total:
 
     P = Σx   Q = Σy   Δ = Σ(y - x)   A = Σ x·ln(x/y) - x + y   R = Σ y·ln(y/x) - y + x   δ = Δ/P
     KL(p‖q) = A/P + log1p(δ) - δ        KL(q‖p) = R/Q + log1p(z) - z,   z = -δ/(1 + δ)
-    H(p)    = ln P - Σx·ln x/P
 
-Every term of A and R is ≥ 0. Near equality, with r = (y - x)/(y + x) and g = (atanh(r)/r - 1)/r², they need no log:
-
-    x·ln(x/y) - x + y = (y - x)·r - 2x·r³·g        y·ln(y/x) - y + x = (y - x)·r + 2y·r³·g        |r| ≤ 1/3
-
-Farther apart, y = 2ᵏ·z with z within a factor 1.5 of x takes one division as well, and cancels at most by half:
-
-    x·ln(x/y) - x + y = [x·ln(x/z) - x + z] + (2ᵏ - 1)·z - x·k·ln2
-    y·ln(y/x) - y + x = 2ᵏ[z·ln(z/x) - z + x] - (2ᵏ - 1)·x + y·k·ln2
+Every term of A and R is ≥ 0 (mass_sums.py). Rows that weigh about the same as they are need nothing else. For others
+`scale_rows` finds powers of two that bring both to totals within a factor √2, and the excess ε = P/Q - 1 of these, to
+twice the digits of float64.
 """
 
 import math
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from .decode import BLOCK, view
-from .elementary import log
-from .lanes import (
-    absolute,
-    binades_between,
-    both,
-    either,
-    equal,
-    fma,
-    greatest,
-    horner,
-    kernel,
-    maximum,
-    minimum,
-    negative,
-    number,
-    rounded,
-    select,
-    shift_exponent,
-    smaller,
-    splat,
-    stack,
-    stream,
-    sum_lanes,
-    width,
+from .cumulants import LOG2E
+from .decode import BLOCK, FLOAT64, view
+from .lanes import fma, greatest, kernel, load, splat, stack, store, sum_lanes, width
+from .mass_sums import (
+    DELTA,
+    EXCESS,
+    EXCESS_LOW,
+    FAR,
+    INVERSE,
+    LEAST,
+    LOG_EXCESS,
+    NEAR,
+    RAISE_P,
+    RAISE_P_AGAIN,
+    RAISE_Q,
+    RAISE_Q_AGAIN,
+    TOP_P,
+    TOP_Q,
+    A,
+    P,
+    R,
+    block_of_masses,
+)  # fmt: skip
+from .masses import (
+    BESIDE,
+    DONE,
+    ENTROPY,
+    GREATEST_SHIFT,
+    LSE,
+    NEGATIVE,
+    OUT_OF_RANGE,
+    greatest_mass,
+    mass_alone,
+    scaled_view,
+    split_power,
 )  # fmt: skip
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
-    DONE,
     ENTROPY_P,
     ENTROPY_Q,
     KL,
+    LN2,
     LSE_GAP,
     LSE_P,
     LSE_Q,
     REVERSE_KL,
-    TOO_CLOSE,
-    argmax,
+    index_of,
     log1p_minus,
-)  # fmt: skip
+)
 
-NEGATIVE = 3  # the outcome of a row that holds a negative mass
+BESIDE_P, BESIDE_Q = 9, 10  # places beyond those of rows.py
 
-# places of the sums of a block; XLOGX and YLOGY are filled by `masses` alone
-P, Q, DELTA, A, R, XLOGX, YLOGY, TOP_P, TOP_Q, FAR, LEAST = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+# Rows of which no outcome differs by more are proportional: it is what the totals are known to.
+IDENTICAL = 2.0**-90
 
-NEAR, NORMAL, ALL = 0, 1, 2  # which sums serve a row: of masses alike, of normal numbers, of any with the entropies
+SINGLE, DOUBLE = 0, 1  # the lanes that served a pair
+UNLIKE = 5  # the outcome of rows whose totals differ by as much as the rows do
+
+# totals that a type of lanes serves as they are, and the least total·KL whose terms do not leave its numbers
+_TOTALS = {types.float32: (2.0**-80, 2.0**100, 2.0**-95), types.float64: (2.0**-400, 2.0**900, 2.0**-900)}
 
 
-@kernel
-def masses_near(a, b, n, like, scale_p, scale_q, sums):
-    """The sums of a block in which every |r| ≤ 1/3, without a logarithm. FAR tells afterwards whether that held."""
-    zero = splat(0.0, like)
-    mass_p, mass_q, delta, forward, reverse, far, least = zero, zero, zero, zero, zero, zero, zero
-    top_p = number(zero, "-infinity")
-    top_q = top_p
-    tiniest = number(zero, "smallest")
-    times_p = splat(scale_p, like)
-    times_q = splat(scale_q, like)
-    for i in range(0, n, width(like)):
-        p = stream(a, i, like)
-        q = stream(b, i, like)
-        top_p = maximum(p, top_p)
-        top_q = maximum(q, top_q)
-        least = maximum(zero - p, maximum(zero - q, least))
-        x = p * times_p
-        y = q * times_q
-        e = y - x
-        r = e / maximum(y + x, tiniest)
-        far = maximum(absolute(r), far)
-        t = r * r
-        cubic = (r * t) * horner(t, "(atanh(s)/s-1)/s²")
-        cubic = cubic + cubic
-        square = e * r
-        mass_p = mass_p + x
-        mass_q = mass_q + y
-        delta = delta + e
-        forward = forward + fma(zero - x, cubic, square)
-        reverse = reverse + fma(y, cubic, square)
-    sums[P] = sum_lanes(mass_p)
-    sums[Q] = sum_lanes(mass_q)
-    sums[DELTA] = sum_lanes(delta)
-    sums[A] = sum_lanes(forward)
-    sums[R] = sum_lanes(reverse)
-    sums[TOP_P] = greatest(top_p)
-    sums[TOP_Q] = greatest(top_q)
-    sums[FAR] = greatest(far)
-    sums[LEAST] = greatest(least)
+# ------------------------------------------------------------------------------------------- two rows, one total
 
 
 @kernel
-def masses_far(a, b, n, like, scale_p, scale_q, sums):
-    """The sums of a block of zeros and normal numbers. FAR tells afterwards, by inf, if there was anything else."""
+def exact_total(row, vocab, first, second, room):
+    """The sum of a row times both factors, as two numbers: to 2^-100 of it."""
+    like = 0.0
     zero = splat(0.0, like)
-    mass_p, mass_q, delta, forward, reverse, far, least = zero, zero, zero, zero, zero, zero, zero
-    one = number(zero, "1")
-    low = one
-    top_p = number(zero, "-infinity")
-    top_q = top_p
-    infinite = number(zero, "infinity")
-    origin = number(zero, "round")
-    times_p = splat(scale_p, like)
-    times_q = splat(scale_q, like)
-    for i in range(0, n, width(like)):
-        p = stream(a, i, like)
-        q = stream(b, i, like)
-        top_p = maximum(p, top_p)
-        top_q = maximum(q, top_q)
-        least = minimum(p, minimum(q, least))
-        x = p * times_p
-        y = q * times_q
-        no_x = equal(x, zero)
-        no_y = equal(y, zero)
-        low = minimum(select(no_x, one, x), minimum(select(no_y, one, y), low))
-        k = binades_between(x, y)
-        k = select(either(no_x, no_y), zero, k)
-        far = maximum(absolute(k), far)
-        z = shift_exponent(y, origin - k)
-        power = shift_exponent(one, origin + k)
-        apart = z - x
-        r = apart / (z + x)
-        t = r * r
-        cubic = (r * t) * horner(t, "(atanh(s)/s-1)/s²")
-        cubic = cubic + cubic
-        square = apart * r
-        k_ln2 = k * number(zero, "ln2")
-        forward_term = fma(negative(x), cubic, square) + fma(negative(x), k_ln2, y - z)
-        reverse_term = fma(power, fma(z, cubic, square), fma(y, k_ln2, fma(negative(x), power, x)))
-        forward = forward + select(no_x, y, select(no_y, infinite, forward_term))
-        reverse = reverse + select(no_y, x, select(no_x, infinite, reverse_term))
-        mass_p = mass_p + x
-        mass_q = mass_q + y
-        delta = delta + (y - x)
-    sums[P] = sum_lanes(mass_p)
-    sums[Q] = sum_lanes(mass_q)
-    sums[DELTA] = sum_lanes(delta)
-    sums[A] = sum_lanes(forward)
-    sums[R] = sum_lanes(reverse)
-    sums[TOP_P] = greatest(top_p)
-    sums[TOP_Q] = greatest(top_q)
-    normal = -greatest(negative(low)) >= greatest(number(zero, "smallest normal"))
-    in_range = greatest(far) <= -greatest(number(zero, "least exponent"))
-    sums[FAR] = 0.0 if normal and in_range else np.inf
-    sums[LEAST] = greatest(negative(least))
+    total, rest = zero, zero
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        x, _ = scaled_view(row, start, n, room, first, second)
+        for i in range(0, n, width(like)):
+            term = load(x, i, like)
+            risen = total + term
+            back = risen - total
+            rest = rest + ((total - (risen - back)) + (term - back))
+            total = risen
+    lanes = stack(8, 0.0)
+    store(lanes, 0, total)
+    high, low = 0.0, sum_lanes(rest)
+    for i in range(width(like)):
+        risen = high + lanes[i]
+        back = risen - high
+        low += (high - (risen - back)) + (lanes[i] - back)
+        high = risen
+    return high + low, low - ((high + low) - high)
 
 
 @kernel
-def masses(a, b, n, like, scale_p, scale_q, sums):
-    """The sums of any block, entropies too: zero masses give their limits, inf where only the denominator is zero."""
-    zero = splat(0.0, like)
-    mass_p, mass_q, delta, forward, reverse = zero, zero, zero, zero, zero
-    xlogx, ylogy, least = zero, zero, zero
-    top_p = number(zero, "-infinity")
-    top_q = top_p
-    infinite = number(zero, "infinity")
-    tiniest = number(zero, "smallest")
-    smallest = number(zero, "smallest normal")
-    times_p = splat(scale_p, like)
-    times_q = splat(scale_q, like)
-    for i in range(0, n, width(like)):
-        p = stream(a, i, like)
-        q = stream(b, i, like)
-        top_p = maximum(p, top_p)
-        top_q = maximum(q, top_q)
-        least = maximum(zero - p, maximum(zero - q, least))
-        x = p * times_p
-        y = q * times_q
-        no_x = equal(x, zero)
-        no_y = equal(y, zero)
-        e = y - x
-        r = e / maximum(y + x, tiniest)
-        t = r * r
-        cubic = (r * t) * horner(t, "(atanh(s)/s-1)/s²")
-        cubic = cubic + cubic
-        square = e * r
-        log_x = log(x)
-        log_y = log(y)
-        ratio = y / x
-        in_range = both(smaller(smallest, ratio), smaller(ratio, infinite))
-        u = select(in_range, log(ratio), log_y - log_x)
-        near = smaller(absolute(r), number(zero, "1/3"))
-        forward_term = select(near, fma(zero - x, cubic, square), fma(zero - x, u, e))
-        reverse_term = select(near, fma(y, cubic, square), fma(y, u, zero - e))
-        forward_term = select(no_x, y, select(no_y, infinite, forward_term))
-        reverse_term = select(no_y, x, select(no_x, infinite, reverse_term))
-        mass_p = mass_p + x
-        mass_q = mass_q + y
-        delta = delta + e
-        forward = forward + forward_term
-        reverse = reverse + reverse_term
-        xlogx = xlogx + select(no_x, zero, x * log_x)
-        ylogy = ylogy + select(no_y, zero, y * log_y)
-    sums[P] = sum_lanes(mass_p)
-    sums[Q] = sum_lanes(mass_q)
-    sums[DELTA] = sum_lanes(delta)
-    sums[A] = sum_lanes(forward)
-    sums[R] = sum_lanes(reverse)
-    sums[XLOGX] = sum_lanes(xlogx)
-    sums[YLOGY] = sum_lanes(ylogy)
-    sums[TOP_P] = greatest(top_p)
-    sums[TOP_Q] = greatest(top_q)
-    sums[FAR] = 0.0
-    sums[LEAST] = greatest(least)
+def fused(x, y, z):
+    """x·y + z, rounded once."""
+    return np.float64(greatest(fma(splat(x, 0.0), splat(y, 0.0), splat(z, 0.0))))
+
+
+@kernel
+def scale_rows(p, q, vocab, scales):
+    """Fill `scales`; False where a row has no finite elements, no mass or a NaN."""
+    room = stack(2048, 0.0)
+    top_p, top_q = greatest_mass(p, vocab, room), greatest_mass(q, vocab, room)
+    if not (0.0 < top_p < np.inf and 0.0 < top_q < np.inf):
+        return False
+    rise_p = GREATEST_SHIFT - np.rint(math.log(top_p) * LOG2E)
+    rise_q = GREATEST_SHIFT - np.rint(math.log(top_q) * LOG2E)
+    scales[RAISE_P], scales[RAISE_P_AGAIN] = split_power(rise_p)
+    first, second = split_power(rise_q)
+    high, low = exact_total(p, vocab, scales[RAISE_P], scales[RAISE_P_AGAIN], room)
+    high_q, low_q = exact_total(q, vocab, first, second, room)
+    if not (high > 0.0 and high_q > 0.0):
+        return False
+    binades = np.rint((math.log(high) - math.log(high_q)) * LOG2E)
+    scales[RAISE_Q], scales[RAISE_Q_AGAIN] = split_power(rise_q + binades)
+    high_q, low_q = high_q * 2.0**binades, low_q * 2.0**binades
+    apart, rest = high - high_q, low - low_q  # the first is exact
+    scales[EXCESS] = (apart + rest) / high_q
+    left = fused(-scales[EXCESS], high_q, apart) + fused(-scales[EXCESS], low_q, rest)
+    scales[EXCESS_LOW] = left / high_q
+    scales[INVERSE] = 1.0 / high
+    scales[LOG_EXCESS] = (rise_q + binades - rise_p) * LN2 + math.log1p(scales[EXCESS])
+    return True
+
+
+@kernel
+def keep_rows(total, ratio, scales):
+    """Fill `scales` for rows that weigh about the same as they are, `total` and 1 + `ratio` times that."""
+    for i in range(4):
+        scales[i] = 1.0
+    scales[EXCESS] = -ratio / (1.0 + ratio)
+    scales[EXCESS_LOW] = 0.0
+    scales[INVERSE] = 1.0 / total
+    scales[LOG_EXCESS] = -math.log1p(ratio)
+
+
+# ------------------------------------------------------------------------------------------------------ one row
 
 
 @kernel
@@ -236,69 +164,132 @@ def undefined(result):
     result[ARGMAX_Q] = -1.0
 
 
-@kernel
-def mass_row(p, q, vocab, entropies, like, result):
-    """The statistics of one pair of rows of masses into `result`: DONE, TOO_CLOSE or NEGATIVE.
+def totals_served(like):
+    """(least total, greatest total, least total·KL) that lanes like `like` serve."""
 
-    Without `entropies` ENTROPY_P and ENTROPY_Q are NaN, and near rows cost no logarithm.
+
+@overload(totals_served)
+def _totals_served(like):
+    totals = _TOTALS[like]
+    return lambda like: totals
+
+
+@kernel
+def first_at(row, vocab, block, value, room):
+    """The lowest index of `value`, which is in no block before the one that starts at `block`; -1 if there is none."""
+    for start in range(block, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        i = index_of(view(row, start, n, room, -1.0), n, value, room[0])
+        if i >= 0:
+            return start + i
+    return -1
+
+
+@kernel
+def mass_row(p, q, vocab, like, excess, scales, result):
+    """KL both ways and the normalisers of a pair of rows: DONE, NEGATIVE, OUT_OF_RANGE or UNLIKE (of this `like`).
+
+    With an `excess` rows are read by way of `scales`, and DONE; without, as they are, and `scales` is filled.
     """
     room_p = stack(2048, like)
     room_q = stack(2048, like)
-    sums = stack(11, 0.0)
-    scale_p, scale_q, sums_of = 1.0, 1.0, ALL if entropies else NEAR
-    for attempt in range(2):
-        mass, mass_q, delta, forward, reverse, xlogx, ylogy = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
-        start = 0
-        while start < vocab:
-            n = min(BLOCK, vocab - start)
-            x = view(p, start, n, room_p, 0.0)
-            y = view(q, start, n, room_q, 0.0)
-            if sums_of == NEAR:
-                masses_near(x, y, n, like, scale_p, scale_q, sums)
-            elif sums_of == NORMAL:
-                masses_far(x, y, n, like, scale_p, scale_q, sums)
-            else:
-                masses(x, y, n, like, scale_p, scale_q, sums)
-            if not sums[FAR] < 1.0 / 3.0:
-                sums_of += 1
-                continue
-            if sums[LEAST] > 0.0:
-                return NEGATIVE
-            mass += sums[P]
-            mass_q += sums[Q]
-            delta += sums[DELTA]
-            forward += sums[A]
-            reverse += sums[R]
-            if sums_of == ALL:
-                xlogx += sums[XLOGX]
-                ylogy += sums[YLOGY]
-            if sums[TOP_P] > top_p:
-                top_p, block_p = sums[TOP_P], start
-            if sums[TOP_Q] > top_q:
-                top_q, block_q = sums[TOP_Q], start
-            start += n
-        if not (0.0 < mass < np.inf and 0.0 < mass_q < np.inf):
-            undefined(result)
-            return DONE
-        ratio = delta / mass
-        alike = abs(ratio) <= 0.1
-        kl = forward / mass + log1p_minus(ratio) if alike else 0.0
-        reverse_kl = reverse / mass_q + log1p_minus(-ratio / (1.0 + ratio)) if alike else 0.0
-        if attempt == 0 and (not alike or forward > 2.0 * kl * mass or reverse > 2.0 * reverse_kl * mass_q):
-            scale_p = rounded(max(1.0, mass_q / mass), like)
-            scale_q = rounded(max(1.0, mass / mass_q), like)
-        else:
-            break
-    if width(like) == 16 and scale_p * scale_q != 1.0 and not min(kl, reverse_kl) > 1e-2:
-        return TOO_CLOSE  # scaling rounds to 2^-24: worth more than 1e-6 of a small divergence
+    sums = stack(9, 0.0)
+    sums_of = NEAR
+    mass, delta, forward, reverse, farthest = 0.0, 0.0, 0.0, 0.0, 0.0
+    top_p, top_q, block_p, block_q = -np.inf, -np.inf, 0, 0
+    start = 0
+    if excess is None:
+        keep_rows(1.0, 0.0, scales)
+    while start < vocab:
+        n = min(BLOCK, vocab - start)
+        block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums)
+        if not sums[FAR] < 1.0 / 3.0:
+            sums_of += 1
+            continue
+        if sums[LEAST] > 0.0:
+            return NEGATIVE
+        farthest = max(farthest, sums[FAR])
+        mass += sums[P]
+        delta += sums[DELTA]
+        forward += sums[A]
+        reverse += sums[R]
+        if sums[TOP_P] > top_p:
+            top_p, block_p = sums[TOP_P], start
+        if sums[TOP_Q] > top_q:
+            top_q, block_q = sums[TOP_Q], start
+        start += n
+    undefined(result)
+    if mass + delta != mass + delta and not (top_p < np.inf and top_q < np.inf):
+        return DONE
+    ratio = delta / mass
+    kl = forward / mass + log1p_minus(ratio)
+    reverse_kl = reverse / (mass + delta) + log1p_minus(-ratio / (1.0 + ratio))
+    if excess is None:
+        outcome = served(mass, delta, forward, reverse, kl, reverse_kl, like)
+        if outcome != DONE:
+            return outcome
+        keep_rows(mass, ratio, scales)
+    elif sums_of == NEAR and farthest < IDENTICAL:
+        kl, reverse_kl = 0.0, 0.0
     result[KL] = max(kl, 0.0)
     result[REVERSE_KL] = max(reverse_kl, 0.0)
-    result[ENTROPY_P] = math.log(mass) - xlogx / mass if entropies else np.nan
-    result[ENTROPY_Q] = math.log(mass_q) - ylogy / mass_q if entropies else np.nan
-    result[LSE_P] = math.log(mass) - math.log(scale_p)
-    result[LSE_Q] = math.log(mass_q) - math.log(scale_q)
-    result[LSE_GAP] = math.log1p(ratio) + math.log(scale_p) - math.log(scale_q)
-    result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
-    result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
+    result[LSE_GAP] = -scales[LOG_EXCESS]
+    result[LSE_P] = -(math.log(scales[INVERSE]) + math.log(scales[RAISE_P]) + math.log(scales[RAISE_P_AGAIN]))
+    result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
+    if excess is not None:
+        block_p, block_q = 0, 0
+        top_p, top_q = greatest_mass(p, vocab, room_p), greatest_mass(q, vocab, room_q)
+    result[ARGMAX_P] = first_at(p, vocab, block_p, top_p, room_p)
+    result[ARGMAX_Q] = first_at(q, vocab, block_q, top_q, room_q)
     return DONE
+
+
+@kernel
+def served(mass, delta, forward, reverse, kl, reverse_kl, like):
+    """Whether lanes like `like` know KL both ways from these sums: DONE, OUT_OF_RANGE or UNLIKE."""
+    least, most, least_kl = totals_served(like)
+    if not (least < mass < most and abs(delta) < most):
+        return OUT_OF_RANGE
+    total_q = mass + delta
+    if not abs(delta) <= 0.1 * mass or forward > 2.0 * kl * mass or reverse > 2.0 * reverse_kl * total_q:
+        return UNLIKE
+    if forward == np.inf and reverse == np.inf and abs(delta) > 1e-12 * mass:
+        return UNLIKE  # what else is different may be as little as the totals
+    if (delta != 0.0 or forward + reverse > 0.0) and min(kl, reverse_kl) * mass < least_kl:
+        return OUT_OF_RANGE
+    return DONE
+
+
+@kernel
+def mass_pair(p, q, vocab, single, full, result, scales):
+    """The statistics of any pair of rows of masses and their `scales`: SINGLE, DOUBLE or NEGATIVE.
+
+    `single`: float32 lanes are good enough for 32-bit rows. `full`: with the entropies, and with LSEs and BESIDEs that
+    keep their digits where one outcome takes nearly all; else ENTROPY_P and ENTROPY_Q are NaN and BESIDEs untouched.
+    """
+    path, outcome = DOUBLE, OUT_OF_RANGE
+    if single and p[2] != FLOAT64 and q[2] != FLOAT64:
+        path = SINGLE
+        outcome = mass_row(p, q, vocab, np.float32(0.0), None, scales, result)
+    if outcome == OUT_OF_RANGE:
+        path = DOUBLE
+        outcome = mass_row(p, q, vocab, 0.0, None, scales, result)
+    if outcome == NEGATIVE:
+        return NEGATIVE
+    if outcome != DONE:
+        path = DOUBLE
+        undefined(result)
+        if scale_rows(p, q, vocab, scales):
+            mass_row(p, q, vocab, 0.0, (scales[EXCESS], scales[EXCESS_LOW]), scales, result)
+    if full:
+        alone = stack(4, 0.0)
+        defined = result[KL] == result[KL]
+        mass_alone(p, vocab, alone)
+        result[ENTROPY_P] = alone[ENTROPY] if defined else np.nan
+        result[LSE_P] = alone[LSE] if defined else np.nan
+        result[BESIDE_P] = alone[BESIDE]
+        mass_alone(q, vocab, alone)
+        result[ENTROPY_Q] = alone[ENTROPY] if defined else np.nan
+        result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
+        result[BESIDE_Q] = alone[BESIDE]
+    return path

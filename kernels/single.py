@@ -1,7 +1,6 @@
-"""One row on its own: normaliser, entropy, argmax; and its log-softmax.
+"""One row of logs on its own: normaliser, entropy, argmax (masses.py has those of masses).
 
-Logs:   w = exp(k·a), lse = ln Σw, H = lse - Σw·k·a/Σw, with the greatest a factored out.
-Masses: lse = ln Σx, H = lse - Σx·ln x/Σx.
+w = exp(k·a), lse = ln Σw, H = lse - Σw·k·a/Σw, with the greatest a factored out.
 """
 
 import math
@@ -12,9 +11,8 @@ from numba.extending import overload
 
 from .cumulants import LOG2E, SPAN, least_argument, weight
 from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
-from .elementary import log, parted_exp2, scaled_exp2
+from .elementary import parted_exp2, scaled_exp2
 from .lanes import (
-    equal,
     fma,
     greatest,
     kernel,
@@ -23,7 +21,6 @@ from .lanes import (
     number,
     pointer,
     rounded,
-    select,
     splat,
     stack,
     stream,
@@ -32,8 +29,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .order import see_block
-from .probabilities import NEGATIVE
-from .rows import DONE, LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
+from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
 
 # statistics of one row
 LSE, ENTROPY, ARGMAX = 0, 1, 2
@@ -173,46 +169,3 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
         result[ENTROPY] = max(beside + spread, 0.0) if s > heaviest else 0.0
     result[ARGMAX] = argmax(row, vocab, block, top, room)
     return True
-
-
-@kernel
-def mass_block(a, n, like, sums):
-    """(Σx, Σx·ln x, greatest x, greatest -x) of a block of masses."""
-    zero = splat(0.0, like)
-    s, u, least = zero, zero, zero
-    top = number(zero, "-infinity")
-    for i in range(0, n, width(like)):
-        x = stream(a, i, like)
-        top = maximum(x, top)
-        least = maximum(zero - x, least)
-        s = s + x
-        u = u + select(equal(x, zero), zero, x * log(x))
-    sums[0] = sum_lanes(s)
-    sums[1] = sum_lanes(u)
-    sums[2] = greatest(top)
-    sums[3] = greatest(least)
-
-
-@kernel
-def mass_alone(row, vocab, like, result):
-    """LSE (log of the mass), ENTROPY and ARGMAX of a row of masses: DONE or NEGATIVE. No mass: LSE is -inf."""
-    room = stack(2048, like)
-    sums = stack(4, 0.0)
-    s, u, top, block = 0.0, 0.0, -np.inf, -1
-    undefined(result)
-    for start in range(0, vocab, BLOCK):
-        n = min(BLOCK, vocab - start)
-        mass_block(view(row, start, n, room, 0.0), n, like, sums)
-        if sums[3] > 0.0:
-            return NEGATIVE
-        s += sums[0]
-        u += sums[1]
-        if sums[2] > top:
-            top, block = sums[2], start
-    if s == 0.0:
-        result[LSE] = -np.inf
-    elif s < np.inf:
-        result[LSE] = math.log(s)
-        result[ENTROPY] = max(math.log(s) - u / s, 0.0)
-        result[ARGMAX] = argmax(row, vocab, block, top, room)
-    return DONE

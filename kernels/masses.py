@@ -1,0 +1,258 @@
+"""One row of masses (probabilities, counts, any unnormalised numbers ≥ 0): total, entropy, argmax.
+
+With T the greatest element and B the sum of all others, both known without the rounding of their sum:
+
+    lse = ln T + log1p(B/T)        H = log1p(B/T) + Σ x·ln(T/x)/(T + B)
+
+No term is negative, so a row nearly all of which is one outcome keeps its digits. Float32 lanes serve rows whose
+greatest element is no farther from 1 than 2^16, where ln x is rounded to 6e-7 at most; float64 lanes serve nearly
+everything else, and rows beyond (whose total may exceed every float64) are multiplied by a power of two first.
+"""
+
+import math
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from .cumulants import LOG2E, SPAN
+from .decode import BLOCK, FLOAT64, element, view
+from .elementary import log
+from .lanes import (
+    equal,
+    fma,
+    greatest,
+    kernel,
+    load,
+    maximum,
+    number,
+    select,
+    splat,
+    stack,
+    store,
+    stream,
+    sum_lanes,
+    widened,
+    width,
+)  # fmt: skip
+from .rows import greatest_of
+
+DONE, NEGATIVE, OUT_OF_RANGE = 0, 3, 4
+
+# statistics of one row, as in single.py; BESIDE is log1p(B/T), the log of the total relative to the greatest element
+LSE, ENTROPY, ARGMAX, BESIDE = 0, 1, 2, 3
+
+MAX_RISE = 2.0  # by which a logarithm may exceed the row's anchor before its block is done again with another
+PEAKED = 4.0  # a total below so many times the greatest element is summed without that element
+GREATEST_SHIFT = 940  # binary logarithm of the greatest element of a row that was scaled: 2^31 such are a number
+
+# greatest elements that a type of lanes serves, as binary logarithms
+_REACH = {types.float32: (-16.0, 16.0), types.float64: (-700.0, 900.0)}
+
+
+@kernel
+def undefined_row(result):
+    result[LSE] = np.nan
+    result[ENTROPY] = np.nan
+    result[ARGMAX] = -1.0
+    result[BESIDE] = np.nan
+
+
+# ------------------------------------------------------------------------------------------------- powers of two
+
+
+@kernel
+def split_power(exponent):
+    """Two powers of two whose product is 2^exponent, |exponent| ≤ 2045."""
+    first = min(max(exponent, -1022.0), 1022.0)
+    return 2.0**first, 2.0 ** (exponent - first)
+
+
+@kernel
+def scaled_view(row, start, n, room, first, second):
+    """`room` with elements start ... start + n times two factors, padded with 0; and the least that is not 0."""
+    like = 0.0
+    x = view(row, start, n, room, 0.0)
+    zero = splat(0.0, like)
+    infinite = number(zero, "infinity")
+    low = zero - infinite
+    for i in range(0, n, width(like)):
+        raw = load(x, i, like)
+        scaled = (raw * splat(first, like)) * splat(second, like)
+        low = maximum(select(equal(raw, zero), zero - infinite, zero - scaled), low)
+        store(room, i, scaled)
+    return room, -greatest(low)
+
+
+@kernel
+def greatest_mass(row, vocab, room):
+    """The greatest element of a row, NaN passed over."""
+    top = -np.inf
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        top = max(top, greatest_of(view(row, start, n, room, 0.0), n, room[0]))
+    return top
+
+
+# ---------------------------------------------------------------------------------------------------- one block
+
+
+@kernel
+def mass_block(a, n, like, anchor, sums):
+    """(Σx, Σx·(ln x - anchor), greatest x, greatest -x) of a block of masses."""
+    zero = splat(0.0, like)
+    wide = splat(0.0, 0.0)
+    s_all, u_all = wide, wide
+    least = zero
+    top = number(zero, "-infinity")
+    anchors = splat(anchor, like)
+    for j in range(0, n, SPAN):
+        s, u = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            x = stream(a, i, like)
+            top = maximum(x, top)
+            least = maximum(zero - x, least)
+            s = s + x
+            u = fma(x, log(x) - anchors, u)  # log(0) is a number
+        s_all = s_all + widened(s)
+        u_all = u_all + widened(u)
+    sums[0] = sum_lanes(s_all)
+    sums[1] = sum_lanes(u_all)
+    sums[2] = greatest(top)
+    sums[3] = greatest(least)
+
+
+@kernel
+def log_in_lanes(x, like):
+    """ln x as the lanes know it."""
+    return np.float64(greatest(log(splat(x, like))))
+
+
+@kernel
+def beside_greatest(a, n, top):
+    """(Σx, Σx·ln(x/top)) of a block but for one element equal to `top`, in float64."""
+    like = 0.0
+    zero = splat(0.0, like)
+    s, u, count = zero, zero, zero
+    tops = splat(top, like)
+    log_top = splat(log_in_lanes(top, like), like)
+    for i in range(0, n, width(like)):
+        x = load(a, i, like)
+        at_top = equal(x, tops)
+        count = count + select(at_top, number(zero, "1"), zero)
+        x = select(at_top, zero, x)
+        s = s + x
+        u = fma(x, log(x) - log_top, u)
+    return sum_lanes(s) + (sum_lanes(count) - 1.0) * top, sum_lanes(u)
+
+
+# ------------------------------------------------------------------------------------------------------ one row
+
+
+def mass_view(row, start, n, room, scale):
+    """A block of a row of masses, as it is or (where `scale` is not None) times both numbers of `scale`."""
+
+
+@overload(mass_view)
+def _mass_view(row, start, n, room, scale):
+    if isinstance(scale, types.NoneType):
+        return lambda row, start, n, room, scale: view(row, start, n, room, 0.0)
+    return lambda row, start, n, room, scale: scaled_view(row, start, n, room, scale[0], scale[1])[0]
+
+
+def within_reach(top, like):
+    """True where lanes like `like` serve a row whose greatest element is `top`."""
+
+
+@overload(within_reach)
+def _within_reach(top, like):
+    low, high = (2.0**exponent for exponent in _REACH[like])
+    return lambda top, like: low <= top <= high
+
+
+@kernel
+def mass_statistics(row, vocab, like, scale, result):
+    """LSE, ENTROPY, ARGMAX, BESIDE of a row times `scale`: DONE, NEGATIVE or OUT_OF_RANGE. No mass: LSE is -inf."""
+    room = stack(2048, like)
+    sums = stack(4, 0.0)
+    undefined_row(result)
+    top = greatest_of(mass_view(row, 0, min(BLOCK, vocab), room, scale), min(BLOCK, vocab), like)
+    anchor = log_in_lanes(top, like) if 0.0 < top < np.inf else 0.0
+    # of the block with the greatest element, and of all others
+    s_block, u_block, s_rest, u_rest, top, block, start = 0.0, 0.0, 0.0, 0.0, -np.inf, -1, 0
+    while start < vocab:
+        n = min(BLOCK, vocab - start)
+        mass_block(mass_view(row, start, n, room, scale), n, like, anchor, sums)
+        if sums[3] > 0.0:
+            return NEGATIVE
+        if top < sums[2] < np.inf and log_in_lanes(sums[2], like) - anchor > MAX_RISE:
+            risen = log_in_lanes(sums[2], like)
+            u_block += (anchor - risen) * s_block
+            u_rest += (anchor - risen) * s_rest
+            anchor = risen
+            continue
+        if sums[2] > top:
+            s_rest, u_rest = s_rest + s_block, u_rest + u_block
+            s_block, u_block, top, block = sums[0], sums[1], sums[2], start
+        else:
+            s_rest, u_rest = s_rest + sums[0], u_rest + sums[1]
+        start += n
+    total = s_rest + s_block
+    if total != total or top == np.inf:
+        return DONE
+    if top == 0.0:
+        result[LSE] = -np.inf
+        return DONE
+    if not within_reach(top, like):
+        return OUT_OF_RANGE
+    if total < PEAKED * top:
+        n = min(BLOCK, vocab - block)
+        s_block, u_block = beside_greatest(mass_view(row, block, n, room, scale), n, top)
+        beside = math.log1p((s_rest + s_block) / top)
+        total = s_rest + s_block + top
+        spread = u_block + u_rest + (anchor - log_in_lanes(top, like)) * s_rest
+    else:
+        beside = math.log(total / top)
+        spread = u_block + u_rest + (anchor - log_in_lanes(top, like)) * total
+    result[BESIDE] = beside
+    result[ENTROPY] = max(beside - spread / total, 0.0)
+    result[LSE] = math.log(top) + beside
+    result[ARGMAX] = argmax_of(row, vocab, block, top, room, scale)
+    return DONE
+
+
+@kernel
+def argmax_of(row, vocab, block, top, room, scale):
+    """The lowest index of the greatest element of a row, whose scaled value is `top`."""
+    x = mass_view(row, block, min(BLOCK, vocab - block), room, scale)
+    for i in range(min(BLOCK, vocab - block)):
+        if x[i] == top:
+            return block + i
+    return -1
+
+
+@kernel
+def mass_alone(row, vocab, result):
+    """LSE (log of the total), ENTROPY, ARGMAX and BESIDE of a row of masses: DONE or NEGATIVE. No mass: LSE is -inf."""
+    outcome = OUT_OF_RANGE
+    if row[2] != FLOAT64:
+        outcome = mass_statistics(row, vocab, np.float32(0.0), None, result)
+    if outcome == OUT_OF_RANGE:
+        outcome = mass_statistics(row, vocab, 0.0, None, result)
+    if outcome == OUT_OF_RANGE:
+        room = stack(2048, 0.0)
+        top = greatest_mass(row, vocab, room)
+        exponent = np.rint(math.log(top) * LOG2E)
+        outcome = mass_statistics(row, vocab, 0.0, split_power(-exponent), result)
+        result[LSE] = math.log(top) + result[BESIDE]
+    return outcome
+
+
+@kernel
+def mass_log_prob(row, v, top, beside):
+    """The log-probability of outcome v of a row, from its greatest element and BESIDE; NaN for a negative id."""
+    if v < 0:
+        return np.nan
+    x = element(row, v)
+    share = x / top
+    return (np.log(share) if share > 1e-290 else np.log(x) - np.log(top)) - beside
