@@ -69,7 +69,8 @@ def kl_divergence(
         (counts, exact up to 2⁵³), long double, foreign byte order and unaligned arrays are converted a few rows at a
         time. Masked arrays, tensors that require grad and pandas objects whose labels differ are refused.
     given : {"probs", "log_probs", "logits"}
-        What the elements are. Rows are normalised, so probabilities may be counts and logs may be unnormalised.
+        What the elements are. Rows are normalised, so probabilities may be counts and logs may be unnormalised;
+        masses and their totals may lie anywhere in the range of their type.
     base : float, optional
         Unit of the result: nats by default, bits for 2.
     temperature : float
@@ -165,7 +166,8 @@ def entropy(
     Returns
     -------
     float64 array of the leading shape (a scalar for 1-D input)
-        Between 0 and ln V.
+        Between 0 and ln V, exactly 0 where there is one outcome; of masses with the relative error of `kl_divergence`
+        however small it is.
 
     Examples
     --------

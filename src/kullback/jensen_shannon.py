@@ -2,8 +2,8 @@
 
 They take the arrays and keywords of `kl_divergence` (p and q are measures that get normalised). No result is negative,
 none has an epsilon in it, and all keep their relative accuracy however close the rows are: 2e-6 for 32- and 16-bit
-input (1e-6 but for two rows in a million); for float64 1e-11, 1e-9 where one outcome takes nearly all of a row, and
-1e-7 or 1e-30 nats where the totals of two rows of masses that hardly differ do.
+input (1e-6 but for two rows in a million); for float64 1e-11, 1e-9 where one outcome takes nearly all of a row of logs.
+Masses and their totals may lie anywhere in the range of their type.
 """
 
 from typing import Any, Literal
