@@ -46,8 +46,9 @@ MAX_RISE = 2.0  # by which a logarithm may exceed the row's anchor before its bl
 PEAKED = 4.0  # a total below so many times the greatest element is summed without that element
 GREATEST_SHIFT = 940  # binary logarithm of the greatest element of a row that was scaled: 2^31 such are a number
 
-# greatest elements that a type of lanes serves, as binary logarithms
-_REACH = {types.float32: (-16.0, 16.0), types.float64: (-700.0, 900.0)}
+# greatest elements that a type of lanes serves, as binary logarithms; and the least sum beside one, whose terms are not
+# to leave the normal numbers (of float64 what is lost beside 2^-8 is below its normal numbers in the end)
+_REACH = {types.float32: (-16.0, 16.0, -90.0), types.float64: (-8.0, 900.0, -np.inf)}
 
 
 @kernel
@@ -160,14 +161,14 @@ def _mass_view(row, start, n, room, scale):
     return lambda row, start, n, room, scale: scaled_view(row, start, n, room, scale[0], scale[1])[0]
 
 
-def within_reach(top, like):
-    """True where lanes like `like` serve a row whose greatest element is `top`."""
+def within_reach(top, rest, like):
+    """True where lanes like `like` serve a row whose greatest element is `top`; `rest` is the sum of other blocks."""
 
 
 @overload(within_reach)
-def _within_reach(top, like):
-    low, high = (2.0**exponent for exponent in _REACH[like])
-    return lambda top, like: low <= top <= high
+def _within_reach(top, rest, like):
+    low, high, least = (2.0**exponent for exponent in _REACH[like])
+    return lambda top, rest, like: low <= top <= high and (rest == 0.0 or rest >= least)
 
 
 @kernel
@@ -203,7 +204,7 @@ def mass_statistics(row, vocab, like, scale, result):
     if top == 0.0:
         result[LSE] = -np.inf
         return DONE
-    if not within_reach(top, like):
+    if not within_reach(top, s_rest, like):
         return OUT_OF_RANGE
     if total < PEAKED * top:
         n = min(BLOCK, vocab - block)

@@ -17,7 +17,7 @@ BOUNDS = {"float32": 1e-6, "float64": 1e-11}
 
 def digits(*rows):
     values = np.concatenate([row[row > 0] for row in rows]).astype(F8)
-    return int(60 + 2.2 * np.log10(values.max()) - 2.2 * np.log10(values.min()))
+    return int(120 + 2.2 * np.log10(values.max()) - 2.2 * np.log10(values.min()))
 
 
 def shares(row):
@@ -87,7 +87,7 @@ def check(p, q, name, bound=None):
     got = float(ours(p, q))
     with mp.workdps(digits(p, q)):
         expected = truth(shares(p), shares(q))
-        if abs(expected) < mp.mpf(10) ** -(mp.mp.dps - 40):
+        if abs(expected) < mp.mpf(10) ** -(mp.mp.dps - 20):
             expected = mp.mpf(0)
         if expected > mp.mpf(np.finfo(F8).max):
             assert got == np.inf
