@@ -534,21 +534,11 @@ def divergence_row(p, q, vocab, space, k, kind, weight, first, second, with_mome
 
 
 @kernel
-def known_kind(kind, weight):
-    """True for a kind of divergence with a weight (of RENYI the order) that it is defined for."""
-    if kind == MIXTURE:
-        return 0.0 < weight < 1.0
-    if kind == RENYI:
-        return weight >= 0.0 and weight != 1.0
-    return kind in (LINEAR, VARIATION)
-
-
-@kernel
 def kullback_divergence(
     p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
 ):
     """The divergence of rows start ... stop into `out`; masked rows give 0. `state` (T, STATE) may be null."""
-    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not known_kind(kind, weight):
+    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not LINEAR <= kind <= RENYI:
         return report(bad_row, start, ARGUMENT)
     work = stack(9, 0.0)
     scales = stack(8, 0.0)

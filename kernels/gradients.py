@@ -19,7 +19,7 @@ from numba import types
 
 from .cumulants import LOG2E, least_argument
 from .decode import BFLOAT16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
-from .divergences import LINEAR, MIXTURE, RENYI, VARIATION, divergence_row, known_kind, mixture_logs, sign, write_series
+from .divergences import LINEAR, MIXTURE, RENYI, VARIATION, divergence_row, mixture_logs, sign, write_series
 from .elementary import phi_and_exp, scaled_exp2
 from .encode import write
 from .lanes import (
@@ -237,7 +237,7 @@ def kullback_divergence_gradient(
     row_stride, storage, start, stop, bad_row,
 ):  # fmt: skip
     """weights[t]·dD/dlogits of row t, of q's logits (side 1) or of p's (side 0). Rows of weight 0 are not read."""
-    valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and known_kind(kind, weight)
+    valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and LINEAR <= kind <= RENYI
     valid = valid and weights != 0 and values != 0 and state != 0 and gradient != 0
     if not (valid and FLOAT64 <= storage <= BFLOAT16):
         return report(bad_row, start, ARGUMENT)
