@@ -99,7 +99,7 @@ class Call:
 
     def _out(self, rng):
         """Arrays for a result: right ones, and such as overlap an argument."""
-        inputs = [x for x in self.arguments.values() if isinstance(x, np.ndarray) and x.ndim == 2]
+        inputs = [x for x in self.arguments.values() if type(x) is np.ndarray and x.ndim == 2 and x.size]
         if inputs and rng.random() < 0.6:
             x = inputs[rng.integers(len(inputs))]
             return (x, x[::-1], x.T, x[:, 0], x[:, ::-1], x.ravel()[: len(x)])[rng.integers(6)]
