@@ -14,6 +14,7 @@ import numpy as np
 from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
 from .elementary import scaled_exp2, tanh_rise
+from .far import BESIDE, ENTROPY, GREATEST, LSE, below, undefined
 from .lanes import (
     inlined,
     is_nan,
@@ -33,7 +34,6 @@ from .lanes import (
 )
 from .order import see_block
 from .rows import LN2, greatest_of
-from .single import ENTROPY, LSE, undefined
 
 SATURATED = 20.0  # tanh is 1 - 8e-18 there; beyond it nothing is told apart
 
@@ -41,7 +41,18 @@ SATURATED = 20.0  # tanh is 1 - 8e-18 there; beyond it nothing is told apart
 @kernel
 def capped(x, k, limit):
     """One element after slope and soft-cap; limit 0: no cap."""
-    return limit * math.tanh(k * x / limit) if limit > 0.0 else k * x
+    return limit * math.tanh((k / limit) * x) if limit > 0.0 else k * x
+
+
+@kernel
+def rise(x, top, k, limit):
+    """`capped` of x ≤ top less that of top, to relative accuracy: limit·sinh(a - b)/(cosh a·cosh b) for a cap."""
+    if limit == 0.0:
+        return below(x, top, k)
+    slope = k / limit
+    most = SATURATED / slope
+    x, top = min(max(x, -most), most), min(max(top, -most), most)
+    return limit * (math.sinh(slope * (x - top)) / (math.cosh(slope * x) * math.cosh(slope * top)))
 
 
 @inlined
@@ -50,8 +61,8 @@ def capped_terms(x, most, minus_most, anchor, slope, scale, origin, power, floor
     nan = is_nan(x)
     within = maximum(minus_most, x)
     within = select(smaller(most, within), most, within)
-    gap = factor * tanh_rise(within, anchor, slope, scale, origin, power, floor)
-    w = select(nan, x, scaled_exp2(maximum(least, gap), number(x, "log2(e)"), number(x, "round")))
+    gap = maximum(least, factor * tanh_rise(within, anchor, slope, scale, origin, power, floor))
+    w = select(nan, x, scaled_exp2(gap, number(x, "log2(e)"), number(x, "round")))
     return w, w * gap
 
 
@@ -60,9 +71,9 @@ def capped_block(a, n, like, k, limit, top, flags, sums):
     """(Σw, Σw·(z - z_top)) of a block of logs ≤ `top`, clamped as the row is; flags: a register of 1, one of 0."""
     zero = splat(0.0, like)
     lanes = width(like)
-    scale = rounded(2.0 * LOG2E * k / limit, like)
+    scale = rounded(2.0 * LOG2E * (k / limit), like)
     shift = np.rint(top * scale)
-    most, minus_most = splat(SATURATED * limit / k, like), splat(-SATURATED * limit / k, like)
+    most, minus_most = splat(SATURATED * (limit / k), like), splat(-SATURATED * (limit / k), like)
     anchor, slope, scales = splat(top, like), splat(LN2 * scale, like), splat(scale, like)
     origin = number(zero, "round") - splat(shift, like)
     power, floor = scaled_exp2(anchor, scales, origin), splat(2.0 ** (-shift), like)
@@ -87,14 +98,15 @@ def capped_block(a, n, like, k, limit, top, flags, sums):
 
 @kernel
 def capped_row(row, vocab, k, limit, like, order, result):
-    """LSE and ENTROPY of a row of logs under a soft-cap, in lanes like `like`; what is seen goes to `order`."""
+    """LSE, ENTROPY, BESIDE and GREATEST of a row of logs under a soft-cap, in lanes like `like`, GREATEST held within
+    what tanh tells apart; what is seen goes to `order`."""
     room = stack(2048, like)
     flags = stack(32, like)
     sums = stack(2, 0.0)
     lanes = width(like)
     for i in range(lanes):
         flags[i], flags[lanes + i] = like + 1, like
-    most = rounded(SATURATED * limit / k, like)
+    most = rounded(SATURATED * (limit / k), like)
     s, u, top = 0.0, 0.0, -most
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
@@ -102,7 +114,7 @@ def capped_row(row, vocab, k, limit, like, order, result):
         highest = np.float64(greatest_of(x, n, like))
         if highest > top and top < most:
             raised = min(highest, most)
-            fall = capped(top, k, limit) - capped(raised, k, limit)
+            fall = max(rise(top, raised, k, limit), -1e3)
             u = math.exp(fall) * (u + fall * s)
             s *= math.exp(fall)
             top = raised
@@ -115,3 +127,5 @@ def capped_row(row, vocab, k, limit, like, order, result):
         beside = math.log1p(max(s - 1.0, 0.0))
         result[LSE] = capped(top, k, limit) + beside
         result[ENTROPY] = max(beside - u / s, 0.0)
+        result[BESIDE] = beside
+        result[GREATEST] = top

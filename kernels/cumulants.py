@@ -19,6 +19,7 @@ from .elementary import phi_and_exp, phi_near_one, phi_near_zero, scaled_exp2
 from .lanes import (
     absolute,
     both,
+    either,
     equal,
     fma,
     greatest,
@@ -33,6 +34,7 @@ from .lanes import (
     splat,
     stream,
     sum_lanes,
+    widened,
     width,
 )  # fmt: skip
 
@@ -60,6 +62,46 @@ def weight(x, k, shift, like):
     """The weight that the lanes give to the one element x."""
     origin = number(splat(0.0, like), "round") - splat(shift, like)
     return np.float64(greatest(scaled_exp2(splat(x, like), splat(k * LOG2E, like), origin)))
+
+
+@kernel
+def beside_heaviest(a, n, like, k, shift, value, sums):
+    """(Σw, Σw·k·log2(e)·(a - value)) over what is not `value`, and how often that is, of a block whose greatest it is.
+
+    In float64 lanes from the first addition on: what lies beside one heavy element is not lost.
+    """
+    s, u, equals = splat(0.0, 0.0), splat(0.0, 0.0), splat(0.0, 0.0)
+    zero = splat(0.0, like)
+    one = number(zero, "1")
+    nothing = number(zero, "-infinity")
+    top = splat(value, like)
+    scale = splat(k * LOG2E, like)
+    origin = number(zero, "round") - splat(shift, like)
+    least = splat(least_argument(k, shift, like), like)
+    for i in range(0, n, width(like)):
+        x = load(a, i, like)
+        at_top = equal(x, top)
+        gone = either(at_top, equal(x, nothing))
+        x = maximum(x, least)
+        w = select(gone, zero, scaled_exp2(x, scale, origin))
+        s = s + widened(w)
+        u = u + widened(w * ((x - top) * scale))
+        equals = equals + widened(select(at_top, one, zero))
+    sums[0] = sum_lanes(s)
+    sums[1] = sum_lanes(u)
+    sums[2] = sum_lanes(equals)
+
+
+@kernel
+def in_reach(k, like):
+    """Whether k and what is made of it lie well within the range of the lanes."""
+    return 1e-30 < k < 1e30 if width(like) == 16 else 1e-280 < k < 1e280
+
+
+@kernel
+def least_rest(like):
+    """Share of the heaviest outcome below which weights that stop at 2^-125 or 2^-1021 are not nothing."""
+    return 1e-26 if width(like) == 16 else 1e-290
 
 
 @inlined

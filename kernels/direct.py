@@ -7,7 +7,7 @@ generalised terms are each ≥ 0 and need no common exponent:
     KL(q‖p) = Σ q·φ(-d)   = Σ p - q + q·d      q = 0: p;   p = 0 < q: inf;   both 0: nothing
 
 An error δ of a normaliser moves every d by δ and these sums by δ²/2 only, so float32 lanes serve 32-bit rows to
-1e-6; `direct_row` remains for exponents beyond float32's and beyond any whole shift (logits above 2²¹).
+1e-6; `direct_row` remains for what they do not: logits of any size and divergences however small.
 """
 
 import math
@@ -15,18 +15,18 @@ import math
 import numpy as np
 
 from .cumulants import LOG2E, SPAN, least_argument
-from .decode import BLOCK, NO_LOG, element, view
-from .elementary import exp2, phi_near_zero, scaled_exp2
+from .decode import BLOCK, FLOAT64, NO_LOG, view
+from .elementary import phi_near_one, phi_near_zero, scaled_exp2
+from .far import BESIDE, GREATEST, half_weight, normaliser, unit_of
 from .lanes import (
     absolute,
-    any_lane,
     both,
+    either,
     equal,
     fma,
+    greatest,
     inlined,
-    is_nan,
     kernel,
-    load,
     maximum,
     number,
     rounded,
@@ -42,6 +42,9 @@ from .lanes import (
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
+    BESIDE_GAP,
+    BESIDE_P,
+    BESIDE_Q,
     ENTROPY_P,
     ENTROPY_Q,
     KL,
@@ -51,14 +54,15 @@ from .rows import (
     LSE_Q,
     REVERSE_KL,
     argmax,
-    greatest_of,
+    log1p_minus,
 )  # fmt: skip
 from .single import ARGMAX, ENTROPY, LSE, log_row
 
 
 @inlined
-def terms(a, b, prob_p, prob_q, d):
-    """The two generalised terms of one outcome, from its logs, its probabilities and d."""
+def terms(a, b, prob_p, prob_q, d, d_reverse):
+    """The two generalised terms of one outcome and the |d| they rest on, from its logs and its probabilities; `d` and
+    `d_reverse` are the same but where p or q is too small to be told from 0, which then counts as just that small."""
     zero = number(d, "0")
     nothing = number(d, "-infinity")
     infinite = number(d, "infinity")
@@ -67,39 +71,45 @@ def terms(a, b, prob_p, prob_q, d):
     neither = both(no_p, no_q)
     prob_p = select(no_p, zero, prob_p)
     prob_q = select(no_q, zero, prob_q)
-    near = smaller(absolute(d), number(d, "small φ"))
+    near = smaller(maximum(absolute(d), absolute(d_reverse)), number(d, "small φ"))
     forward = select(near, prob_p * phi_near_zero(d), (prob_q - prob_p) - prob_p * d)
-    reverse = select(near, prob_q * phi_near_zero(zero - d), (prob_p - prob_q) + prob_q * d)
+    reverse = select(near, prob_q * phi_near_zero(zero - d_reverse), (prob_p - prob_q) + prob_q * d_reverse)
     forward = select(no_p, prob_q, select(no_q, infinite, forward))
     reverse = select(no_q, prob_p, select(no_p, infinite, reverse))
-    return select(neither, zero, forward), select(neither, zero, reverse)
+    size = select(either(no_p, no_q), zero, maximum(absolute(d), absolute(d_reverse)))
+    return select(neither, zero, forward), select(neither, zero, reverse), size
 
 
 @kernel
-def rest(row, v, shift, k, lse, like):
-    """What 2^(k·log2(e)·a - shift) must be multiplied by to be a probability: exact at the greatest element v, where
+def rest(top, shift, k, beside, like):
+    """What 2^(k·log2(e)·a - shift) must be multiplied by to be a probability: exact at the greatest element, where
     the rounding of k·log2(e) in the lanes would otherwise cost 1e-8 of k·a."""
-    top = element(row, np.int64(v))
-    return math.exp((k * top - lse) - LN2 * (rounded(k * LOG2E, like) * top - shift))
+    return math.exp(-beside - LN2 * (rounded(k * LOG2E, like) * top - shift))
 
 
 @kernel
 def normalised_row(p, q, vocab, k, like, result):
     """The statistics of any pair of log rows into `result`, in lanes like `like`; False where those cannot serve."""
-    one = stack(3, 0.0)
+    one = stack(5, 0.0)
     served_p = log_row(p, vocab, k, like, True, one)
-    lse_p, result[ENTROPY_P], result[ARGMAX_P] = one[LSE], one[ENTROPY], one[ARGMAX]
+    lse_p, result[ENTROPY_P], result[ARGMAX_P], result[BESIDE_P] = one[LSE], one[ENTROPY], one[ARGMAX], one[BESIDE]
+    top_p = one[GREATEST]
     served_q = log_row(q, vocab, k, like, True, one)
-    lse_q, result[ENTROPY_Q], result[ARGMAX_Q] = one[LSE], one[ENTROPY], one[ARGMAX]
+    lse_q, result[ENTROPY_Q], result[ARGMAX_Q], result[BESIDE_Q] = one[LSE], one[ENTROPY], one[ARGMAX], one[BESIDE]
+    top_q = one[GREATEST]
     if not (served_p and served_q):
         return False
     result[LSE_P] = lse_p
     result[LSE_Q] = lse_q
     result[LSE_GAP] = lse_q - lse_p
+    result[BESIDE_GAP] = result[BESIDE_Q] - result[BESIDE_P]
     result[KL] = np.nan
     result[REVERSE_KL] = np.nan
     if result[ARGMAX_P] < 0.0 or result[ARGMAX_Q] < 0.0:
         return True
+    exact = width(like) == 8 and (p[2] == FLOAT64 or q[2] == FLOAT64)
+    if exact and not abs(lse_p) + abs(lse_q) < 1e3:
+        return False
     room_p = stack(2048, like)
     room_q = stack(2048, like)
     zero = splat(0.0, like)
@@ -110,12 +120,13 @@ def normalised_row(p, q, vocab, k, like, result):
     origin_q = number(zero, "round") - splat(shift_q, like)
     least_p = splat(least_argument(k, shift_p, like), like)
     least_q = splat(least_argument(k, shift_q, like), like)
-    rest_p = splat(rest(p, result[ARGMAX_P], shift_p, k, lse_p, like), like)
-    rest_q = splat(rest(q, result[ARGMAX_Q], shift_q, k, lse_q, like), like)
+    rest_p = splat(rest(top_p, shift_p, k, result[BESIDE_P], like), like)
+    rest_q = splat(rest(top_q, shift_q, k, result[BESIDE_Q], like), like)
     k_lanes = splat(k, like)
     offset = splat(lse_p - lse_q, like)
     forward = splat(0.0, 0.0)
     reverse = forward
+    far = zero
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         x = view(p, start, n, room_p, NO_LOG)
@@ -125,96 +136,137 @@ def normalised_row(p, q, vocab, k, like, result):
             for i in range(j, min(j + SPAN, n), width(like)):
                 a = stream(x, i, like)
                 b = stream(z, i, like)
-                prob_p = scaled_exp2(maximum(a, least_p), scale, origin_p) * rest_p
-                prob_q = scaled_exp2(maximum(b, least_q), scale, origin_q) * rest_q
-                forward_term, reverse_term = terms(a, b, prob_p, prob_q, fma(b - a, k_lanes, offset))
+                a_held, b_held = maximum(a, least_p), maximum(b, least_q)
+                prob_p = scaled_exp2(a_held, scale, origin_p) * rest_p
+                prob_q = scaled_exp2(b_held, scale, origin_q) * rest_q
+                # masked under both: the masks' own difference, which is as good as 0 if small, and else is seen
+                masked = both(smaller(a, least_p), smaller(b, least_q))
+                d = fma(b - select(masked, a, a_held), k_lanes, offset)
+                d_reverse = fma(select(masked, b, b_held) - a, k_lanes, offset)
+                forward_term, reverse_term, size = terms(a, b, prob_p, prob_q, d, d_reverse)
+                far = maximum(size, far)
                 f = f + forward_term
                 r = r + reverse_term
             forward = forward + widened(f)
             reverse = reverse + widened(r)
     result[KL] = sum_lanes(forward)
     result[REVERSE_KL] = sum_lanes(reverse)
-    if width(like) == 8:
-        return True
-    # float32 rounds d to 2^-24 of the offset between the rows, and each normaliser by as much of a whole
     least = min(result[KL], result[REVERSE_KL])
-    return least > 0.3 and (lse_p - lse_q) ** 2 <= 64.0 * least
-
-
-@kernel
-def normaliser(row, vocab, k, room):
-    """(top, block, log mass, entropy) of a log row: mass relative to the greatest element; NaN where undefined."""
-    like = 0.0
-    top, block, broken = -np.inf, -1, False
-    for start in range(0, vocab, BLOCK):
-        n = min(BLOCK, vocab - start)
-        x = view(row, start, n, room, NO_LOG)
-        highest = greatest_of(x, n, like)
-        if highest > top:
-            top, block = highest, start
-        for i in range(0, n, width(like)):
-            broken |= any_lane(is_nan(load(x, i, like)))
-    if broken or top == np.inf or top == -np.inf:
-        return np.nan, -1, np.nan, np.nan
-    mass, moment = 0.0, 0.0
-    for start in range(0, vocab, BLOCK):
-        n = min(BLOCK, vocab - start)
-        x = view(row, start, n, room, NO_LOG)
-        zero = splat(0.0, like)
-        s, u = zero, zero
-        scale = splat(k * LOG2E, like)
-        least = number(zero, "least exponent")
-        for i in range(0, n, width(like)):
-            log_x = load(x, i, like)
-            t = maximum((log_x - splat(top, like)) * scale, least)
-            w = select(equal(log_x, number(zero, "-infinity")), zero, exp2(t))
-            s = s + w
-            u = fma(w, t, u)
-        mass += sum_lanes(s)
-        moment += sum_lanes(u)
-    return top, block, math.log(mass), max(math.log(mass) - LN2 * moment / mass, 0.0)
+    # a weight that stops at 2^-125 (2^-1021) is nothing, unless d is such that their product is not
+    if not np.float64(greatest(far)) < (1e20 if width(like) == 16 else 1e250):
+        return False
+    if width(like) == 16:
+        # float32 rounds d to 2^-24 of the offset between the rows, and each normaliser by as much of a whole
+        return least > 0.3 and (lse_p - lse_q) ** 2 <= 64.0 * least
+    error = 2.2e-16 * (1.0 + abs(lse_p) + abs(lse_q))
+    return least > (1e12 if exact else 1e7) * error * error
 
 
 @kernel
 def direct_row(p, q, vocab, k, result):
-    """The statistics of any pair of log rows into `result`, in float64 lanes relative to the greatest elements."""
+    """The statistics of any pair of log rows into `result`, in float64 lanes relative to the greatest elements.
+
+    d = k·((b - a) - (top_q - top_p)) + ..., in which no rounding of a difference is lost. What the normalisers' own
+    rounding makes of the terms is taken off again: with r = Σ q - p of the terms, Σ q - p - p·d is KL - log1p(r) + r.
+    """
     like = 0.0
     room_p = stack(2048, like)
     room_q = stack(2048, like)
-    top_p, block_p, mass_p, entropy_p = normaliser(p, vocab, k, room_p)
-    top_q, block_q, mass_q, entropy_q = normaliser(q, vocab, k, room_q)
-    result[ENTROPY_P] = entropy_p
-    result[ENTROPY_Q] = entropy_q
-    result[LSE_P] = k * top_p + mass_p
-    result[LSE_Q] = k * top_q + mass_q
-    result[LSE_GAP] = k * (top_q - top_p) + (mass_q - mass_p)
+    top_p, block_p, mass_p, result[ENTROPY_P] = normaliser(p, vocab, k, None, room_p)
+    top_q, block_q, mass_q, result[ENTROPY_Q] = normaliser(q, vocab, k, None, room_q)
+    result[BESIDE_P], result[BESIDE_Q] = mass_p, mass_q
+    result[LSE_P] = k * top_p + mass_p if block_p >= 0 else top_p
+    result[LSE_Q] = k * top_q + mass_q if block_q >= 0 else top_q
     result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
     result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
+    result[KL], result[REVERSE_KL], result[LSE_GAP], result[BESIDE_GAP] = np.nan, np.nan, np.nan, np.nan
     if block_p < 0 or block_q < 0:
-        result[KL] = np.nan
-        result[REVERSE_KL] = np.nan
         return
-    forward, reverse = 0.0, 0.0
+    unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
+    constants = apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, like)
+    forward, reverse, excess = 0.0, 0.0, 0.0
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         x = view(p, start, n, room_p, NO_LOG)
         z = view(q, start, n, room_q, NO_LOG)
         zero = splat(0.0, like)
-        f, r = zero, zero
-        least = number(zero, "least exponent")
-        log2e = splat(LOG2E, like)
+        f, r, e = zero, zero, zero
         for i in range(0, n, width(like)):
-            a = stream(x, i, like)
-            b = stream(z, i, like)
-            below_p = a - splat(top_p, like)
-            below_q = b - splat(top_q, like)
-            prob_p = exp2(maximum((below_p * splat(k, like) - splat(mass_p, like)) * log2e, least))
-            prob_q = exp2(maximum((below_q * splat(k, like) - splat(mass_q, like)) * log2e, least))
-            d = fma(below_q - below_p, splat(k, like), splat(mass_p - mass_q, like))
-            forward_term, reverse_term = terms(a, b, prob_p, prob_q, d)
+            forward_term, reverse_term, gain = direct_terms(stream(x, i, like), stream(z, i, like), constants)
             f = f + forward_term
             r = r + reverse_term
+            e = e + gain
         forward += sum_lanes(f)
         reverse += sum_lanes(r)
-    result[KL] = forward
-    result[REVERSE_KL] = reverse
+        excess += sum_lanes(e)
+    result[KL] = max(forward + log1p_minus(excess), 0.0)
+    result[REVERSE_KL] = max(reverse / (1.0 + excess) + log1p_minus(-excess / (1.0 + excess)), 0.0)
+    result[BESIDE_GAP] = (mass_q - mass_p) + math.log1p(excess)
+    result[LSE_GAP] = k * (top_q - top_p) + result[BESIDE_GAP]
+
+
+@inlined
+def apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, like):
+    """What `apart_lanes` needs of a pair of rows, in registers."""
+    x, y = unit * top_p, unit * top_q
+    d = y - x
+    again = y - d
+    lost = (y - (d + again)) - (x - again)
+    return (
+        splat(unit, like),
+        splat(scale, like),
+        splat(x, like),
+        splat(y, like),
+        splat(d, like),
+        splat(lost, like),
+        splat(mass_p, like),
+        splat(mass_q, like),
+        splat(0.5 * LOG2E * scale, like),
+    )
+
+
+@inlined
+def lost_lanes(a, b, difference):
+    """What the difference a - b has lost to rounding (Knuth's two-sum)."""
+    again = a - difference
+    return (a - (difference + again)) - (b - again)
+
+
+@inlined
+def apart_lanes(a, b, constants):
+    """(√p, √q, (b - a) - (top_q - top_p), d) of logs of any size; where one is -inf the differences are no numbers."""
+    units, scale, top_p, top_q, tops, tops_lost, mass_p, mass_q, half_scale = constants
+    half = number(a, "1/2") * number(a, "log2(e)")
+    zero = number(a, "0")
+    x, y = a * units, b * units
+    root_p, _ = half_weight(x - top_p, half_scale, zero - half * mass_p)
+    root_q, _ = half_weight(y - top_q, half_scale, zero - half * mass_q)
+    d = y - x
+    gap = d - tops
+    gap = gap + ((lost_lanes(d, tops, gap) + lost_lanes(y, x, d)) - tops_lost)
+    return root_p, root_q, gap, fma(gap, scale, mass_p - mass_q)
+
+
+@inlined
+def direct_terms(a, b, constants):
+    """The generalised terms of one outcome and its q - p. p·k is taken before p·k·(b - a): p may be as little as the
+    difference is great."""
+    zero = number(a, "0")
+    nothing = number(a, "-infinity")
+    infinite = number(a, "infinity")
+    scale = constants[1]
+    offset = constants[6] - constants[7]
+    root_p, root_q, gap, d = apart_lanes(a, b, constants)
+    no_p, no_q = equal(a, nothing), equal(b, nothing)
+    p, q = root_p * root_p, root_q * root_q
+    near = smaller(absolute(d), number(d, "2"))
+    phi, phi_reverse = phi_near_one(d), phi_near_one(zero - d)
+    gain = select(near, p * (d + phi), q - p)
+    forward = select(near, p * phi, (q - p) - ((root_p * scale) * (root_p * gap) + p * offset))
+    reverse = select(near, q * phi_reverse, (p - q) + ((root_q * scale) * (root_q * gap) + q * offset))
+    one_sided = either(no_p, no_q)
+    neither = both(no_p, no_q)
+    forward = select(no_p, q, select(no_q, infinite, forward))
+    reverse = select(no_q, p, select(no_p, infinite, reverse))
+    gain = select(one_sided, q - p, gain)
+    return select(neither, zero, forward), select(neither, zero, reverse), gain

@@ -20,6 +20,7 @@ from numba import types
 
 from .decode import element, row_of
 from .elementary import log, phi_and_exp
+from .far import apart, below
 from .lanes import (
     absolute,
     fma,
@@ -41,11 +42,11 @@ from .lanes import (
 from .mass_sums import EXCESS, EXCESS_LOW, RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN
 from .masses import NEGATIVE, mass_alone
 from .pairs import (
-    BESIDE_P,
-    BESIDE_Q,
     DISTANT,
     FORWARD,
     GAP,
+    GREATEST_P,
+    GREATEST_Q,
     LOG_MASS_P,
     LOG_MASS_Q,
     MOMENT,
@@ -56,8 +57,6 @@ from .pairs import (
     REVERSE,
     SINGLE,
     STATE,
-    TOP_P,
-    TOP_Q,
     UNDEFINED,
     coefficient_count,
     normalise_pair,
@@ -315,7 +314,10 @@ def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
 def pair_sums(
     p, q, vocab, space, k, like, kind, weight, first, second, state, scales, value, moment, with_moment, sums
 ):
-    """(value, moment) of a whole row into `sums`; False where RENYI leaves the range of the exponentials."""
+    """(value, moment) of a whole row into `sums`; False where RENYI leaves the range of the exponentials.
+
+    `first` of RENYI is 1 - order, which the order itself may have rounded away.
+    """
     even = kind == MIXTURE and not with_moment and weight == 0.5 and first == second
     room_p = stack(1024, like)
     room_q = stack(1024, like)
@@ -385,22 +387,20 @@ def series_sums(p, q, vocab, space, k, like, kind, weight, first, second, state,
 
 @kernel
 def log_masses(p, q, v, space, k, state, scales):
-    """(ln p, ln q, ln q - ln p) of one outcome, in float64 at any distance."""
+    """(p > 0, q > 0, ln p, ln q, ln q - ln p) of one outcome, in float64 at any distance."""
     x, y = element(p, v), element(q, v)
     if space == LOGS:
-        if state[PATH] == DISTANT:
-            log_p = k * (x - scales[TOP_P]) - scales[BESIDE_P]
-            log_q = k * (y - scales[TOP_Q]) - scales[BESIDE_Q]
-            d = k * ((y - scales[TOP_Q]) - (x - scales[TOP_P])) + (scales[BESIDE_P] - scales[BESIDE_Q])
-            return log_p, log_q, d
-        return k * x - state[LOG_MASS_P], k * y - state[LOG_MASS_Q], k * (y - x) - state[GAP]
+        top_p, top_q = state[GREATEST_P], state[GREATEST_Q]
+        log_p, log_q = below(x, top_p, k) - state[LOG_MASS_P], below(y, top_q, k) - state[LOG_MASS_Q]
+        d = apart(x, y, top_p, top_q, k) + (state[LOG_MASS_P] - state[LOG_MASS_Q])
+        return x > -np.inf, y > -np.inf, log_p, log_q, d
     log_x = math.log(x) if x > 0.0 else -np.inf
     log_y = math.log(y) if y > 0.0 else -np.inf
     d = log_y - log_x - state[GAP]
     x, y = x * scales[RAISE_P] * scales[RAISE_P_AGAIN], y * scales[RAISE_Q] * scales[RAISE_Q_AGAIN]
     if abs(d) < 0.5 and x > 1e-290:  # from the difference at one total, see mass_sums.py
         d = math.log1p(fused(y, scales[EXCESS_LOW], fused(y, scales[EXCESS], y - x)) / x)
-    return log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d
+    return log_x > -np.inf, log_y > -np.inf, log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d
 
 
 @kernel
@@ -415,51 +415,52 @@ def phi(y):
 
 
 @kernel
+def tilted(log_p, log_q, order, epsilon):
+    """α·ln p + (1-α)·ln q; for α > 1 that over α - 1, which is within the range of float64 where the divergence is."""
+    if epsilon > 0.0:
+        return (order * log_p if order > 0.0 else 0.0) + epsilon * log_q
+    value = (1.0 if order == np.inf else order / -epsilon) * log_p - log_q
+    return value if value == value else -np.inf
+
+
+@kernel
 def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
     """-ln(Σ p^order·q^ε)·`scale`, which is D_order(p‖q) for 1/ε, of any rows and any order ≥ ½ (inf too) or 0.
 
-    One outcome at a time: 1 - Σ p^order·q^ε is the sum of ε·(q - p) - p·expm1(ε·d), all of one sign.
+    1 - Σ p^α·q^ε is a sum of terms of one sign, p·(ε·φ(d) - φ(ε·d)). Where it is no better than the sum itself, that
+    is taken relative to its greatest term.
     """
-    most, missing, lost, kept, meets = -np.inf, 0.0, 0.0, 0.0, False
+    most, lost, outside, meets = -np.inf, 0.0, 0.0, False
     for v in range(vocab):
-        log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
-        prob_p, prob_q = math.exp(log_p), math.exp(log_q)
-        if log_p == -np.inf:
-            lost += prob_q
-            missing += epsilon * prob_q
-            continue
-        if log_q == -np.inf:
-            if order > 1.0:
-                return np.inf
-            missing += order * prob_p
+        in_p, in_q, log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        if in_p and not in_q and epsilon < 0.0:
+            return np.inf
+        if not in_p or not in_q:
+            outside += math.exp(log_q) if in_q else 0.0
+            lost += epsilon * math.exp(log_q) if in_q else order * math.exp(log_p) if in_p else 0.0
             continue
         meets = True
-        if order == 0.0:
-            kept += prob_q
-        elif order == np.inf:
-            most = max(most, -d)
+        power = tilted(log_p, log_q, order, epsilon)
+        most = max(most, -d if order == np.inf else power)
+        if abs(d) < 1.0:
+            lost += math.exp(log_p) * (epsilon * phi(d) - phi(epsilon * d))
         else:
-            most = max(most, log_p + epsilon * d)
-            if abs(d) < 1.0:
-                missing += prob_p * (epsilon * phi(d) - phi(epsilon * d))
-            elif epsilon * d < 600.0:
-                missing += epsilon * (prob_q - prob_p) - prob_p * math.expm1(epsilon * d)
-            else:
-                missing -= math.exp(min(log_p + epsilon * d, 709.0))
+            power = math.exp(min(power if epsilon > 0.0 else -epsilon * power, 709.0))
+            lost += (order * math.exp(log_p) - power) + epsilon * math.exp(log_q)
     if not meets:
         return np.inf
-    if order == 0.0:
-        return -math.log1p(-lost) if lost < 0.5 else -math.log(kept)
     if order == np.inf:
         return max(most, 0.0)
-    if -1e100 < missing < 0.5:
-        return max(-math.log1p(-missing) * scale, 0.0)
-    power_sum = 0.0
+    if order == 0.0 and outside < 0.5:
+        return max(-math.log1p(-outside), 0.0)
+    if order > 0.0 and -1e100 < lost < 0.5:
+        return max(-math.log1p(-lost) * scale, 0.0)
+    power_sum, units = 0.0, 1.0 if epsilon > 0.0 else -epsilon
     for v in range(vocab):
-        log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
-        if log_p > -np.inf and log_q > -np.inf:
-            power_sum += math.exp(log_p + epsilon * d - most)
-    return -(most + math.log(power_sum)) * scale
+        in_p, in_q, log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        if in_p and in_q:
+            power_sum += math.exp(units * (tilted(log_p, log_q, order, epsilon) - most))
+    return -(most + math.log(power_sum)) * scale if epsilon > 0.0 else most + math.log(power_sum) / units
 
 
 @kernel
@@ -470,7 +471,7 @@ def weighted_sum(first, forward, second, reverse):
 
 @kernel
 def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, work, state, scales):
-    """`divergence_row` but for orders between 0 and 1/2."""
+    """`divergence_row` but for orders between 0 and 1/2; `first` of RENYI is 1 - order."""
     single = kind in (LINEAR, VARIATION)
     if kind == MIXTURE:
         both_sides = abs(first * (1.0 - weight) - second * weight) < 1e-9
@@ -480,7 +481,6 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
     steep = kind == RENYI and weight > 1.5
     single |= kind == RENYI and (not steep or (space == LOGS and weight <= 5.0 and not with_moment))
     apart = kind in (MIXTURE, VARIATION) and not with_moment
-    room = stack(2048, 0.0)
     sums = stack(2, 0.0)
     done = False
     for attempt in range(2):
@@ -494,7 +494,7 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
         if space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0:
             state[MOMENT] = 0.0
             return 0.0
-        scale_pair(p, q, vocab, space, k, state, room, scales)
+        scale_pair(p, q, vocab, space, k, state, scales)
         if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
             pass
         elif state[PATH] == SINGLE:
@@ -540,7 +540,7 @@ def kullback_divergence(
     """The divergence of rows start ... stop into `out`; masked rows give 0. `state` (T, STATE) may be null."""
     if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not LINEAR <= kind <= RENYI:
         return report(bad_row, start, ARGUMENT)
-    work = stack(9, 0.0)
+    work = stack(12, 0.0)
     scales = stack(8, 0.0)
     own_state = stack(9, 0.0)
     for t in range(start, stop):

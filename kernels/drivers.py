@@ -10,17 +10,22 @@ import numpy as np
 from numba import types
 
 from .clipped import hidden_value, jensen_shannon_of_kept, write_kept, write_known
+from .cumulants import in_reach
 from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
 from .direct import direct_row, normalised_row
 from .divergences import kullback_divergence, phi  # noqa: F401 (an entry point too)
 from .estimates import kullback_phi  # noqa: F401 (an entry point too)
+from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, apart, below, far_row
 from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
 from .lanes import fma, kernel, load, pointer, splat, stack, store, width
-from .masses import BESIDE, NEGATIVE, mass_alone, mass_log_prob
-from .probabilities import BESIDE_P, BESIDE_Q, mass_pair
+from .masses import NEGATIVE, mass_alone, mass_log_prob
+from .probabilities import mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
+    BESIDE_GAP,
+    BESIDE_P,
+    BESIDE_Q,
     DONE,
     ENTROPY_P,
     ENTROPY_Q,
@@ -33,7 +38,7 @@ from .rows import (
     cumulant_row,
 )
 from .segments import kullback_sum_segments  # noqa: F401 (an entry point too)
-from .single import ARGMAX, ENTROPY, LSE, log_row
+from .single import log_row
 from .sparse import kullback_rest_mass  # noqa: F401 (an entry point too)
 from .tokens import kullback_describe_tokens  # noqa: F401 (an entry point too)
 
@@ -63,26 +68,32 @@ def report(bad_row, t, status):
 
 
 @kernel
-def log_prob(row, v, space, k, lse, top1, beside):
-    """The log-probability of outcome v of a row whose log mass is `lse`; NaN for a negative (ignored) id.
-
-    Of masses it is found from the greatest element and `beside`, the log of the total relative to that.
-    """
-    if v < 0:
-        return np.nan
-    if space == LOGS:
-        return k * element(row, v) - lse
-    return mass_log_prob(row, v, element(row, np.int64(top1)), beside) if top1 >= 0.0 else np.nan
+def greatest(row, top1):
+    """The element `top1` of a row; NaN for none."""
+    return element(row, np.int64(top1)) if top1 >= 0.0 else np.nan
 
 
 @kernel
-def log_ratio(p, q, v, space, k, gap):
-    """log p(v) - log q(v), where `gap` is lse_q - lse_p; NaN for a negative id and where both are impossible."""
+def log_prob(row, v, space, k, beside, top):
+    """The log-probability of outcome v of a row; NaN for a negative (ignored) id.
+
+    It is found from the greatest element, NaN where the row is undefined, and the log of the mass relative to that.
+    """
+    if v < 0 or top != top:
+        return np.nan
+    x = element(row, v)
+    return below(x, top, k) - beside if space == LOGS else mass_log_prob(row, v, top, beside)
+
+
+@kernel
+def log_ratio(p, q, v, space, k, gap, top_p, top_q):
+    """log p(v) - log q(v), where `gap` is lse_q - lse_p, or of logs that of what lies beside the greatest elements; NaN
+    for a negative id and where both are impossible."""
     if v < 0:
         return np.nan
     x, y = element(p, v), element(q, v)
     if space == LOGS:
-        return gap - k * (y - x)
+        return gap - apart(x, y, top_p, top_q, k)
     if y > 0.0 and 0.5 * y < x < 2.0 * y:
         return gap + np.log1p((x - y) / y)
     return gap + (np.log(x) - np.log(y))
@@ -128,7 +139,7 @@ def write_statistics(result, out, t):
 def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
     if not (valid_array(p, vocab, space) and valid_array(q, vocab, space)):
         return report(bad_row, start, ARGUMENT)
-    result = stack(11, 0.0)
+    result = stack(12, 0.0)
     full = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0 or tokens != 0
     for t in range(start, stop):
         row_p = row_of(p, t)
@@ -141,29 +152,35 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
-            if out[LOG_PROB_P] != 0:
-                value = log_prob(
-                    row_p, v, space, inverse_temperature, result[LSE_P], result[ARGMAX_P], result[BESIDE_P]
-                )
-                pointer(out[LOG_PROB_P], types.float64)[t] = value
-            if out[LOG_PROB_Q] != 0:
-                value = log_prob(
-                    row_q, v, space, inverse_temperature, result[LSE_Q], result[ARGMAX_Q], result[BESIDE_Q]
-                )
-                pointer(out[LOG_PROB_Q], types.float64)[t] = value
-            if out[LOG_RATIO] != 0:
-                value = log_ratio(row_p, row_q, v, space, inverse_temperature, result[LSE_GAP])
-                pointer(out[LOG_RATIO], types.float64)[t] = value
+            write_token(row_p, row_q, v, space, inverse_temperature, result, out, t)
     return OK
 
 
 @kernel
+def write_token(p, q, v, space, k, result, out, t):
+    """Log-probabilities and log-ratio of the outcome v of a pair of rows whose statistics are known."""
+    top_p, top_q = greatest(p, result[ARGMAX_P]), greatest(q, result[ARGMAX_Q])
+    gap = result[BESIDE_GAP] if space == LOGS else result[LSE_GAP]
+    if out[LOG_PROB_P] != 0:
+        pointer(out[LOG_PROB_P], types.float64)[t] = log_prob(p, v, space, k, result[BESIDE_P], top_p)
+    if out[LOG_PROB_Q] != 0:
+        pointer(out[LOG_PROB_Q], types.float64)[t] = log_prob(q, v, space, k, result[BESIDE_Q], top_q)
+    if out[LOG_RATIO] != 0:
+        pointer(out[LOG_RATIO], types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q)
+
+
+@kernel
 def describe_row(row, vocab, space, k, entropy, result):
-    """LSE, ENTROPY (of logs NaN where `entropy` is None) and ARGMAX of one row; OK or NEGATIVE_P."""
+    """The statistics of one row (of logs ENTROPY may be NaN where `entropy` is None; of masses all but GREATEST); OK or
+    NEGATIVE_P."""
     if space == MASSES:
         return NEGATIVE_P if mass_alone(row, vocab, result) == NEGATIVE else OK
-    if row[2] == FLOAT64 or not log_row(row, vocab, k, np.float32(0.0), entropy, result):
-        log_row(row, vocab, k, 0.0, entropy, result)
+    if row[2] == FLOAT64:
+        served = log_row(row, vocab, k, 0.0, entropy, result)
+    else:
+        served = log_row(row, vocab, k, np.float32(0.0), entropy, result)
+    if not served:
+        far_row(row, vocab, k, None, result)
     return OK
 
 
@@ -173,7 +190,7 @@ def kullback_describe(
 ):
     if not valid_array(x, vocab, space) or (tokens != 0 and log_probs == 0):
         return report(bad_row, start, ARGUMENT)
-    result = stack(4, 0.0)
+    result = stack(5, 0.0)
     for t in range(start, stop):
         row = row_of(x, t)
         if out[ENTROPY] != 0:
@@ -193,7 +210,7 @@ def kullback_describe(
                 v = pointer(tokens, types.int64)[i]
                 if v >= vocab:
                     return report(bad_row, t, TOKEN)
-                value = log_prob(row, v, space, inverse_temperature, result[LSE], result[ARGMAX], result[BESIDE])
+                value = log_prob(row, v, space, inverse_temperature, result[BESIDE], greatest(row, result[ARGMAX]))
                 pointer(log_probs, types.float64)[i] = value
     return OK
 
@@ -236,8 +253,8 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
 def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, start, stop, bad_row):
     if not (valid_array(p, vocab, LOGS) and valid_array(q, vocab, LOGS)) or room == 0:
         return report(bad_row, start, ARGUMENT)
-    result = stack(11, 0.0)
-    one = stack(4, 0.0)
+    result = stack(12, 0.0)
+    one = stack(5, 0.0)
     for t in range(start, stop):
         row_p, row_q = row_of(p, t), row_of(q, t)
         lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
@@ -250,8 +267,8 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
-            x = log_prob(row_p, v, LOGS, 1.0, lse_p, 0.0, 0.0)
-            y = log_prob(row_q, v, LOGS, 1.0, lse_q, 0.0, 0.0)
+            x = log_prob(row_p, v, LOGS, 1.0, lse_p, 0.0)
+            y = log_prob(row_q, v, LOGS, 1.0, lse_q, 0.0)
             if out[LOG_PROB_P] != 0:
                 pointer(out[LOG_PROB_P], types.float64)[t] = x
             if out[LOG_PROB_Q] != 0:
@@ -262,34 +279,35 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
 
 
 @kernel
-def write_log_softmax(row, vocab, k, lse, out, scratch):
-    """k·a - lse for one row, into `out`, in lanes of scratch's type."""
+def write_log_softmax(row, vocab, k, beside, top, out, scratch):
+    """k·(a - top) - beside for one row, into `out`, in lanes of scratch's type."""
     like = scratch[0]
     lanes = width(like)
+    ordinary = in_reach(k, like) and abs(top) < 1e30
     for start in range(0, vocab, 2048):
         n = min(2048, vocab - start)
         a = view(row, start, n, scratch, NO_LOG)
-        whole = n - n % lanes
+        whole = n - n % lanes if ordinary else 0
         for i in range(0, whole, lanes):
-            store(out, start + i, fma(load(a, i, like), splat(k, like), splat(-lse, like)))
+            store(out, start + i, fma(load(a, i, like) - splat(top, like), splat(k, like), splat(-beside, like)))
         for i in range(whole, n):
-            out[start + i] = k * a[i] - lse
+            out[start + i] = below(np.float64(a[i]), top, k) - beside
 
 
 @kernel
 def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad_row):
     if not valid_array(x, vocab, LOGS) or out == 0:
         return report(bad_row, start, ARGUMENT)
-    result = stack(4, 0.0)
+    result = stack(5, 0.0)
     room = stack(2048, np.float32(0.0))
     wide_room = stack(2048, 0.0)
     k = inverse_temperature
     for t in range(start, stop):
         row = row_of(x, t)
         describe_row(row, vocab, LOGS, k, None, result)
-        lse = result[LSE] if result[LSE] > -np.inf else np.nan
+        beside, top = result[BESIDE], result[GREATEST]  # NaN where the row is undefined
         if wide != 0:
-            write_log_softmax(row, vocab, k, lse, pointer(out + 8 * t * vocab, types.float64), wide_room)
+            write_log_softmax(row, vocab, k, beside, top, pointer(out + 8 * t * vocab, types.float64), wide_room)
         else:
-            write_log_softmax(row, vocab, k, lse, pointer(out + 4 * t * vocab, types.float32), room)
+            write_log_softmax(row, vocab, k, beside, top, pointer(out + 4 * t * vocab, types.float32), room)
     return OK

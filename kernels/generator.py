@@ -10,8 +10,9 @@ import numpy as np
 from numba import njit, types
 
 from .decode import element, row_of
+from .far import apart, below
 from .lanes import pointer
-from .pairs import GAP, LOG_MASS_P, PATH, STATE, UNDEFINED
+from .pairs import GAP, GREATEST_P, GREATEST_Q, LOG_MASS_P, LOG_MASS_Q, PATH, STATE, UNDEFINED
 from .status import LOGS
 
 
@@ -33,13 +34,16 @@ def driver(generator):
                 x, y = element(row_p, v), element(row_q, v)
                 if space == LOGS:
                     no_p, no_q = x == -np.inf, y == -np.inf
-                    log_p = k * x - of_row[LOG_MASS_P]
-                    d = k * (y - x) - of_row[GAP]
+                    log_p = below(x, of_row[GREATEST_P], k) - of_row[LOG_MASS_P]
+                    log_q = below(y, of_row[GREATEST_Q], k) - of_row[LOG_MASS_Q]
+                    d = apart(x, y, of_row[GREATEST_P], of_row[GREATEST_Q], k)
+                    d += of_row[LOG_MASS_P] - of_row[LOG_MASS_Q]
                 else:
                     no_p, no_q = x == 0.0, y == 0.0
                     log_p = math.log(x) - of_row[LOG_MASS_P]
                     near = not no_p and 0.5 * x < y < 2.0 * x
                     d = (math.log1p((y - x) / x) if near else math.log(y) - math.log(x)) - of_row[GAP]
+                    log_q = math.log(y) - of_row[GAP] - of_row[LOG_MASS_P] if no_p else log_p + d
                 if no_p and no_q:
                     continue
                 if no_q:
@@ -47,10 +51,9 @@ def driver(generator):
                         return t + 1
                     total += math.exp(log_p) * slope
                 elif no_p:
-                    weight = k * y if space == LOGS else math.log(y)
-                    total += math.exp(weight - of_row[GAP] - of_row[LOG_MASS_P]) * generator(0.0)
+                    total += math.exp(log_q) * generator(0.0)
                 else:
-                    total += math.exp(log_p + d) * generator(math.exp(-d))
+                    total += math.exp(log_q) * generator(math.exp(-d))
             pointer(out, types.float64)[t] = np.nan if of_row[PATH] >= UNDEFINED else total
         return 0
 

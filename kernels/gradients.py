@@ -17,11 +17,12 @@ import math
 import numpy as np
 from numba import types
 
-from .cumulants import LOG2E, least_argument
+from .cumulants import LOG2E, in_reach, least_argument
 from .decode import BFLOAT16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
 from .divergences import LINEAR, MIXTURE, RENYI, VARIATION, divergence_row, mixture_logs, sign, write_series
 from .elementary import phi_and_exp, scaled_exp2
 from .encode import write
+from .far import half_weight, normaliser, unit_of
 from .lanes import (
     absolute,
     equal,
@@ -52,7 +53,7 @@ from .pairs import (
     scale_pair,
     series,
 )  # fmt: skip
-from .rows import LN2, MAX_SHIFT
+from .rows import LN2
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
 
 
@@ -211,8 +212,7 @@ def gradient_row(p, q, vocab, k, kind, weight, first, second, state, scales, res
     if state[PATH] >= UNDEFINED or not math.isfinite(needed):
         fill(np.nan, vocab, address, storage)
         return
-    room = stack(2048, 0.0)
-    scale_pair(p, q, vocab, LOGS, k, state, room, scales)
+    scale_pair(p, q, vocab, LOGS, k, state, scales)
     if state[PATH] == SINGLE:
         value = stack(32, np.float32(0.0))
         slope = stack(32, np.float32(0.0))
@@ -241,7 +241,7 @@ def kullback_divergence_gradient(
     valid = valid and weights != 0 and values != 0 and state != 0 and gradient != 0
     if not (valid and FLOAT64 <= storage <= BFLOAT16):
         return report(bad_row, start, ARGUMENT)
-    work = stack(9, 0.0)
+    work = stack(12, 0.0)
     scales = stack(8, 0.0)
     k = inverse_temperature
     for t in range(start, stop):
@@ -284,15 +284,16 @@ def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weigh
     room = stack(1024, like)
     block = stack(1024, like)
     zero = splat(0.0, like)
+    beside = lse - k * greatest
     shift = np.rint(lse * LOG2E)
     scale = np.float64(np.float32(k * LOG2E)) if width(like) == 16 else k * LOG2E
     times = splat(scale, like)
     origin = number(zero, "round") - splat(shift, like)
-    rest = splat(math.exp((k * greatest - lse) - LN2 * (scale * greatest - shift)), like)
+    rest = splat(math.exp(-beside - LN2 * (scale * greatest - shift)), like)
     least = splat(least_argument(k, shift, like), like)
-    constant = splat(mass_weight - entropy_weight * (entropy - lse), like)
+    top = splat(greatest, like)
+    constant = splat(mass_weight - entropy_weight * (entropy - beside), like)
     minus = splat(-entropy_weight * k, like)
-    place = row_place(address, storage)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         x = view(row, start, n, room, NO_LOG)
@@ -301,11 +302,40 @@ def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weigh
             gone = equal(a, number(zero, "-infinity"))
             a = maximum(a, least)
             s = scaled_exp2(a, times, origin) * rest
-            store(block, i, select(gone, zero, s * fma(minus, a, constant)))
-        if add != 0:
-            for i in range(n):
-                block[i] += element(place, start + i)
-        write(block, n, address + start * item_bytes(storage), storage)
+            store(block, i, select(gone, zero, s * fma(minus, a - top, constant)))
+        write_softmax_block(block, n, start, add, address, storage)
+
+
+@kernel
+def far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, entropy, add, address, storage):
+    """`softmax_lanes` of a row of logs of any size."""
+    like = 0.0
+    room = stack(2048, like)
+    block = stack(1024, like)
+    zero = splat(0.0, like)
+    top, _, beside, _ = normaliser(row, vocab, k, None, room)
+    unit, scale = unit_of(top, k)
+    half_scale = splat(0.5 * LOG2E * scale, like)
+    half_beside = splat(-0.5 * LOG2E * beside, like)
+    constant = splat(mass_weight - entropy_weight * entropy, like)
+    minus = splat(-entropy_weight * 2.0 * LN2, like)
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        x = view(row, start, n, room, NO_LOG)
+        for i in range(0, n, width(like)):
+            gap = fma(load(x, i, like), splat(unit, like), splat(-unit * top, like))
+            half, h = half_weight(gap, half_scale, half_beside)
+            store(block, i, select(equal(half, zero), zero, (half * half) * fma(minus, h, constant)))
+        write_softmax_block(block, n, start, add, address, storage)
+
+
+@kernel
+def write_softmax_block(block, n, start, add, address, storage):
+    place = row_place(address, storage)
+    if add != 0:
+        for i in range(n):
+            block[i] += element(place, start + i)
+    write(block, n, address + start * item_bytes(storage), storage)
 
 
 @kernel
@@ -337,11 +367,14 @@ def kullback_softmax_gradient(
         if mass_weight == 0.0 and entropy_weight == 0.0:
             if add == 0:
                 fill(0.0, vocab, address, storage)
-        elif not abs(log_mass) * LOG2E < MAX_SHIFT:
+        elif pointer(top1, types.int64)[t] < 0:
             fill(np.nan, vocab, address, storage)
         else:
             greatest = element(row, pointer(top1, types.int64)[t])
-            if row[2] == FLOAT64:
+            if not (abs(log_mass) < (1e3 if row[2] == FLOAT64 else 1e5) and in_reach(k, np.float32(0.0))):
+                # what lies beside the greatest element is not to be had from the normaliser
+                far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, own_entropy, add, address, storage)
+            elif row[2] == FLOAT64:
                 softmax_lanes(
                     row, vocab, k, 0.0, log_mass, greatest, mass_weight, entropy_weight, own_entropy, add, address,
                     storage,

@@ -14,8 +14,9 @@ from numba.extending import intrinsic, overload
 
 from .cumulants import LOG2E, difference, least_argument
 from .decode import FLOAT64, NO_LOG, element, view
-from .direct import direct_row, normalised_row, normaliser
-from .elementary import exp2, log, scaled_exp2
+from .direct import apart_constants, apart_lanes, direct_row, normalised_row
+from .elementary import log, scaled_exp2
+from .far import BESIDE, GREATEST_FLOAT, far_row, unit_of
 from .lanes import (
     _intrinsic_call,
     absolute,
@@ -57,13 +58,14 @@ from .probabilities import DOUBLE, SINGLE, mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
+    BESIDE_P,
+    BESIDE_Q,
     DONE,
     KL,
     LN2,
     LSE_GAP,
     LSE_P,
     LSE_Q,
-    MAX_SHIFT,
     REVERSE_KL,
     TOO_CLOSE,
     TOO_FAR,
@@ -84,12 +86,13 @@ NEAR = 0.9  # |d| up to which power series serve; beyond, what is subtracted is 
 DISTANT, UNDEFINED, NEGATIVE_MASS = 2, 3, 4  # SINGLE and DOUBLE are those of probabilities.py
 
 # what is kept of a pair between the passes, all float64
+# of logs LOG_MASS is what lies beside the greatest element: ln p = k·(a - GREATEST_P) - LOG_MASS_P
 PATH, LOG_MASS_P, LOG_MASS_Q, GAP, GREATEST_P, GREATEST_Q, FORWARD, REVERSE, MOMENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 STATE = 9
 
 # constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
 SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
-TOP_P, BESIDE_P, TOP_Q, BESIDE_Q = 0, 1, 2, 3
+TOP_P, LOG_REST_P, TOP_Q, LOG_REST_Q = 0, 1, 2, 3
 # (of masses: those of mass_sums.py)
 
 
@@ -149,18 +152,20 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
         if narrow:
             outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
             if outcome == DONE and max(result[KL], result[REVERSE_KL]) > DISTINCT:
-                alone = stack(3, 0.0)
-                if log_row(q, vocab, k, np.float32(0.0), None, alone):
-                    result[LSE_Q] = alone[LSE]
-                    result[LSE_GAP] = alone[LSE] - result[LSE_P]
+                alone = stack(5, 0.0)
+                if not log_row(q, vocab, k, np.float32(0.0), None, alone):
+                    far_row(q, vocab, k, None, alone)
+                result[LSE_Q], result[BESIDE_Q] = alone[LSE], alone[BESIDE]
+                result[LSE_GAP] = alone[LSE] - result[LSE_P]
             if outcome == TOO_FAR and apart and normalised_row(p, q, vocab, k, np.float32(0.0), result):
                 # float32 serves rows far apart on the whole of which nothing is possible under one alone
                 known = min(result[KL], result[REVERSE_KL]) > APART and max(result[KL], result[REVERSE_KL]) < np.inf
                 outcome = DONE if known else TOO_FAR
         if outcome != DONE:
             path, outcome = DOUBLE, cumulant_row(p, q, vocab, k, 0.0, result)
-        if outcome == DONE and not abs(result[LSE_P]) * LOG2E < MAX_SHIFT:
-            outcome = TOO_CLOSE
+        exact = p[2] == FLOAT64 or q[2] == FLOAT64
+        if outcome == DONE and not abs(result[LSE_P]) + abs(result[LSE_Q]) < (1e3 if exact else 1e6):
+            outcome = TOO_FAR  # the rounding of a normaliser would be worth too much of a probability
         if outcome != DONE:
             path = DISTANT
             direct_row(p, q, vocab, k, result)
@@ -174,8 +179,8 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
     if path != NEGATIVE_MASS and result[KL] != result[KL]:
         path = UNDEFINED
     state[PATH] = path
-    state[LOG_MASS_P] = result[LSE_P]
-    state[LOG_MASS_Q] = result[LSE_Q]
+    state[LOG_MASS_P] = result[BESIDE_P] if space == LOGS else result[LSE_P]
+    state[LOG_MASS_Q] = result[BESIDE_Q] if space == LOGS else result[LSE_Q]
     state[GAP] = result[LSE_GAP]
     state[GREATEST_P] = element(p, np.int64(result[ARGMAX_P])) if result[ARGMAX_P] >= 0.0 else np.nan
     state[GREATEST_Q] = element(q, np.int64(result[ARGMAX_Q])) if result[ARGMAX_Q] >= 0.0 else np.nan
@@ -184,22 +189,22 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
 
 
 @kernel
-def scale_pair(p, q, vocab, space, k, state, room, scales):
+def scale_pair(p, q, vocab, space, k, state, scales):
     """Fill `scales` with the constants of a pair of rows of logs that turn stored elements into p, q and d."""
     log_mass_p, log_mass_q = state[LOG_MASS_P], state[LOG_MASS_Q]
     if space == MASSES:
         return
     if state[PATH] == DISTANT:
-        scales[TOP_P], _, scales[BESIDE_P], _ = normaliser(p, vocab, k, room)
-        scales[TOP_Q], _, scales[BESIDE_Q], _ = normaliser(q, vocab, k, room)
+        scales[TOP_P], scales[LOG_REST_P] = state[GREATEST_P], state[LOG_MASS_P]
+        scales[TOP_Q], scales[LOG_REST_Q] = state[GREATEST_Q], state[LOG_MASS_Q]
     else:
         # in the lanes k·log2(e) is rounded; the greatest element, which weighs most, is given its own probability
         scale = np.float64(np.float32(k * LOG2E)) if state[PATH] == SINGLE else k * LOG2E
-        scales[SHIFT] = np.rint(log_mass_p * LOG2E)
-        scales[SHIFT_Q] = np.rint(log_mass_q * LOG2E)
         top, top_q = state[GREATEST_P], state[GREATEST_Q]
-        scales[FACTOR] = math.exp((k * top - log_mass_p) - LN2 * (scale * top - scales[SHIFT]))
-        scales[FACTOR_Q] = math.exp((k * top_q - log_mass_q) - LN2 * (scale * top_q - scales[SHIFT_Q]))
+        scales[SHIFT] = np.rint((k * top + log_mass_p) * LOG2E)
+        scales[SHIFT_Q] = np.rint((k * top_q + log_mass_q) * LOG2E)
+        scales[FACTOR] = math.exp(-log_mass_p - LN2 * (scale * top - scales[SHIFT]))
+        scales[FACTOR_Q] = math.exp(-log_mass_q - LN2 * (scale * top_q - scales[SHIFT_Q]))
         scales[MINUS_GAP] = -state[GAP]
 
 
@@ -262,27 +267,23 @@ def fill_partners(z, n, like, k, scales, partners):
 
 @kernel
 def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
-    """p, q and d of a block of any logs, for float64; weights stop at 2^-1022, so that only -inf is impossible."""
-    top_p, mass_p, top_q, mass_q = scales[TOP_P], scales[BESIDE_P], scales[TOP_Q], scales[BESIDE_Q]
+    """p, q and d of a block of any logs, for float64; only -inf is impossible, whatever p and q have come to."""
+    top_p, top_q = scales[TOP_P], scales[TOP_Q]
+    unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
+    constants = apart_constants(unit, scale, top_p, top_q, scales[LOG_REST_P], scales[LOG_REST_Q], like)
     zero = splat(0.0, like)
     nothing = number(zero, "-infinity")
-    least = number(zero, "least exponent")
-    log2e = splat(LOG2E, like)
-    most = splat(FARTHEST, like)
+    most = splat(GREATEST_FLOAT, like)
     for i in range(0, n, width(like)):
         a = stream(x, i, like)
         b = stream(z, i, like)
         no_p = equal(a, nothing)
         no_q = equal(b, nothing)
-        below_p = a - splat(top_p, like)
-        below_q = b - splat(top_q, like)
-        log_p = below_p * splat(k, like) - splat(mass_p, like)
-        log_q = below_q * splat(k, like) - splat(mass_q, like)
-        d = fma(below_q - below_p, splat(k, like), splat(mass_p - mass_q, like))
+        root_p, root_q, _, d = apart_lanes(a, b, constants)
         d = maximum(zero - most, zero - maximum(zero - most, zero - d))
         d = select(no_p, most, select(no_q, zero - most, d))
-        store(probs, i, select(no_p, zero, exp2(maximum(log_p * log2e, least))))
-        store(partners, i, select(no_q, zero, exp2(maximum(log_q * log2e, least))))
+        store(probs, i, root_p * root_p)
+        store(partners, i, root_q * root_q)
         store(diffs, i, select(both(no_p, no_q), zero, d))
 
 

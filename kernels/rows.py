@@ -30,20 +30,27 @@ from .cumulants import (
     Q,
     S,
     U,
+    beside_heaviest,
     cumulants,
     cumulants_near,
     cumulants_wide,
     farthest,
+    in_reach,
+    least_argument,
+    least_rest,
     weight,
 )
-from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
+from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, element, view
 from .lanes import any_lane, equal, greatest, kernel, load, maximum, pointer, rounded, splat, stack, width
 
 LN2 = 0.69314718055994530942
 
 # statistics of a pair of rows, all in float64
 KL, REVERSE_KL, ENTROPY_P, ENTROPY_Q, LSE_P, LSE_Q, ARGMAX_P, ARGMAX_Q, LSE_GAP = 0, 1, 2, 3, 4, 5, 6, 7, 8
-STATISTICS = 9  # LSE_GAP is LSE_Q - LSE_P, without the rounding of either
+# LSE_GAP is LSE_Q - LSE_P, without the rounding of either. Of logs also: BESIDE, LSE less k times the row's greatest
+# element, and BESIDE_GAP, BESIDE_Q - BESIDE_P without their rounding
+BESIDE_P, BESIDE_Q, BESIDE_GAP = 9, 10, 11
+STATISTICS = 12
 
 DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
 
@@ -138,10 +145,101 @@ def within_reach(far, farthest_reach):
     return NEAR if far <= NEAR else WIDE if far <= WIDE else farthest_reach
 
 
+# sums of the blocks that do not hold the greatest element, and of the one that does: S and U of p, Z = S + A + B, Q and
+# the size of what Z is made of of q
+S_REST, U_REST, Z_REST, W_REST, SIZE_REST, S_TOP, U_TOP, Z_TOP, W_TOP, SIZE_TOP = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+
+@kernel
+def clear(held):
+    for i in range(10):
+        held[i] = 0.0
+
+
+@kernel
+def shrink_held(held, fall, shrink):
+    """Go over to another shift and another top_log_p, which is lower by -`fall`."""
+    held[U_REST] += fall * held[S_REST]
+    held[U_TOP] += fall * held[S_TOP]
+    for i in range(10):
+        held[i] *= shrink
+
+
+@kernel
+def hold(held, sums, new_p, new_q):
+    """Add the sums of a block; `new_p`, `new_q`: it holds the greatest element of the row so far."""
+    z, size = sums[S] + sums[A] + sums[B], sums[S] + sums[A] + abs(sums[B])
+    if new_p:
+        held[S_REST] += held[S_TOP]
+        held[U_REST] += held[U_TOP]
+        held[S_TOP], held[U_TOP] = sums[S], sums[U]
+    else:
+        held[S_REST] += sums[S]
+        held[U_REST] += sums[U]
+    if new_q:
+        held[Z_REST] += held[Z_TOP]
+        held[W_REST] += held[W_TOP]
+        held[SIZE_REST] += held[SIZE_TOP]
+        held[Z_TOP], held[W_TOP], held[SIZE_TOP] = z, sums[Q], size
+    else:
+        held[Z_REST] += z
+        held[W_REST] += sums[Q]
+        held[SIZE_REST] += size
+
+
+@kernel
+def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, result):
+    """BESIDE_P and ENTROPY_P from the sums of a pair; False if the lanes cannot tell them."""
+    heaviest = weight(top, k, shift, like)
+    depth = rounded(k * LOG2E, like) * top - top_log
+    s = held[S_REST] + held[S_TOP]
+    if s >= 4.0 * heaviest:
+        result[BESIDE_P] = math.log(s / heaviest)
+        result[ENTROPY_P] = result[BESIDE_P] + LN2 * (depth - (held[U_REST] + held[U_TOP]) / s)
+        return True
+    # the sums have rounded what shares a lane with the heaviest
+    n = min(BLOCK, vocab - block)
+    beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
+    rest = held[S_REST] + (sums[0] + (sums[2] - 1.0) * heaviest)
+    result[BESIDE_P] = math.log1p(rest / heaviest)
+    fall = (held[U_REST] - depth * held[S_REST]) + sums[1]
+    result[ENTROPY_P] = result[BESIDE_P] - LN2 * fall / (heaviest + rest)
+    return rest == 0.0 or rest > least_rest(like) * heaviest
+
+
+@kernel
+def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, room, sums, result):
+    """BESIDE_Q and ENTROPY_Q from the sums of a pair; False if the lanes cannot tell them."""
+    depth = rounded(k * LOG2E, like) * top - top_log
+    z = held[Z_REST] + held[Z_TOP]
+    beside = result[BESIDE_P] + result[BESIDE_GAP]
+    if beside > 1.4:
+        result[BESIDE_Q] = beside
+        result[ENTROPY_Q] = beside + LN2 * (depth - (held[W_REST] + held[W_TOP]) / z)
+        return True
+    # of the block with the heaviest its own weights; of the others those that p's and y make, in units of the heaviest
+    own_shift = np.rint(k * LOG2E * top)
+    own = weight(top, k, own_shift, like)
+    n = min(BLOCK, vocab - block)
+    beside_heaviest(view(q, block, n, room, NO_LOG), n, like, k, own_shift, top, sums)
+    x = max(element(p, np.int64(result[ARGMAX_Q])), least_argument(k, shift, like))
+    heaviest = weight(x, k, shift, like) * math.exp(k * (top - x) - centre)
+    others = held[Z_REST] / heaviest
+    rest = others + (sums[0] / own + (sums[2] - 1.0))
+    result[BESIDE_Q] = math.log1p(rest)
+    fall = (held[W_REST] / heaviest - depth * others) + sums[1] / own
+    result[ENTROPY_Q] = result[BESIDE_Q] - LN2 * fall / (1.0 + rest)
+    if width(like) == 16 and held[Z_REST] < 0.05 * held[SIZE_REST]:
+        return False  # exp(y) = 1 + y + φ(y) has cancelled
+    return rest == 0.0 or rest > least_rest(like)
+
+
 @kernel
 def cumulant_row(p, q, vocab, k, like, result):
     """The statistics of one pair of log rows into `result`, in lanes like `like`; DONE, TOO_CLOSE or TOO_FAR."""
     single = width(like) == 16
+    if not in_reach(k, like):
+        return TOO_FAR
     farthest_reach = 8.0 if single else 300.0  # float32 rounds |y| < 8 to 2.4e-7, and exp(y) to as much of itself
     room_p = stack(2048, like)
     room_q = stack(2048, like)
@@ -165,9 +263,11 @@ def cumulant_row(p, q, vocab, k, like, result):
     if not (abs(shift) <= MAX_SHIFT and abs(log_q) <= MAX_SHIFT):
         return TOO_FAR
 
+    held = stack(10, 0.0)
     reach, centred = within_reach(farthest(x, z, n, like, k, centre), farthest_reach), False
     for attempt in range(2):
-        s, b, a, g, u, w = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        clear(held)
+        b, a, g, far = 0.0, 0.0, 0.0, 0.0
         top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
         start = 0
         while start < vocab:
@@ -178,15 +278,16 @@ def cumulant_row(p, q, vocab, k, like, result):
                 raised = np.rint(k * LOG2E * sums[TOP_P])
                 if not raised < MAX_SHIFT:
                     return TOO_FAR
-                u += (log_p - rounded(k * LOG2E * sums[TOP_P], like)) * s
-                log_p = rounded(k * LOG2E * sums[TOP_P], like)
                 shrink = 2.0 ** (shift - raised)
-                s, b, a, g, u, w = s * shrink, b * shrink, a * shrink, g * shrink, u * shrink, w * shrink
-                shift = raised
+                shrink_held(held, log_p - rounded(k * LOG2E * sums[TOP_P], like), shrink)
+                log_p = rounded(k * LOG2E * sums[TOP_P], like)
+                b, a, g, shift = b * shrink, a * shrink, g * shrink, raised
                 continue
             if k * LOG2E * sums[TOP_Q] - log_q > MAX_RISE and sums[TOP_Q] < np.inf:
-                w += (log_q - rounded(k * LOG2E * sums[TOP_Q], like)) * (s + a + b)
+                fall = log_q - rounded(k * LOG2E * sums[TOP_Q], like)
                 log_q = rounded(k * LOG2E * sums[TOP_Q], like)
+                held[W_REST] += fall * held[Z_REST]
+                held[W_TOP] += fall * held[Z_TOP]
                 continue
             if not (sums[FAR] <= reach and sums[B] == sums[B]):
                 if reach == farthest_reach:
@@ -200,17 +301,17 @@ def cumulant_row(p, q, vocab, k, like, result):
                 if mean * mean > (0.5 if reach == NEAR else 0.15) * sums[A] / sums[S]:
                     centre = rounded(centre + mean, like)
                     continue
-            s += sums[S]
             b += sums[B]
             a += sums[A]
             g += sums[G]
-            u += sums[U]
-            w += sums[Q]
+            far = max(far, sums[FAR])
+            hold(held, sums, sums[TOP_P] > top_p, sums[TOP_Q] > top_q)
             if sums[TOP_P] > top_p:
                 top_p, block_p = sums[TOP_P], start
             if sums[TOP_Q] > top_q:
                 top_q, block_q = sums[TOP_Q], start
             start += n
+        s = held[S_REST] + held[S_TOP]
         if not s > 0.0:
             return TOO_FAR
         e = (a + b) / s
@@ -226,11 +327,15 @@ def cumulant_row(p, q, vocab, k, like, result):
     z_mass = s + a + b
     spread_q = g / z_mass
     reverse = spread_q + log1p_minus(-e / (1.0 + e)) if e < 0.5 else (b + a + g) / z_mass - math.log1p(e)
+    least = min(kl, reverse)
     if not single and a > 1e3 * z_mass:
         return TOO_FAR  # q's mass lies where p has next to none: S + A + B has lost it
+    if far > 0.0 and not least > (1e-25 if single else 1e-280):
+        return TOO_CLOSE if single else TOO_FAR  # of the order of weights that stop at 2^-125 or 2^-1021
+    if not single and far > 0.0 and e < 0.5 and (spread > 1e4 * kl or spread_q > 1e4 * reverse):
+        return TOO_FAR  # a constant apart up to rounding
     if single and (a > 0.0 or centre != 0.0):
         # float32 rounds y to 2^-24 of centre + y: worth less than 4e-7 of the KL while centre is below 5 of its spread
-        least = min(kl, reverse)
         # and what is subtracted (the last terms of each formula, the parts of E) must not be much the larger
         if e < 0.5:
             cancels = a > 4.0 * z_mass or spread > 2.0 * kl or spread_q > 2.0 * reverse
@@ -239,21 +344,16 @@ def cumulant_row(p, q, vocab, k, like, result):
         if not (centre * centre <= 64.0 * least) or cancels:
             return TOO_CLOSE
 
-    # relative to the greatest element, whose share of the mass is 1 / (s / heaviest)
-    heaviest = weight(top_p, k, shift, like)
-    log_scale = rounded(k * LOG2E, like)
-    depth_p = LN2 * (log_scale * top_p - log_p - u / s)
-    depth_q = LN2 * (log_scale * top_q - log_q - w / z_mass)
-    lse_p = k * top_p + math.log(s / heaviest)
-    gap = centre + math.log1p(e)
-    lse_q = lse_p + gap
     result[KL] = max(kl, 0.0)
     result[REVERSE_KL] = max(reverse, 0.0)
-    result[ENTROPY_P] = max(math.log(s / heaviest) + depth_p, 0.0) if s > heaviest else 0.0
-    result[ENTROPY_Q] = max(lse_q - k * top_q + depth_q, 0.0)
-    result[LSE_P] = lse_p
-    result[LSE_Q] = lse_q
-    result[LSE_GAP] = gap
+    result[LSE_GAP] = centre + math.log1p(e)
     result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
     result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
+    if not beside_p(p, vocab, k, like, shift, log_p, block_p, top_p, held, room_p, sums, result):
+        return TOO_CLOSE if single else TOO_FAR
+    result[BESIDE_GAP] = (centre - k * (top_q - top_p)) + math.log1p(e)
+    if not beside_q(p, q, vocab, k, like, shift, log_q, centre, block_q, top_q, held, room_q, sums, result):
+        return TOO_CLOSE if single else TOO_FAR
+    result[LSE_P] = k * top_p + result[BESIDE_P]
+    result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
     return DONE

@@ -1,6 +1,7 @@
 """One row of logs on its own: normaliser, entropy, argmax (masses.py has those of masses).
 
-w = exp(k·a), lse = ln Σw, H = lse - Σw·k·a/Σw, with the greatest a factored out.
+w = exp(k·a), lse = ln Σw, H = lse - Σw·k·a/Σw, with the greatest a factored out; what lies beside it is kept apart, so
+that a log-probability or an entropy near 0 is as good as any other.
 """
 
 import math
@@ -9,14 +10,14 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .cumulants import LOG2E, SPAN, least_argument, weight
+from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, least_rest, weight
 from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
-from .elementary import parted_exp2, scaled_exp2
+from .elementary import parted_exp2
+from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, undefined
 from .lanes import (
     fma,
     greatest,
     kernel,
-    load,
     maximum,
     number,
     pointer,
@@ -30,9 +31,6 @@ from .lanes import (
 )  # fmt: skip
 from .order import see_block
 from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
-
-# statistics of one row
-LSE, ENTROPY, ARGMAX = 0, 1, 2
 
 
 @kernel
@@ -69,18 +67,6 @@ def log_block(a, n, like, k, shift, top_log, entropy, sums):
     sums[2] = greatest(top)
 
 
-@kernel
-def beside_heaviest(a, n, like, k, shift):
-    """Σw of a block in float64 lanes from the first addition on: what lies beside one heavy element is not lost."""
-    s = splat(0.0, 0.0)
-    scale = splat(k * LOG2E, like)
-    origin = number(scale, "round") - splat(shift, like)
-    least = splat(least_argument(k, shift, like), like)
-    for i in range(0, n, width(like)):
-        s = s + widened(scaled_exp2(maximum(load(a, i, like), least), scale, origin))
-    return sum_lanes(s)
-
-
 def log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums):
     """`log_block` of elements start ... start + n, which are returned decoded if somebody is to look at them."""
 
@@ -105,15 +91,9 @@ def _log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums
 
 
 @kernel
-def undefined(result):
-    result[LSE] = np.nan
-    result[ENTROPY] = np.nan
-    result[ARGMAX] = -1.0
-
-
-@kernel
 def log_row(row, vocab, k, like, entropy, result):
-    """LSE, ENTROPY (`entropy` None: NaN) and ARGMAX of a row of logs, in lanes like `like`: False if they cannot serve.
+    """All of far.py's statistics of a row of logs (`entropy` None: it may be NaN), in lanes like `like`: False if they
+    cannot serve.
 
     LSE of an all -inf row is -inf.
     """
@@ -123,6 +103,9 @@ def log_row(row, vocab, k, like, entropy, result):
 @kernel
 def ordered_log_row(row, vocab, k, like, entropy, order, result):
     """`log_row`, showing each block to `order` (see order.py; None: nobody looks) while it is at hand."""
+    undefined(result)
+    if not in_reach(k, like):
+        return False
     room = stack(2048, like)
     sums = stack(3, 0.0)
     n = min(BLOCK, vocab)
@@ -131,41 +114,55 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
     if -np.inf < top < np.inf:
         top_log = rounded(k * LOG2E * top, like)
         shift = np.rint(top_log)
-    s, u, top, block, start, of_block = 0.0, 0.0, -np.inf, -1, 0, 0.0
+        if not abs(shift) <= MAX_SHIFT:
+            return False
+    # sums of the block that holds the greatest element, and of the others
+    s_top, u_top, s, u = 0.0, 0.0, 0.0, 0.0
+    top, block, start = -np.inf, -1, 0
     while start < vocab:
         n = min(BLOCK, vocab - start)
         x = log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums)
         if k * LOG2E * sums[2] - shift > MAX_RISE:
             raised = np.rint(k * LOG2E * sums[2])
             if not raised < MAX_SHIFT:
-                break
-            u += (top_log - rounded(k * LOG2E * sums[2], like)) * s
+                return False
+            fall = top_log
             top_log = rounded(k * LOG2E * sums[2], like)
+            fall -= top_log
             shrink = 2.0 ** (shift - raised)
-            s, u, shift = s * shrink, u * shrink, raised
+            s_top, u_top = s_top * shrink, (u_top + fall * s_top) * shrink
+            s, u, shift = s * shrink, (u + fall * s) * shrink, raised
             continue
-        s += sums[0]
-        u += sums[1]
         if sums[2] > top:
-            top, block, of_block = sums[2], start, sums[0]
+            s, u = s + s_top, u + u_top
+            s_top, u_top, top, block = sums[0], sums[1], sums[2], start
+        else:
+            s, u = s + sums[0], u + sums[1]
         see_block(order, row, x, n, start, like, sums[2])
         start += n
-    undefined(result)
-    if start < vocab or not abs(shift) <= MAX_SHIFT:
-        return False
-    if s != s or u != u:
+    total, moment = s + s_top, u + u_top
+    if total != total or moment != moment:
         return True
     if top == -np.inf:
         result[LSE] = -np.inf
         return True
     heaviest = weight(top, k, shift, like)
-    if width(like) == 16 and s < 4.0 * heaviest:  # float32 has rounded what shares a lane with it
+    depth = rounded(k * LOG2E, like) * top - top_log
+    if total < 4.0 * heaviest:  # the sums have rounded what shares a lane with it
         n = min(BLOCK, vocab - block)
-        s += beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift) - of_block
-    beside = math.log1p((s - heaviest) / heaviest)
-    spread = LN2 * (rounded(k * LOG2E, like) * top - top_log - u / s)
+        beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
+        rest = s + (sums[0] + (sums[2] - 1.0) * heaviest)
+        if rest < least_rest(like) * heaviest:
+            return False
+        beside = math.log1p(rest / heaviest)
+        spread = -LN2 * ((u - depth * s) + sums[1]) / (heaviest + rest)
+    else:
+        beside = math.log(total / heaviest)
+        spread = LN2 * (depth - moment / total)
     result[LSE] = k * top + beside
     if entropy is not None:
-        result[ENTROPY] = max(beside + spread, 0.0) if s > heaviest else 0.0
+        result[ENTROPY] = max(beside + spread, 0.0)
     result[ARGMAX] = argmax(row, vocab, block, top, room)
+    result[BESIDE] = beside
+    result[GREATEST] = top
     return True

@@ -9,14 +9,15 @@ import math
 import numpy as np
 from numba import types
 
-from .capped import SATURATED, capped, capped_row
+from .capped import SATURATED, capped, capped_row, rise
 from .decode import FLOAT64, element, row_of
+from .far import BESIDE, ENTROPY, GREATEST, LSE, far_row, undefined
 from .lanes import kernel, pointer, stack
 from .order import offer, sort_heap
-from .single import ENTROPY, LSE, ordered_log_row, undefined
+from .single import ordered_log_row
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
 
-# words of a kullback_token_description; the first two are those of single.py
+# words of a kullback_token_description; the first two are those of far.py
 LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5
 
 
@@ -30,8 +31,13 @@ def all_outcomes(row, vocab, slope, limit, order, result):
             capped_row(row, vocab, slope, limit, np.float32(0.0), order, result)
         else:
             capped_row(row, vocab, slope, limit, 0.0, order, result)
-    elif not single or not ordered_log_row(row, vocab, slope, np.float32(0.0), True, order, result):
-        ordered_log_row(row, vocab, slope, 0.0, True, order, result)
+    else:
+        if single:
+            served = ordered_log_row(row, vocab, slope, np.float32(0.0), True, order, result)
+        else:
+            served = ordered_log_row(row, vocab, slope, 0.0, True, order, result)
+        if not served:
+            far_row(row, vocab, slope, order, result)
 
 
 @kernel
@@ -54,23 +60,29 @@ def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
     undefined(result)
     top, missing = -np.inf, False
     for i in range(first, last):
-        z = capped(element(row, ids[i]), slope, limit)
-        missing = missing or z != z
-        top = max(top, z)
-    if missing or top == np.inf:
+        x = element(row, ids[i])
+        missing = missing or x != x
+        top = max(top, x)
+    if missing or (top == np.inf and limit == 0.0):
         return
-    if top == -np.inf:
+    if last == first or (top == -np.inf and limit == 0.0):
         result[LSE] = -np.inf
         return
-    s, u = 0.0, 0.0
+    s, u, equals = 0.0, 0.0, 0
     for i in range(first, last):
-        gap = capped(element(row, ids[i]), slope, limit) - top
+        gap = rise(element(row, ids[i]), top, slope, limit)
+        if gap == 0.0:
+            equals += 1
+            continue
         w = math.exp(gap)
         s += w
         u += w * gap if w != 0.0 else 0.0
-    beside = math.log1p(max(s - 1.0, 0.0))
-    result[LSE] = top + beside
-    result[ENTROPY] = max(beside - u / s, 0.0)
+    rest = s + (equals - 1.0)
+    beside = math.log1p(rest)
+    result[LSE] = capped(top, slope, limit) + beside
+    result[ENTROPY] = beside - u / (1.0 + rest)
+    result[BESIDE] = beside
+    result[GREATEST] = top
     tokens, count, ranks, k, top_ids, top_values = order
     for i in range(count if ranks != 0 else 0):
         v = pointer(tokens, types.int64)[i]
@@ -90,17 +102,18 @@ def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
 
 
 @kernel
-def write_top(order, filled, slope, limit, lse):
+def write_top(order, filled, slope, limit, result):
     """The heap of the greatest elements as a list, their log-probabilities in place of the elements."""
     _tokens, _count, _ranks, k, top_ids, top_values = order
     if k > 0:
         values, ids = pointer(top_values, types.float64), pointer(top_ids, types.int64)
-        filled = min(k, filled) if lse > -np.inf else 0
+        defined = result[BESIDE] == result[BESIDE]
+        filled = min(k, filled) if defined else 0
         sort_heap(values, ids, filled)
         for i in range(filled):
-            values[i] = capped(values[i], slope, limit) - lse
+            values[i] = rise(values[i], result[GREATEST], slope, limit) - result[BESIDE]
         for i in range(filled, k):
-            values[i], ids[i] = -np.inf if lse > -np.inf else np.nan, -1
+            values[i], ids[i] = -np.inf if defined else np.nan, -1
 
 
 @kernel
@@ -124,7 +137,7 @@ def kullback_describe_tokens(
         return report(bad_row, start, ARGUMENT)
     if top_k > 0 and (out[TOP_IDS] == 0 or out[TOP_LOG_PROBS] == 0):
         return report(bad_row, start, ARGUMENT)
-    result = stack(3, 0.0)
+    result = stack(5, 0.0)
     count = tokens_per_row if tokens != 0 else 0
     kept = pointer(kept_ids, types.int64)
     for t in range(start, stop):
@@ -145,22 +158,21 @@ def kullback_describe_tokens(
             kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
         else:
             all_outcomes(row, vocab, slope, limit, order, result)
-        lse = result[LSE]
         if out[LSE] != 0:
-            pointer(out[LSE], types.float64)[t] = lse
+            pointer(out[LSE], types.float64)[t] = result[LSE]
         if out[ENTROPY] != 0:
             pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
         for i in range(count):
-            defined = ids[i] >= 0 and lse > -np.inf
+            defined = ids[i] >= 0 and result[BESIDE] == result[BESIDE]
             if out[LOG_PROBS] != 0:
                 value = np.nan
                 if defined:
                     value = -np.inf
                     if kept_offsets == 0 or listed(kept, first, last, ids[i]):
-                        value = capped(element(row, ids[i]), slope, limit) - lse
+                        value = rise(element(row, ids[i]), result[GREATEST], slope, limit) - result[BESIDE]
                 pointer(out[LOG_PROBS], types.float64)[t * count + i] = value
             if ranks != 0:
                 rank = pointer(ranks, types.int64)[i]
                 pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1
-        write_top(order, size, slope, limit, lse)
+        write_top(order, size, slope, limit, result)
     return OK

@@ -254,7 +254,9 @@ def inverse_temperature(temperature: float, given: str) -> float:
     if temperature != 1.0 and given == "probs":
         raise ValueError(f"`temperature` is {temperature}, expected 1 where `given` is 'probs'")
     if math.isinf(1.0 / temperature):
-        raise ValueError(f"`temperature` is {temperature}, so small that 1/temperature is beyond the range of float64")
+        raise ValueError(
+            f"`temperature` is {temperature}, expected at least 5.57e-309: 1/temperature is beyond the range of float64"
+        )
     return 1.0 / temperature
 
 

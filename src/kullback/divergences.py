@@ -219,8 +219,9 @@ def logsumexp(
     k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
     single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
     arrays.check_out(out, single.lead)
-    value = parts.describe(single, arrays.LOGS, k, ("lse",), num_threads)["lse"]
-    value[value == -np.inf] = np.nan
+    found = parts.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
+    value = found["lse"]
+    value[found["top1"] < 0] = np.nan  # no mass; -inf itself may be what a finite row comes to
     return arrays.finish(value / unit if base is not None else value, single.lead, out)
 
 

@@ -56,6 +56,8 @@ def compare(
     masses = calls.batch(("p", within["lse_p"]), ("q", within["lse_q"]))
     place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
     found = calls.compare(masses, arrays.LOGS, 1.0, fields, 1, place)
+    if _rounded(found["lse_p"], found["lse_q"]):
+        return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
     for field, lse in _SIDES:
         if field in wanted:
             found[field] += _mean(within[field], within[lse])
@@ -79,16 +81,25 @@ def describe(
     """`calls.describe` for rows of any length."""
     if not _cut(single):
         return calls.describe(single, space, inverse_temperature, wanted, num_threads, tokens)
-    within = _over_parts(single, lambda part, columns: _described(part, space, inverse_temperature, num_threads))
-    found = calls.describe(calls.batch(("x", within["lse"])), arrays.LOGS, 1.0, ("lse", "entropy", "top1"), 1)
+    held = None if tokens is None else _by_part(tokens, single.vocab)
+
+    def of_part(part: calls.Batch, columns: slice) -> _Found:
+        ids = None if held is None else np.ascontiguousarray(held[:, columns].reshape(-1, held.shape[-1]))
+        return calls.describe(part, space, inverse_temperature, ("lse", "entropy", "top1"), num_threads, ids)
+
+    within = _over_parts(single, of_part)
+    place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
+    masses = calls.batch(("x", within["lse"]))
+    found = calls.describe(masses, arrays.LOGS, 1.0, ("lse", "entropy", "top1"), 1, place)
+    if _rounded(found["lse"]):
+        return calls.describe(single, space, inverse_temperature, wanted, num_threads, tokens)
     found["entropy"] += _mean(within["entropy"], within["lse"])
     found["top1"] = _top1(single.structs[0], single, within["top1"], found["top1"], num_threads)
     kept = {field: found[field] for field in wanted}
-    if tokens is not None:
-        values = _values(single.structs[0], single, tokens, num_threads)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = values * inverse_temperature if space == arrays.LOGS else np.log(values)
-            kept["log_probs"] = logs - found["lse"][:, None]
+    if place is not None:
+        own = np.take_along_axis(within["log_probs"], np.maximum(place, 0)[:, None], axis=1)[:, 0]
+        of_part_alone = found["log_probs"]  # -inf: a part without mass, in which nothing is defined
+        kept["log_probs"] = np.where(of_part_alone == -np.inf, -np.inf, of_part_alone + own)
     return kept
 
 
@@ -122,11 +133,13 @@ def _over_parts(batch: calls.Batch, of_part: Any) -> _Found:
         if count:
             starts = np.arange(first, first + count, dtype=np.int64) * PART
             found = of_part(_part(batch, starts, vocab), slice(first, first + count))
-            pieces.append({field: values.reshape(batch.rows, count) for field, values in found.items()})
+            pieces.append(
+                {field: values.reshape(batch.rows, count, *values.shape[1:]) for field, values in found.items()}
+            )
             for field in pieces[-1]:
                 if field.startswith("top1"):
                     pieces[-1][field] = np.where(pieces[-1][field] < 0, -1, pieces[-1][field] + starts)
-    return {field: np.ascontiguousarray(np.hstack([piece[field] for piece in pieces])) for field in pieces[0]}
+    return {field: np.concatenate([piece[field] for piece in pieces], axis=1) for field in pieces[0]}
 
 
 def _places(struct: Any, rows: int) -> NDArray[np.int64]:
@@ -178,9 +191,14 @@ def _top1(
 
 
 def _by_part(tokens: NDArray[np.int64], vocab: int) -> NDArray[np.int64]:
-    """Ids (T,) as ids within each part, (T, parts); -1 in the parts that do not hold them."""
-    parts = np.arange(-(-vocab // PART))
+    """Ids (T, ...) as ids within each part, (T, parts, ...); -1 in the parts that do not hold them."""
+    parts = np.arange(-(-vocab // PART)).reshape(-1, *(1,) * (tokens.ndim - 1))
     return np.where(tokens[:, None] // PART == parts, tokens[:, None] % PART, -1)
+
+
+def _rounded(*lse: NDArray[np.float64]) -> bool:
+    """Whether normalisers are so large that their rounding is worth something of a part's share: rows stay whole."""
+    return any(bool((np.abs(values) > 1e5).any()) for values in lse)
 
 
 def _mean(values: NDArray[np.float64], lse: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -90,7 +90,7 @@ def cross_entropy_loss(
     flat = ids.reshape(-1, 1)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
     lse, log_probs = described["lse"], described["log_probs"][:, 0]
-    values = z_loss * lse**2 - log_probs
+    values = z_loss * lse**2 - log_probs if z_loss != 0.0 else 0.0 - log_probs  # lse may be inf
     values[flat[:, 0] < 0] = 0.0
     if counted.mask is not None:
         values[~counted.mask] = 0.0
@@ -98,7 +98,7 @@ def cross_entropy_loss(
     if gradient:
         out = gradient_array(logits, out, single)
         scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), -k * row_weights, False)
-        mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse)
+        mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse if z_loss != 0.0 else np.ones_like(lse))
         mass_weights[row_weights == 0.0] = 0.0
         calls.softmax_gradient(single, k, described, mass_weights, None, scatter, target_of(out, single), num_threads)
     per_token = values.reshape(single.lead)
