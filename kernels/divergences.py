@@ -444,12 +444,14 @@ def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
         most = max(most, -d if order == np.inf else power)
         if abs(d) < 1.0:
             lost += math.exp(log_p) * (epsilon * phi(d) - phi(epsilon * d))
+        elif abs(epsilon * d) < 1.0:
+            lost += epsilon * (math.exp(log_q) - math.exp(log_p)) - math.exp(log_p) * math.expm1(epsilon * d)
         else:
             power = math.exp(min(power if epsilon > 0.0 else -epsilon * power, 709.0))
             lost += (order * math.exp(log_p) - power) + epsilon * math.exp(log_q)
     if not meets:
         return np.inf
-    if order == np.inf:
+    if order == np.inf or most == np.inf:
         return max(most, 0.0)
     if order == 0.0 and outside < 0.5:
         return max(-math.log1p(-outside), 0.0)

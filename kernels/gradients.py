@@ -317,15 +317,16 @@ def far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, entropy, add, 
     unit, scale = unit_of(top, k)
     half_scale = splat(0.5 * LOG2E * scale, like)
     half_beside = splat(-0.5 * LOG2E * beside, like)
-    constant = splat(mass_weight - entropy_weight * entropy, like)
-    minus = splat(-entropy_weight * 2.0 * LN2, like)
+    own_entropy, nats = splat(entropy, like), splat(2.0 * LN2, like)
+    constant, minus = splat(mass_weight, like), splat(-entropy_weight, like)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         x = view(row, start, n, room, NO_LOG)
         for i in range(0, n, width(like)):
             gap = fma(load(x, i, like), splat(unit, like), splat(-unit * top, like))
             half, h = half_weight(gap, half_scale, half_beside)
-            store(block, i, select(equal(half, zero), zero, (half * half) * fma(minus, h, constant)))
+            surprise = fma(h, nats, own_entropy)  # ln s + H, before a weight that may be of the size of 1e308
+            store(block, i, select(equal(half, zero), zero, (half * half) * fma(minus, surprise, constant)))
         write_softmax_block(block, n, start, add, address, storage)
 
 

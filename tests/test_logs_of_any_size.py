@@ -100,7 +100,8 @@ def test_single_rows_and_tokens(p, q, temperature, dtype):
             assert relative_error(softmax[v], log_p[v]) < 10 * bound or abs(log_p[v]) < F32.tiny
 
 
-GRADIENTS = [case for case in CASES if case.values[2] > 1e-300]  # 1/temperature of most is itself a gradient's size
+# what 1/temperature multiplies is known to 1e-16; of 1e308 that is more than float32 holds
+GRADIENTS = [case for case in CASES if case.values[2] > 1e-30 or case.values[3] == "float64"]
 
 
 @pytest.mark.parametrize(("p", "q", "temperature", "dtype"), GRADIENTS)
@@ -233,6 +234,18 @@ def test_renyi_of_the_least_orders(dtype):
     for alpha in (0.0, 5e-324, 1e-300, 1e-17):
         got = kb.renyi_divergence(p, q, alpha, given="logits")
         assert relative_error(got, exact.renyi_divergence(p, q, alpha)) < 2 * BOUND[dtype], alpha
+
+
+def test_divergences_beyond_float64_are_infinite():
+    p, q = np.array([0.7, 0.6, -0.1]), np.array([0.7, F64.min, 0.0])
+    for temperature in (1e-2, 1e-4):  # e^-10 of 1.8e310 is not, nor is e^-1000 of 1.8e312
+        truth = exact.kl_divergence(p, q, temperature)
+        assert relative_error(kb.kl_divergence(p, q, given="logits", temperature=temperature), truth) < 1e-11
+    assert kb.kl_divergence(q, q[::-1], given="logits", temperature=1e-2) == np.inf
+    assert kb.chi2_divergence(p, q, given="logits", temperature=1e-2) == np.inf
+    for alpha in (1.5, 2.0, 20.0):
+        assert kb.renyi_divergence(p, q, alpha, given="logits", temperature=1e-2) == np.inf
+    assert kb.jensen_shannon_divergence(p, q, given="logits", temperature=1e-2) < np.log(2)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 5.5e-309])
