@@ -75,6 +75,8 @@ def test_a_coefficient_of_zero_switches_the_penalty_off():
             "`current_kl` is nan, expected a number",
         ),
         (lambda: FixedKLController(np.nan), "`kl_coef` is nan, expected a number"),
+        (lambda: kl_penalized_rewards([1.0], [[1.0]], np.inf), "`kl_coef` is inf, expected a number"),
+        (lambda: AdaptiveKLController(0.1, 1.0, 9).update(0.0, 46), r"`n_steps` is 46.* at most 45\.0"),
         (
             lambda: kl_penalized_rewards([1.0], [[1.0], [1.0]], 0.1),
             r"`scores` has shape \(1,\), expected \(2,\)",

@@ -380,3 +380,29 @@ def test_categorical_nullable_and_integer_columns():
         drift.fit(of_polars.lazy())
     with pytest.raises(TypeError, match="column 'd' has type Datetime"):
         drift.fit(polars.DataFrame({"d": [None]}, schema={"d": polars.Datetime}))
+
+
+def test_masked_columns_are_refused():
+    table = np.arange(6.0).reshape(3, 2)
+    masked = np.ma.masked_array(table, np.eye(3, 2))
+    state = drift.fit(table)
+    for call, named in (
+        (lambda: drift.fit(masked), "reference"),
+        (lambda: drift.fit({"a": masked[:, 0]}), r"reference\['a'\]"),
+        (lambda: state.update(masked), "batch"),
+        (lambda: state.extend_reference({"0": table[:, 0], "1": masked[:, 1]}), r"batch\['1'\]"),
+        (lambda: drift.reproduce(table, masked, "frouros.psi"), "current"),
+    ):
+        with pytest.raises(TypeError, match=f"`{named}` is a masked array"):
+            call()
+
+
+def test_columns_of_pandas_have_any_names_but_not_twice():
+    pandas = pytest.importorskip("pandas")
+    table = np.arange(6.0).reshape(3, 2)
+    by_number = drift.fit(pandas.DataFrame(table))
+    for name, counts in drift.fit(table).reference.by_column.items():
+        np.testing.assert_array_equal(by_number.reference.by_column[name], counts)
+    for columns in (["a", "a"], ["1", 1]):
+        with pytest.raises(ValueError, match="`reference` has two columns of the same name"):
+            drift.fit(pandas.DataFrame(table, columns=columns))

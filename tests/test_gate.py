@@ -225,12 +225,29 @@ def test_log_softmax_in_place_or_apart(vocab, dtype):
     np.testing.assert_array_equal(buffer, x)
 
 
-def test_results_of_rows_may_land_in_an_input():
+def test_results_of_rows_stay_out_of_the_inputs():
     p, q = np.exp(S), np.exp(T)
-    expected = kb.kl_divergence(p, q)
-    got = kb.kl_divergence(p, q, out=p[:, 3])
-    np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(p[:, 3], expected)
+    for call in (
+        lambda out: kb.kl_divergence(p, q, out=out),
+        lambda out: kb.entropy(p, out=out),
+        lambda out: kb.logsumexp(p, out=out),
+        lambda out: kb.jensen_shannon_divergence(p, q, out=out),
+        lambda out: kb.token_log_probs(p, [0] * 5, out=out),
+        lambda out: kb.token_log_ratios(p, q, [0] * 5, out=out),
+    ):
+        with pytest.raises(ValueError, match="`out` overlaps `p"):
+            try:
+                call(p[:, 3])
+            except ValueError as error:  # of token_log_probs
+                raise ValueError(str(error).replace("`logits`", "`p`").replace("`x`", "`p`")) from None
+        np.testing.assert_array_equal(p, np.exp(S))
+    x = S[:, :5].copy()
+    for given in (x.T, x[::-1]):
+        with pytest.raises(ValueError, match="`out` overlaps `x`"):
+            kb.log_softmax(x, out=given)
+    expected = kb.log_softmax(x, axis=0)
+    assert kb.log_softmax(x, axis=0, out=x) is x
+    np.testing.assert_array_equal(x, expected)
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (300, 300)])
@@ -387,5 +404,9 @@ def test_outs_whose_elements_share_memory(strides):
     ):
         with pytest.raises(ValueError, match="elements share memory"):
             call()
+    for step in (1, 4, 7, -4):
+        out = np.lib.stride_tricks.as_strided(np.empty(40)[20:], (5,), (step,))
+        with pytest.raises(ValueError, match="elements share memory"):
+            kb.entropy(S, given="logits", out=out)
     for fine in (np.empty((13, 5)).T, np.empty((10, 26))[::2, ::2], np.empty((5, 13))[::-1, ::-1]):
         np.testing.assert_array_equal(kb.log_softmax(S, out=fine), kb.log_softmax(S))

@@ -144,3 +144,80 @@ def test_linear_gradients_are_tensors_of_the_hidden_states_dtype(dtype):
     limit = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-9}[dtype]
     assert (got.double() - x.grad).abs().max() <= limit * x.grad.abs().max()
     assert not got[~mask.bool()].any()
+
+
+def test_an_empty_batch_has_the_loss_0():
+    for shape in ((0, 5), (0, 3, 5), (2, 0, 5)):
+        s = torch.zeros(shape, requires_grad=True)
+        for reduction in ("token-mean", "batchmean", "mean", "sum"):
+            loss = kt.distillation_loss(s, torch.zeros(shape), reduction=reduction)
+            loss.backward()
+            assert loss == distillation_loss(s.detach(), torch.zeros(shape), reduction=reduction).loss == 0
+            if reduction != "token-mean":
+                assert kt.generalized_jsd_loss(s, torch.zeros(shape), reduction=reduction) == 0
+        assert s.grad.shape == shape
+
+
+def test_rows_of_targets_without_mass_add_nothing():
+    """As in torch, whose terms are 0 where the target is."""
+    logs = torch.log_softmax(S[0], -1)
+    target = torch.softmax(T[0], -1)
+    target[2] = 0.0
+    expected = torch.nn.functional.kl_div(logs, target, reduction="sum")
+    torch.testing.assert_close(kt.kl_div(logs, target, "sum"), expected)
+    logs[2, 0] = float("nan")
+    assert kt.kl_div(logs, target, "sum").isnan()
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own transforms
+def test_derivatives_that_are_not_there_say_so():
+    def loss(x):
+        return kt.distillation_loss(x, T)
+
+    for derivative in (
+        lambda: torch.func.jvp(loss, (S,), (S,)),
+        lambda: torch.func.jacfwd(loss)(S),
+        lambda: torch.func.jvp(lambda x: kt.kl_div(x, T, "sum", log_target=True), (S,), (S,)),
+        lambda: torch.func.jvp(lambda x: kt.generalized_jsd_loss(S, x), (S,), (S,)),
+    ):
+        with pytest.raises(NotImplementedError, match="carries a tangent"):
+            derivative()
+    s = S.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(s), s, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_and_divisors_are_finite(value):
+    weights = torch.ones(4, 6)
+    weights[1, 2] = value
+    for function in (kt.distillation_loss, distillation_loss):
+        with pytest.raises(ValueError, match="`weights` holds values that are not finite"):
+            function(S, T, weights=weights)
+    for items in (0, -1.0, value, torch.tensor(0)):
+        with pytest.raises(ValueError, match="`num_items_in_batch` is"):
+            kt.generalized_jsd_loss(S, T, num_items_in_batch=items)
+
+
+def test_soft_cross_entropy_is_forward_kl_and_an_entropy():
+    with pytest.raises(ValueError, match="'forward_kl' plus the entropy of the teacher"):
+        kt.distillation_loss(S, T, "soft_cross_entropy")
+    kl, cross = (distillation_loss(S, T, name, gradient="student") for name in ("forward_kl", "soft_cross_entropy"))
+    np.testing.assert_allclose(cross.per_token, kl.per_token + kb.entropy(T, given="logits"), rtol=1e-6)
+    torch.testing.assert_close(kl.student_gradient, cross.student_gradient)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about nested and quantized tensors
+def test_tensors_that_numpy_cannot_view_are_named():
+    q = torch.full((2, 2), 0.5)
+    for x in (
+        torch.complex(q, q).conj().imag,
+        q.to_sparse(),
+        q.bfloat16().to_sparse(),
+        q.to(torch.float8_e4m3fn),
+        torch.quantize_per_tensor(q, 0.1, 0, torch.quint8),
+        torch.nested.nested_tensor([q[0], q[0]]),
+    ):
+        with pytest.raises(TypeError, match="`p` is a tensor that NumPy cannot view"):
+            kb.kl_divergence(x, q)

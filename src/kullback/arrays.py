@@ -8,6 +8,7 @@ that nobody can change them in between.
 
 import math
 import operator
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -85,8 +86,7 @@ def plain(x: Any, name: str) -> NDArray[Any]:
     if isinstance(x, np.ndarray):
         return np.asarray(x)
     if is_tensor(x):
-        tensor = _on_host(x, name)
-        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+        return _of_tensor(x, name, lambda tensor: tensor.float() if str(x.dtype) == "torch.bfloat16" else tensor)
     if isinstance(x, (list, tuple, float, int)):
         try:
             return np.asarray(x)
@@ -140,6 +140,15 @@ def _on_host(x: Any, name: str) -> Any:
     return x.detach()
 
 
+def _of_tensor(x: Any, name: str, seen: Callable[[Any], Any]) -> NDArray[Any]:
+    """A tensor, seen as NumPy has its dtype; sparse, nested, quantized and lazily negated ones cannot be."""
+    tensor = _on_host(x, name)
+    try:
+        return np.asarray(seen(tensor).numpy())
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise TypeError(f"`{name}` is a tensor that NumPy cannot view: {str(error).splitlines()[0]}") from error
+
+
 def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
     """(array, storage tag) of anything NumPy or DLPack can view in place."""
     if type(x) is np.ndarray and (known := _STORAGE_OF_DTYPE.get(x.dtype)) is not None:
@@ -147,7 +156,7 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
     if is_tensor(x) and str(x.dtype) == "torch.bfloat16":
         import torch
 
-        return _on_host(x, name).view(torch.int16).numpy(), BFLOAT16
+        return _of_tensor(x, name, lambda tensor: tensor.view(torch.int16)), BFLOAT16
     array = plain(x, name)
     if isinstance(x, (list, tuple, float, int)):
         if array.dtype.kind in "USMm":
@@ -390,14 +399,14 @@ def writable(out: Any, name: str) -> NDArray[Any]:
     array = np.asarray(out) if isinstance(out, np.ndarray) else _as_array(out, name)[0]
     if not array.flags.writeable:
         raise ValueError(f"`{name}` is read-only, expected a writeable array")
-    reach = 0  # of the axes so far, from the finest: the next must step over it
+    extent = array.itemsize  # of the axes so far, from the finest: the next must step over it
     for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True)):
         if n > 1:
-            if stride <= reach and array.size:
+            if stride < extent and array.size:
                 raise ValueError(
                     f"`{name}` has strides {array.strides}: elements share memory, expected one place each"
                 )
-            reach += stride * (n - 1)
+            extent += stride * (n - 1)
     return array
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, engine
-from kullback.placement import ITEM_BYTES, Batch, Target, batch, keep_apart, optional, pointer, run
+from kullback.placement import ITEM_BYTES, Batch, Target, batch, check_out, keep_apart, optional, pointer, run
 
-__all__ = ["Batch", "Target", "batch", "keep_apart"]  # what callers need besides the functions below
+__all__ = ["Batch", "Target", "batch", "check_out", "keep_apart"]  # what callers need besides the functions below
 
 _PAIR_FIELDS = (
     "kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "top1_p", "top1_q", "log_prob_p", "log_prob_q",

@@ -55,12 +55,17 @@ class AdaptiveKLController:
         self.value = _coefficient("init_kl_coef", init_kl_coef)
 
     def update(self, current_kl: float, n_steps: int) -> None:
-        """Move `value` after `n_steps` samples with a mean KL of `current_kl`; a NaN raises ValueError."""
+        """Move `value` after `n_steps` samples with a mean KL of `current_kl`.
+
+        ValueError for a NaN, and for `n_steps` above 5·horizon, which could take the coefficient below 0.
+        """
         current_kl, n_steps = arrays.real(current_kl, "current_kl"), arrays.real(n_steps, "n_steps")  # type: ignore[assignment]
         if np.isnan(current_kl):
             raise ValueError("`current_kl` is nan, expected a number: it would make the coefficient nan for good")
         if not 0 <= n_steps < np.inf:
             raise ValueError(f"`n_steps` is {n_steps}, expected a number of samples")
+        if n_steps > 5 * self.horizon:  # a step down by 20 % would take the coefficient below 0
+            raise ValueError(f"`n_steps` is {n_steps}, expected at most {5 * self.horizon}, five times `horizon`")
         error = min(max(float(current_kl) / self.target - 1.0, -0.2), 0.2)
         self.value *= 1.0 + error * n_steps / self.horizon
 
@@ -188,6 +193,6 @@ def _add_at_the_end(tokens: NDArray[np.float64], scores: NDArray[np.float64], la
 
 def _coefficient(name: str, value: Any) -> float:
     coefficient = arrays.real(value, name)
-    if not coefficient >= 0:
-        raise ValueError(f"`{name}` is {value}, expected a number that is not negative")
+    if not 0 <= coefficient < np.inf:
+        raise ValueError(f"`{name}` is {value}, expected a number that is not negative, and finite")
     return coefficient

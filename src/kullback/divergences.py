@@ -20,7 +20,7 @@ def _pair_statistic(
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
     unit = arrays.unit(base)
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
-    arrays.check_out(out, pair.lead)
+    calls.check_out(out, pair)
     wanted: tuple[str, ...] = ("kl",) if statistic == "kl" else ("kl", "entropy_p")
     if not normalize:
         wanted += ("lse_p", "lse_q")
@@ -82,7 +82,7 @@ def kl_divergence(
     normalize : bool
         False: the plain sum Σ p·(ln p - ln q), which may be negative.
     out : ndarray of float64, optional
-        Where to put the result.
+        Where to put the result, apart from p and q in memory.
     num_threads : int, optional
         Threads at most. The result does not depend on it.
 
@@ -178,7 +178,7 @@ def entropy(
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
     unit = arrays.unit(base)
     single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size)
-    arrays.check_out(out, single.lead)
+    calls.check_out(out, single)
     found = parts.describe(single, space, k, ("entropy", "lse"), num_threads)
     value = found["entropy"]
     if not normalize:
@@ -218,7 +218,7 @@ def logsumexp(
     """
     k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
     single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
-    arrays.check_out(out, single.lead)
+    calls.check_out(out, single)
     found = parts.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
     value = found["lse"]
     value[found["top1"] < 0] = np.nan  # no mass; -inf itself may be what a finite row comes to
@@ -263,8 +263,8 @@ def log_softmax(
     arrays.check_out(out, shape if last else np.moveaxis(np.empty(shape, "V0"), -1, axis).shape, dtype)
     memory = None if out is None else np.asarray(out)
     in_place = memory is not None and last and memory.flags.c_contiguous and memory.flags.aligned
-    if memory is not None and in_place:
-        calls.keep_apart(memory, "out", single.memory, in_place=True)
+    if memory is not None:
+        calls.keep_apart(np.moveaxis(memory, axis, -1), "out", single.memory, in_place=True)
     result = memory if memory is not None and in_place else np.empty(shape, dtype)
     calls.log_softmax(single, k, result, num_threads)
     if base is not None:

@@ -111,7 +111,7 @@ def f_divergence(
         raise TypeError(f"`generator` is {generator!r}, expected a name or a function compiled with numba.njit")
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
-    arrays.check_out(out, pair.lead)
+    calls.check_out(out, pair)
     slope = math.nan if slope_at_infinity is None else float(slope_at_infinity)
     return arrays.finish(calls.generated(pair, space, k, generator, slope, num_threads), pair.lead, out)
 

@@ -180,6 +180,13 @@ def keep_apart(out: NDArray[Any], name: str, inputs: dict[str, NDArray[Any]], in
             raise ValueError(f"`{name}` overlaps `{other}` in memory, expected an array of its own{instead}")
 
 
+def check_out(out: Any, over: Batch) -> None:
+    """Refuse an `out` that cannot take one number a row, or lies where the rows do."""
+    arrays.check_out(out, over.lead)
+    if out is not None:
+        keep_apart(np.asarray(out), "out", over.memory)
+
+
 def _same_place(a: NDArray[Any], b: NDArray[Any]) -> bool:
     return (a.ctypes.data, a.shape, a.strides, a.dtype) == (b.ctypes.data, b.shape, b.strides, b.dtype)
 

@@ -36,7 +36,7 @@ class Rowwise:
         unit = arrays.unit(base)
         space, k = arrays.space(self.given), arrays.inverse_temperature(self.temperature, self.given)
         pair = calls.batch(p, q, axis=self.axis, vocab_size=self.vocab_size)
-        arrays.check_out(out, pair.lead)
+        calls.check_out(out, pair)
         value = calls.divergence(pair, space, k, kind, parameters, self.num_threads)
         if base is not None:
             value /= unit

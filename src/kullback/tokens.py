@@ -61,6 +61,8 @@ def token_log_probs(
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     arrays.check_out(out, ids.shape)
+    if out is not None:
+        calls.keep_apart(np.asarray(out), "out", single.memory)
     per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
     flat = ids.reshape(single.rows, per_row)
     if softcap is None and scale == 1.0 and kept is None:
@@ -125,7 +127,7 @@ def token_log_ratios(
     ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
-    arrays.check_out(out, pair.lead)
+    calls.check_out(out, pair)
     value = parts.compare(pair, space, k, ("log_ratio",), num_threads, ids)["log_ratio"]
     return arrays.finish(value / unit if base is not None else value, pair.lead, out)
 

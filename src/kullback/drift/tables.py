@@ -32,14 +32,24 @@ def as_table(name: str, data: Any) -> Table:
     if isinstance(data, Table):
         return data
     if isinstance(data, np.ndarray):
-        return _of_array(name, data)
+        return _of_array(name, _unmasked(name, data))
     if isinstance(data, Mapping):
+        for key, value in data.items():
+            _unmasked(f"{name}[{key!r}]", value)
+        _check_names(name, data)
         arrays = {str(key): np.asarray(value) for key, value in data.items()}
         lengths = {array.shape for array in arrays.values()}
         if len(lengths) > 1 or any(len(shape) != 1 for shape in lengths):
             raise ValueError(f"`{name}` has columns of shapes {sorted(lengths)}, expected one length for all")
         return Table(arrays, next(iter(lengths))[0] if lengths else 0)
     nw = narwhals()
+    library = type(data).__module__.partition(".")[0]
+    if library == "pyarrow" and hasattr(data, "column_names"):
+        _check_names(name, data.column_names)
+    if library == "pandas" and hasattr(data, "columns"):
+        _check_names(name, data.columns)
+        if not all(isinstance(column, str) for column in data.columns):  # numbers would mean rows to narwhals
+            data = data.set_axis([str(column) for column in data.columns], axis=1)
     if type(data).__name__ == "RecordBatch" and type(data).__module__.startswith("pyarrow"):
         import pyarrow
 
@@ -51,9 +61,20 @@ def as_table(name: str, data: Any) -> Table:
             f"`{name}` is a {type(data).__module__}.{type(data).__name__}, expected a pandas, Polars or "
             "Arrow table, a NumPy array or a dict of arrays (collect a lazy frame, or pass it batch by batch)"
         ) from None
-    if len(set(map(str, frame.columns))) != len(frame.columns):
-        raise ValueError(f"`{name}` has two columns of the same name, expected different names")
+    _check_names(name, frame.columns)
     return Table({str(column): frame[column] for column in frame.columns}, len(frame))
+
+
+def _check_names(name: str, columns: Iterable[Any]) -> None:
+    names = [str(column) for column in columns]
+    if len(set(names)) != len(names):
+        raise ValueError(f"`{name}` has two columns of the same name, expected different names")
+
+
+def _unmasked(name: str, column: Any) -> Any:
+    if isinstance(column, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` is a masked array, expected NaN where values are missing: `.filled(np.nan)`")
+    return column
 
 
 def narwhals() -> Any:

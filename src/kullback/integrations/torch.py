@@ -17,6 +17,7 @@ except ImportError as error:
 
 from kullback import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, loss_kernel
+from kullback.tensors import checked
 
 __all__ = [
     "ForwardKLLoss",
@@ -27,8 +28,6 @@ __all__ = [
     "generalized_jsd_loss",
     "kl_div",
 ]
-
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def _batch(student: torch.Tensor, teacher: torch.Tensor) -> calls.Batch:
@@ -107,6 +106,13 @@ def _(student, teacher, weights, values, state, inverse_temperature, kind, weigh
     return torch.empty_like((student, teacher)[side == TEACHER], memory_format=torch.contiguous_format)
 
 
+def _no_second(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
+    raise NotImplementedError("the losses of kullback.integrations.torch have no second derivatives (double backward)")
+
+
+_divergence_gradient.register_autograd(_no_second)
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     student, teacher, mask, *ctx.options = inputs
     ctx.save_for_backward(student, teacher, mask, *output)
@@ -128,18 +134,6 @@ def _backward(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[Any, ...]:
 _divergence_loss.register_autograd(_backward, setup_context=_keep)
 
 
-def _checked(student: torch.Tensor, teacher: torch.Tensor) -> None:
-    for name, x in (("student", student), ("teacher", teacher)):
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"`{name}` is {type(x).__name__}, expected a tensor")
-        if x.device.type != "cpu":
-            raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"`{name}` has dtype {x.dtype}, expected float64, float32, float16 or bfloat16")
-    if student.shape != teacher.shape:
-        raise ValueError(f"`teacher` has shape {tuple(teacher.shape)}, expected {tuple(student.shape)} as `student`")
-
-
 def _token_losses(
     student: torch.Tensor,
     teacher: torch.Tensor,
@@ -149,7 +143,7 @@ def _token_losses(
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One loss a row, float64."""
-    _checked(student, teacher)
+    checked(student, teacher)
     kernel = loss_kernel(loss, parameter)
     k = arrays.inverse_temperature(temperature, "logits")
     losses: torch.Tensor
@@ -225,18 +219,24 @@ def distillation_loss(
     tensor([[-0.2311,  0.2311]])
     """
     if loss == "soft_cross_entropy":
-        raise ValueError("`loss` is 'soft_cross_entropy': use ForwardKLLoss, which is that loss")
+        raise ValueError(
+            "`loss` is 'soft_cross_entropy', which is 'forward_kl' plus the entropy of the teacher: use 'forward_kl', "
+            "of the same gradient for the student, or kullback.distillation.distillation_loss"
+        )
     kept = _kept(student_logits, labels, ignore_index, mask)
     losses = _token_losses(student_logits, teacher_logits, loss, parameter, temperature, kept)
     if temperature_squared:
         losses = losses * temperature**2
     if weights is not None:
-        losses = losses * _of_rows(weights, "weights", student_logits)
-    count = losses.numel() if kept is None else kept.sum().clamp(min=1)
+        weights = _of_rows(weights, "weights", student_logits)
+        if not torch.compiler.is_compiling() and not weights.isfinite().all():
+            raise ValueError("`weights` holds values that are not finite")
+        losses = losses * weights
+    count = max(losses.numel(), 1) if kept is None else kept.sum().clamp(min=1)
     if reduction == "token-mean":
         losses = losses.sum() / count
     elif reduction == "batchmean":
-        losses = losses.sum() / (losses.shape[0] if losses.ndim else 1)
+        losses = losses.sum() / (max(losses.shape[0], 1) if losses.ndim else 1)
     elif reduction == "mean":
         losses = losses.sum() / (count * student_logits.shape[-1])
     elif reduction == "sum":
@@ -260,6 +260,9 @@ class _PlainKL(torch.autograd.Function):
         # the kernel normalises both rows; what their masses add is plain arithmetic
         log_mass, log_mass_input = state[:, 1].reshape(normalised.shape), state[:, 2].reshape(normalised.shape)
         plain: torch.Tensor = log_mass.exp() * (normalised + log_mass - log_mass_input)
+        if torch.compiler.is_compiling() or plain.isnan().any():  # no mass to normalise, and none of the loss
+            empty = (log_target.amax(-1) == -math.inf) & (input.amax(-1) < math.inf)
+            plain = torch.where(empty, 0.0, plain)
         return plain
 
     @staticmethod
@@ -308,7 +311,7 @@ def kl_div(
         return torch.nn.functional.kl_div(input, target, reduction="none", log_target=log_target)
     if reduction not in ("mean", "batchmean", "sum"):
         raise ValueError(f"`reduction` is {reduction!r}, expected 'mean', 'batchmean', 'sum' or 'none'")
-    _checked(input, target)
+    checked(input, target)
     losses: torch.Tensor = _PlainKL.apply(  # type: ignore[no-untyped-call]
         input, target if log_target else target.log()
     )
@@ -356,11 +359,14 @@ def generalized_jsd_loss(
     """
     kept = _kept(student_logits, labels, -100)
     losses = _token_losses(student_logits, teacher_logits, "jsd", beta, temperature, kept)
-    count = losses.numel() if kept is None else kept.sum().clamp(min=1)
+    count = max(losses.numel(), 1) if kept is None else kept.sum().clamp(min=1)
     if num_items_in_batch is not None:
+        known = not isinstance(num_items_in_batch, torch.Tensor) or not torch.compiler.is_compiling()
+        if known and not 0 < arrays.real(num_items_in_batch, "num_items_in_batch") < math.inf:
+            raise ValueError(f"`num_items_in_batch` is {num_items_in_batch}, expected a finite number above 0")
         losses = losses.sum() / num_items_in_batch
     elif reduction == "batchmean":
-        losses = losses.sum() / (count if labels is not None else student_logits.shape[0])
+        losses = losses.sum() / (count if labels is not None else max(student_logits.shape[0], 1))
     elif reduction == "mean":
         losses = losses.sum() / (count * student_logits.shape[-1])
     elif reduction == "sum":
