@@ -110,7 +110,8 @@ def test_nan_never_passes_a_gate(pair, capsys, which, rows):
 
 
 def test_no_rows_never_pass_a_gate(pair, capsys):
-    assert main(["compare", "p.npy", "q.npy", "--rows", "5:5", "--fail-above", "100", "--quiet"]) == 1
+    np.save("tokens.npy", np.full(len(np.load("p.npy")), -100))
+    assert main(["compare", "p.npy", "q.npy", "--tokens", "tokens.npy", "--fail-above", "100", "--quiet"]) == 1
     assert "there are no rows" in capsys.readouterr().err
 
 
@@ -203,3 +204,11 @@ def test_the_table_needs_no_library(pair, names):
 def test_one_path_is_no_sequence_of_candidates(pair):
     with pytest.raises(TypeError, match=r"`q_paths` is one path, 'q\.npy'"):
         compare_candidates("p.npy", "q.npy")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--fail-above", "-0.1"), ("--fail-above", "nan"), ("--rows", "5:5")])
+def test_arguments_without_sense_are_refused(option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "p.npy", "q.npy", f"{option}={value}"])
+    assert stop.value.code == 2
+    assert f"'{value}', expected" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.report import write_report
 
 ROWS = np.random.default_rng(0).normal(0, 3, (30, 20)).astype(np.float32)
+EXAMPLES = Path(__file__).parent.parent / "examples"
 OUTPUTS = ("--json", "--html", "--per-token")
 
 
@@ -161,7 +163,7 @@ def test_permissions_stay(folder):
 
 
 def test_urls_and_streams_are_not_looked_at(folder):
-    check_outputs({"--json": "/dev/null", "--html": "-"}, ["https://host/p.npy", "p.npy"])
+    check_outputs({"--json": "-", "--html": "/dev/null"}, ["https://host/p.npy", "p.npy"])
     assert outputs.is_stream("/dev/stdout")
 
 
@@ -171,3 +173,56 @@ def test_csv(folder):
     assert header.startswith('"candidate","row","position"')
     assert first.startswith('"q.npy",0,0,')
     assert len(rest) == 59
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+@pytest.mark.parametrize("target", ["q.npy", "hard.npy", "shards/row_0.npy"])
+def test_merge_spares_the_files_that_were_compared(folder, capsys, option, target):
+    os.link("p.npy", "hard.npy")
+    base = "shards" if "shards" in target else "p.npy"
+    for part, rows in (("a.log", "0:10"), ("b.log", "10:30")):
+        assert main(["compare", base, "q.npy", "--rows", rows, "--checkpoint", part, "--quiet"]) == 0
+    before = contents(folder)
+    for force in ([], ["--force"]):
+        assert main(["merge", "a.log", "b.log", option, target, *force]) == 2
+        assert "an output never replaces one" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert main(["merge", "a.log", "b.log", option, "new"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--html", "--per-token", "--checkpoint"])
+def test_only_json_goes_to_standard_output(folder, capsys, option):
+    assert main(["compare", "p.npy", "q.npy", option, "-", "--quiet"]) == 2
+    assert f"{option.replace('--check', 'the check')} is -" in capsys.readouterr().err
+    assert not (folder / "-").exists()
+
+
+EVERYTHING = ["--js", "--top-k", "1,5", "--tokens", "tokens.npy", "--quiet"]
+
+
+@pytest.mark.parametrize("candidates", [["q.npy"], ["q.npy", "p.npy"]])
+def test_results_that_somebody_worked_on_are_not_ours(folder, capsys, candidates):
+    from pyarrow import parquet
+
+    written = ["--json", "o.json", "--per-token", "o.parquet"], ["--per-token", "o.csv"]
+    for arguments in (*written, *written):
+        assert main(["compare", "p.npy", *candidates, *EVERYTHING, *arguments]) == 0
+    header, *rows = (folder / "o.csv").read_text().splitlines()
+    (folder / "o.csv").write_text("\n".join([header + ',"note"', *(row + ",mine" for row in rows)]))
+    tree = json.loads((folder / "o.json").read_text())
+    tree.get("candidates", [tree])[0]["note"] = "mine"
+    (folder / "o.json").write_text(json.dumps(tree))
+    table = parquet.read_table("o.parquet")
+    parquet.write_table(table.append_column("note", table["kl"]), "o.parquet")
+    before = contents(folder)
+    for option, name in (("--json", "o.json"), ("--per-token", "o.parquet"), ("--per-token", "o.csv")):
+        assert main(["compare", "p.npy", *candidates, option, name, "--quiet"]) == 2
+        assert "is no output of kullback" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_results_of_dumps_are_ours(folder):
+    dumps = [str(EXAMPLES / name) for name in ("f16.kld", "q4_k_m.kld")]
+    written = ["--json", "o.json", "--js", "--top-k", "2", "--convention", "llama.cpp"]
+    for arguments in (written, written, ["--per-token", "o.csv"], ["--per-token", "o.csv"]):
+        assert main(["compare", *dumps, *arguments, "--rows", "0:38", "--quiet"]) == 0

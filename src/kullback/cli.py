@@ -231,9 +231,9 @@ def _gate(summaries: list[Any], most: float) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from kullback.evaluation.merging import merge_logs
+    from kullback.evaluation.merging import merge_logs, read_files
 
-    _check_outputs(options, options.parts)
+    _check_outputs(options, [*options.parts, *read_files(options.parts)])
     return _deliver(merge_logs(options.parts, partial=options.partial), options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -73,7 +72,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         type=_numbers,
         action="extend",
         default=[],
-        help="agreement of the K likeliest tokens",
+        help="agreement of the K likeliest tokens (of all, where there are fewer)",
     )
     add("--convention", choices=("llama.cpp",), help="give what llama-perplexity --kl-divergence prints too")
     _reading(parser)
@@ -157,13 +156,13 @@ def _numbers(text: str) -> list[int]:
 
 def _limit(text: str) -> float:
     value = float(text)
-    if math.isnan(value):
-        raise argparse.ArgumentTypeError("nan, expected a number that something can be above")
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0: a KL divergence is never below it")
     return value
 
 
 def _row_range(text: str) -> tuple[int, int]:
     first, colon, stop = text.partition(":")
-    if not (colon and first.isdigit() and stop.isdigit() and int(first) <= int(stop)):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected two row numbers A:B with A ≤ B")
+    if not (colon and first.isdigit() and stop.isdigit() and int(first) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected two row numbers A:B with A < B")
     return int(first), int(stop)

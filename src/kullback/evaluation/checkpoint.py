@@ -147,6 +147,12 @@ def read_log(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Record]
         return identity, list(_records(file, identity, name))
 
 
+def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The identity of a log, without its records."""
+    with LocalFile(path).open() as file:
+        return _header(file, os.fspath(path))
+
+
 def _locked(path: str) -> BinaryIO:
     """The file at `path`, made if there is none, open and locked: whoever makes it is its only writer."""
     while True:

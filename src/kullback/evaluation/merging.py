@@ -9,13 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.checkpoint import Candidates, read_log
+from kullback.evaluation.checkpoint import Candidates, read_job, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.job import note_facts
 from kullback.evaluation.statistics import CONTEXT, Summarizer, position_width
 from kullback.summary import ComparisonSummary
 
-__all__ = ["merge_logs"]
+__all__ = ["merge_logs", "read_files"]
+
+
+def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The files that the jobs of these checkpoints read, by the names that they have there."""
+    return [name for path in paths for name in _named_paths(read_job(path))]
+
+
+def _named_paths(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [name for x in value for name in _named_paths(x)]
+    if not isinstance(value, dict):
+        return []
+    return [
+        name for key, x in value.items() for name in ([x] if key == "path" and isinstance(x, str) else _named_paths(x))
+    ]
 
 
 def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> list[ComparisonSummary]:

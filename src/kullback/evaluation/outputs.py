@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -21,6 +23,7 @@ GENERATOR = "kullback"
 # names of what the shell has already opened
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 _LOG = "the checkpoint"
+_LONGEST_HEADER = 1 << 20  # of a table of tokens, in bytes
 # a result has some 100 kB a candidate; what is larger is not read to find out whether it is one
 _LARGEST_RESULT = 64 << 20
 
@@ -35,7 +38,7 @@ def check_outputs(
     Parameters
     ----------
     outputs : mapping of str to path
-        By the option that names them; None and "-" are left out.
+        By the option that names them; None is left out, and "-" of "--json", which alone goes to standard output.
     inputs : iterable of path
         Files, folders and URLs that are read. No output may be one of them or lie among the shards of a folder.
     force : bool
@@ -43,9 +46,12 @@ def check_outputs(
     log : path, optional
         A checkpoint: it may exist, but is neither an output nor an input.
     """
-    named = [(option, os.fspath(path)) for option, path in outputs.items() if path is not None and path != "-"]
-    if log is not None:
-        named.append((_LOG, os.fspath(log)))
+    given = [*outputs.items(), (_LOG, log)]
+    named = [(option, os.fspath(path)) for option, path in given if path is not None]
+    named = [(option, path) for option, path in named if (option, path) != ("--json", "-")]
+    for option, path in named:
+        if path == "-":
+            raise ValueError(f"{option} is -, expected the name of a file; only --json goes to standard output")
     taken: dict[Any, str] = {}
     for option, path in named:
         if is_stream(path):
@@ -130,6 +136,22 @@ def _check_folder(path: str) -> None:
         raise ValueError(f"{path}: the folder cannot be written to ({error.strerror})") from None
 
 
+# what results and tables of tokens consist of: a file with anything else has been worked on
+_RESULT = frozenset({
+    "tokens", "undefined_rows", "ignored_tokens", "kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q",
+    "log_ratio", "delta_prob", "same_top1", "perplexity_p", "perplexity_q", "perplexity_ratio", "unit",
+})  # fmt: skip
+_RESULT_MAY_HAVE = frozenset({
+    "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
+    "top_k_agreement", "llama_cpp", "p", "q", "vocab_size", "rows", "given", "method", "warnings", "missing_rows",
+})  # fmt: skip
+_COLUMN = re.compile(
+    "candidate|row|group|position|token|ignored|kl|reverse_kl|jensen_shannon|entropy_[pq]|top1_[pq]|top_prob_p|"
+    "log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered)|"
+    "llama_cpp_(nll_q|nll_base|kld|delta_p|same_top)"
+)
+
+
 def is_ours(path: str) -> bool:
     """Whether the file is a result, a report or a table of tokens that kullback wrote, or is empty."""
     try:
@@ -142,21 +164,33 @@ def is_ours(path: str) -> bool:
                 return _is_our_parquet(path)
             if head.startswith(b"<!doctype html>"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in head
-            if head.startswith(b'"candidate","row"'):
-                return True
+            if head.startswith(b'"candidate",'):
+                header, _, rest = head.partition(b"\n")
+                header += b"" if rest else file.readline(_LONGEST_HEADER)
+                return _are_our_columns(next(csv.reader([header.decode()])))
             if head.startswith(b"{") and size <= _LARGEST_RESULT:
-                tree = json.loads(head + file.read())
-                return bool({"tokens", "kl", "reverse_kl", "unit"} <= tree.keys() or tree.keys() == {"p", "candidates"})
+                return _is_our_result(json.loads(head + file.read()))
     except (OSError, ValueError, RecursionError):
         pass
     return False
+
+
+def _is_our_result(tree: Any) -> bool:
+    if tree.keys() == {"p", "candidates"} and isinstance(tree["candidates"], list):
+        return all(isinstance(one, dict) and _is_our_result(one) for one in tree["candidates"])
+    return bool(_RESULT <= tree.keys() <= _RESULT | _RESULT_MAY_HAVE)
+
+
+def _are_our_columns(names: list[str]) -> bool:
+    return names[:2] == ["candidate", "row"] and all(_COLUMN.fullmatch(name) for name in names)
 
 
 def _is_our_parquet(path: str) -> bool:
     try:
         from pyarrow import parquet
 
-        return GENERATOR.encode() in (parquet.read_schema(path).metadata or {})
+        schema = parquet.read_schema(path)
+        return GENERATOR.encode() in (schema.metadata or {}) and _are_our_columns(schema.names)
     except Exception:  # whatever it is, it is no table of ours
         return False
 
