@@ -157,7 +157,13 @@ def check(case, function, inputs, options):
     found = []
     for quantity, claim in claims.items():
         error, words = errors_of(plain[quantity], claim, bound)
-        if not words and function.bits and not _alike(laid[quantity], plain[quantity]):
+        # rows above 2^18 are cut into parts, but for those that are converted on the way: other sums, other bits
+        if (
+            not words
+            and function.bits
+            and inputs.plain[0].shape[-1] <= 1 << 18
+            and not _alike(laid[quantity], plain[quantity])
+        ):
             error, words = np.inf, "laid out otherwise: " + _apart(laid[quantity], plain[quantity])
         if not words and function.bits and not _alike(said[quantity], plain[quantity], inputs.style, case.name):
             error, words = np.inf, f"said with `{inputs.style}`: " + _apart(said[quantity], plain[quantity])

@@ -169,19 +169,31 @@ def test_every_function_of_rows_has_its_place():
     assert set(kb.FAMILY) <= FUNCTIONS.keys()
 
 
-# results of which something is known to be wrong: (function, result), told by `make test-space`
-UNSETTLED = {
-    ("topk_divergence", "call"),  # NumPy's warnings for rows without a distribution
-    ("topk_kl_interval", "call"),
-    ("topk_kl_interval", "lower"),  # inf where a divergence of 1e39 is not
-}
-# of the others, these in `make test`; all of them in `make test-space`
-SETTLED = ("entr", "rel_entr", "kl_div", "kl_contributions")
+# What is known to miss its bound somewhere in the space, and stands in the table of `make test-space` alone: gradients
+# where 1/temperature is beyond the type or a term cancels to nothing, top-k of rows without a distribution.
+UNSETTLED = (
+    "distillation_loss",
+    "entropy_gradient",
+    "token_log_prob_gradient",
+    "cross_entropy_loss",
+    "topk_divergence",
+    "topk_kl_interval",
+    "symmetric_kl_divergence",
+    # divergences whose truth is beyond float64 (inf, NaN or the greatest float64 for one another) or below 1e-20
+    "f_divergence",
+    "renyi_divergence",
+    "skew_kl_divergence",
+    # logits so great that the long double of the truth has no digits left, or that another unit is beyond float32
+    "log_softmax",
+    "token_log_ratios",
+)
+SETTLED = tuple(name for name in FUNCTIONS if name not in UNSETTLED)
 
 
 def test_inputs_nobody_thought_of():
-    """A fixed seed here, a fresh one in `make test-space`; 3,000 cases and more with KULLBACK_SPACE_CASES=100."""
-    table = run(2026, SETTLED, int(os.environ.get("KULLBACK_SPACE_CASES", "100")))
-    found = [failure for key, of_key in table.failures.items() if key not in UNSETTLED for failure in of_key]
+    """A fixed seed here and a fresh one in CI, KULLBACK_SPACE_SEED; KULLBACK_SPACE_CASES of each function."""
+    seed, cases = int(os.environ.get("KULLBACK_SPACE_SEED", "2026")), int(os.environ.get("KULLBACK_SPACE_CASES", "100"))
+    table = run(seed, SETTLED, cases)
+    found = [failure for of_key in table.failures.values() for failure in of_key]
     wrong = [f"{case}: {words}" for case, words in found]
     assert not wrong, f"{table}\n" + "\n".join(wrong[:20])

@@ -261,3 +261,17 @@ def test_the_width_shrinks_with_k():
         lower, upper = topk_kl_interval((ids, np.log(p[:, :k])), np.log(q).astype(np.float32))
         widths.append((upper - lower).mean())
     assert all(a > b for a, b in itertools.pairwise(widths)) and widths[-1] < 1e-10
+
+
+@pytest.mark.parametrize("gap", [100.0, 541.0, 905.0, 1e12])
+def test_a_student_that_gives_next_to_nothing_outside_the_list(gap):
+    """The student's mass beside the list is exp(-gap): its logarithm counts, however far below float64 it is."""
+    teacher = np.log([[0.5, 0.3]])
+    student = np.array([[gap, gap, 0.0, 0.0]])
+    result = topk_divergence(([[0, 1]], teacher), student, divergence="forward_kl", tail="bucket")
+    listed = sum(p * (np.log(p) - np.log(0.5)) for p in (0.5, 0.3))
+    truth = listed + 0.2 * (np.log(0.2) + gap)
+    np.testing.assert_allclose(result.values, truth, rtol=1e-12)
+    lower, upper = topk_kl_interval(([[0, 1]], teacher), student)
+    assert lower[0] <= truth * (1 + 1e-11) and np.isfinite(lower[0]) and upper[0] >= lower[0]
+    assert lower[0] > truth * (1 - 1e-11)

@@ -139,7 +139,7 @@ def array_like(x: Any, view: arrays.Rows) -> Any:
     shape = (*view.lead, view.vocab)
     if arrays.is_tensor(x) and x.is_floating_point():
         return x.detach().new_empty(shape)
-    if view.converted or view.storage == arrays.AFFINE16:
+    if (view.converted and view.owner.dtype.name != "bfloat16") or view.storage == arrays.AFFINE16:
         return np.empty(shape, (np.float64, np.float32, np.float16, np.float32, np.float32)[view.storage])
     return np.empty(shape, view.owner.dtype)
 

@@ -97,7 +97,10 @@ def cross_entropy_loss(
     row_weights = counted.weights.reshape(-1) / reducer.divisor
     if gradient:
         out = gradient_array(logits, out, single)
-        scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), -k * row_weights, False)
+        at_ids = _rest(log_probs, -row_weights)
+        if z_loss != 0.0:
+            at_ids += np.where(row_weights == 0.0, 0.0, row_weights * (2.0 * z_loss * lse) * np.exp(log_probs))
+        scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), k * at_ids, True)
         mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse if z_loss != 0.0 else np.ones_like(lse))
         mass_weights[row_weights == 0.0] = 0.0
         calls.softmax_gradient(single, k, described, mass_weights, None, scatter, target_of(out, single), num_threads)
@@ -109,6 +112,11 @@ def cross_entropy_loss(
         counted.tokens,
         reducer.divisor,
     )
+
+
+def _rest(log_probs: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """factors·(1 - probability), to relative accuracy where the probability is nearly 1; 0 where the factor is."""
+    return np.where(factors == 0.0, 0.0, -factors * np.expm1(log_probs))
 
 
 def token_log_prob_gradient(
@@ -153,11 +161,12 @@ def token_log_prob_gradient(
         raise ValueError(f"`upstream` has shape {factors.shape}, expected {ids.shape} to match `tokens`")
     per_row = ids.size // single.rows if single.rows else 1
     factors = np.where(ids < 0, 0.0, factors).reshape(single.rows, per_row)
-    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
+    flat = np.ascontiguousarray(ids).reshape(single.rows, per_row)
+    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
     out = gradient_array(logits, out, single)
-    scatter = calls.Scatter(
-        np.arange(single.rows + 1) * per_row, np.ascontiguousarray(ids).reshape(-1), k * factors.reshape(-1), False
-    )
+    alone = per_row == 1  # a token's own 1 - s is not the difference of two rounded numbers
+    at_ids = _rest(described["log_probs"], factors) if alone else factors
+    scatter = calls.Scatter(np.arange(single.rows + 1) * per_row, flat.reshape(-1), k * at_ids.reshape(-1), alone)
     sums = -factors.sum(-1)
     calls.softmax_gradient(single, k, described, sums, None, scatter, target_of(out, single), num_threads)
     return out

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls, ragged
+from kullback.softcap import decoded
 
 Floats = NDArray[np.float64]
 
@@ -73,6 +74,7 @@ class Common(NamedTuple):
     log_q: Floats
     rest_p: Floats
     rest_q: Floats
+    log_rest_q: Floats
 
 
 def teacher_rest(known: Listed, vocab: int | None) -> tuple[Floats, Floats]:
@@ -99,7 +101,30 @@ def against_dense(
     offsets = np.concatenate([[0], np.cumsum(known.counts)])
     rest_q = calls.rest_mass(single, k, described, offsets, known.ids[~padding], num_threads)
     log_p, rest_p = teacher_rest(known, single.vocab)
-    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q), described
+    with np.errstate(divide="ignore"):
+        log_rest_q = np.log(rest_q)
+    for t in np.flatnonzero((rest_q < _TINY) & (known.counts < single.vocab)):
+        log_rest_q[t] = _log_rest(single, k, known.ids[t], int(t))
+    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q, log_rest_q), described
+
+
+_TINY = 1e-30  # a mass near the least weight of the kernels' float32 lanes, 2^-125 of the greatest, or below it
+
+
+def _log_rest(single: calls.Batch, k: float, ids: NDArray[np.int64], t: int) -> float:
+    """ln of the mass of row t outside its list, however little: its divergence may be in the thousands."""
+    view = single.views[0]
+    row = view.owner[np.unravel_index(t, single.lead)] if single.lead else view.owner
+    row = decoded(row[: single.vocab], view.storage).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        below = k * (row - row.max())
+        outside = np.ones(row.size, np.bool_)
+        outside[ids[ids >= 0]] = False
+        rest = below[outside]
+        top = rest.max(initial=-np.inf)
+        if not np.isfinite(top):
+            return float(top)
+        return float(top + np.log(np.exp(rest - top).sum()) - np.log(np.exp(below).sum()))
 
 
 def common_lists(teacher: Listed, student: Listed) -> Common:
@@ -114,4 +139,5 @@ def common_lists(teacher: Listed, student: Listed) -> Common:
         log_p[t, here[kept]] = teacher.log_probs[t, here[kept]]
         log_q[t, here[kept]] = student.log_probs[t, there[kept]]
     rest_p, rest_q = (-np.expm1(np.minimum(np.logaddexp.reduce(logs, -1), 0.0)) for logs in (log_p, log_q))
-    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q)
+    with np.errstate(divide="ignore"):
+        return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q, np.log(rest_q))

@@ -18,12 +18,12 @@ def _phi(y: Floats) -> Floats:
 
 
 def kl_terms(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
-    """q - p - p·(ln q - ln p) ≥ 0; q where p = 0, inf where q = 0 < p."""
+    """q - p - p·(ln q - ln p) ≥ 0; q where p = 0, inf where ln q = -inf and p > 0."""
     with np.errstate(invalid="ignore"):
         d = log_q - log_p
         terms = np.where(np.abs(d) < 0.5, p * _phi(np.where(np.abs(d) < 0.5, d, 0.0)), q - p - p * d)
     terms = np.where(p == 0.0, q, terms)
-    return np.asarray(np.where((q == 0.0) & (p > 0.0), np.inf, terms))
+    return np.asarray(np.where((log_q == -np.inf) & (p > 0.0), np.inf, terms))
 
 
 def _log(x: Floats) -> Floats:
@@ -53,7 +53,7 @@ def with_bucket(c: Common) -> Common:
     p, q = np.column_stack([c.p, c.rest_p]), np.column_stack([c.q, c.rest_q])
     none = np.zeros(len(p))
     return Common(
-        p, np.column_stack([c.log_p, _log(c.rest_p)]), q, np.column_stack([c.log_q, _log(c.rest_q)]), none, none
+        p, np.column_stack([c.log_p, _log(c.rest_p)]), q, np.column_stack([c.log_q, c.log_rest_q]), none, none, none
     )
 
 
@@ -65,7 +65,7 @@ def renormalised(c: Common) -> Common:
             for logs in (c.log_p, c.log_q)
         )
     none = np.zeros(len(c.p))
-    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, none, none)
+    return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, none, none, none)
 
 
 class Slopes(NamedTuple):

@@ -6,6 +6,7 @@ Gumbel as q are therefore one rule each over a table of such facts, again as sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class _LogMoments(NamedTuple):
     log_entropy: FloatArray
 
 
-_HALF_LOG_2PIE = 0.5 * np.log(2 * np.pi * np.e)
+_HALF_LOG_2PIE = 0.5 * np.log(2 * np.pi * math.e)
 
 
 # ---- p → Normal ----------------------------------------------------------------------------------
