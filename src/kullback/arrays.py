@@ -65,10 +65,7 @@ def rows(x: Any, name: str, axis: int = -1) -> Rows:
 
 
 def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
-    try:
-        axis = operator.index(axis)
-    except TypeError:
-        raise TypeError(f"`axis` is {shown(axis)}, expected a whole number") from None
+    axis = integer(axis, "axis")
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"`axis` is {axis}, expected from {-array.ndim} to {array.ndim - 1} for `{name}`")
     return np.moveaxis(array, axis, -1)
@@ -255,6 +252,18 @@ def real(x: Any, name: str) -> float:
         raise ValueError(f"`{name}` is beyond the range of float64") from None
 
 
+def integer(x: Any, name: str, expected: str = "a whole number") -> int:
+    """`x` as an int, which an array is not, nor what is masked."""
+    if type(x) is int:
+        return x
+    try:
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError
+        return operator.index(x)
+    except TypeError:
+        raise TypeError(f"`{name}` is {shown(x)}, expected {expected}") from None
+
+
 def inverse_temperature(temperature: float, given: str) -> float:
     """1/temperature, checked; probabilities have none."""
     temperature = real(temperature, "temperature")
@@ -298,10 +307,7 @@ def unit(base: float | None) -> float:
 def vocabulary(vocab_size: int | None, *arrays: tuple[str, Rows]) -> int:
     """The number of leading columns used, the same for all arrays."""
     if vocab_size is not None:
-        try:
-            size = operator.index(vocab_size)
-        except TypeError:
-            raise TypeError(f"`vocab_size` is {shown(vocab_size)}, expected a whole number or None") from None
+        size = integer(vocab_size, "vocab_size", "a whole number or None")
         for name, array in arrays:
             if not 1 <= size <= array.vocab:
                 raise ValueError(
@@ -368,6 +374,7 @@ def whole_numbers(x: Any, name: str) -> NDArray[np.int64]:
 
 def token_ids(tokens: Any, name: str, shape: tuple[int, ...], vocab: int, ignore_index: int) -> NDArray[np.int64]:
     """`tokens` as contiguous int64 ids of that leading shape, checked; ignored ones are -1."""
+    ignore_index = integer(ignore_index, "ignore_index")
     ids = whole_numbers(tokens, name)
     if ids.shape[: len(shape)] != shape or ids.ndim > len(shape) + 1:
         raise ValueError(f"`{name}` has shape {ids.shape}, expected {shape} or {(*shape, 'K')}")

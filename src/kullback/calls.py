@@ -55,6 +55,13 @@ def _refuse(
     raise RuntimeError(f"the kernel refused its arguments{where} (status {status})")
 
 
+def _understood(batch: Batch, space: int) -> None:
+    """Refuse 16-bit codes as probabilities."""
+    for name, view in zip(batch.names, batch.views, strict=True):
+        if view.storage == arrays.AFFINE16 and space == arrays.MASSES:
+            raise ValueError(f"`{name}` holds rows of 16-bit codes, which are logits: expected `given` as 'logits'")
+
+
 def compare(
     pair: Batch,
     space: int,
@@ -64,6 +71,7 @@ def compare(
     tokens: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The wanted fields of a kullback_comparison, (T,) each."""
+    _understood(pair, space)
     found = _empty(wanted, pair.rows)
     if pair.rows:
         outputs = _outputs("kullback_comparison", _PAIR_FIELDS, found)
@@ -126,6 +134,7 @@ def describe(
     tokens: NDArray[np.int64] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The wanted fields of a kullback_description, (T,) each, and "log_probs" (T, K) of tokens (T, K)."""
+    _understood(single, space)
     found = _empty(wanted, single.rows)
     per_row = 0
     if tokens is not None:
@@ -240,6 +249,7 @@ def divergence(
     state: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """The divergence of that kind, (T,), 0 in masked rows; `state` (T, STATE) is filled for the gradient."""
+    _understood(pair, space)
     out = np.zeros(pair.rows)
     if pair.rows:
         bad = run(

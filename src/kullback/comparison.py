@@ -127,6 +127,7 @@ def compare(
     [0.737 0.   ] [ True  True]
     """
     space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    ignore_index = arrays.integer(ignore_index, "ignore_index")
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
     ids = None
     if tokens is not None:

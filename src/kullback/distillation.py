@@ -134,6 +134,21 @@ def gradient_array(logits: Any, out: Any, batch: calls.Batch, side: int = 0, out
     return array_like(logits, view)
 
 
+def no_idle_out(out: Any, name: str, wanted: bool) -> None:
+    """Refuse an `out` for a gradient that nobody asked for: it would keep what it holds."""
+    if out is not None and not wanted:
+        raise ValueError(f"`{name}` is given, but `gradient` does not ask for what goes there: ask, or leave it out")
+
+
+def scale_of(temperature: float, squared: bool) -> float:
+    """temperature², where it is wanted, else 1."""
+    value = arrays.real(temperature, "temperature")
+    scale = value * value if squared else 1.0
+    if not 0.0 < scale < np.inf:
+        raise ValueError(f"`temperature` is {temperature}, whose square is beyond the range of float64")
+    return scale
+
+
 def array_like(x: Any, view: arrays.Rows) -> Any:
     """A new array or tensor of the shape of `x`, of its dtype where kernels write that."""
     shape = (*view.lead, view.vocab)
@@ -270,13 +285,15 @@ def distillation_loss(
     pair = calls.batch(("teacher_logits", teacher_logits), ("student_logits", student_logits), vocab_size=vocab_size)
     counted = Counted.of(pair.lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, pair.lead, pair.vocab, divisor)
-    scale = temperature**2 if temperature_squared else 1.0
+    scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
     sides = {None: (), "student": (STUDENT,), "teacher": (TEACHER,), "both": (STUDENT, TEACHER)}
     if gradient not in sides:
         raise ValueError(f"`gradient` is {gradient!r}, expected 'student', 'teacher', 'both' or None")
     logits = (teacher_logits, student_logits)
     outs = [teacher_out, student_out]
+    for side, name in enumerate(("teacher_out", "student_out")):
+        no_idle_out(outs[side], name, side in sides[gradient])
     for side in sides[gradient]:
         outs[side] = gradient_array(logits[side], outs[side], pair, side, ("teacher_out", "student_out")[side])
     if gradient == "both":

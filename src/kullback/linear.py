@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls
-from kullback.distillation import STUDENT, Rows, array_like, loss_kernel
+from kullback.distillation import STUDENT, Rows, array_like, loss_kernel, scale_of
 from kullback.reduction import Counted, Reduction, reduce_tokens
 from kullback.rowwise import number
 from kullback.softcap import cap, decoded, encode, through_cap
@@ -160,12 +160,12 @@ def linear_distillation_loss(
     if teacher.hidden.lead != lead:
         found = (*teacher.hidden.lead, teacher.hidden.vocab)
         raise ValueError(f"`teacher_hidden` has shape {found}, expected leading axes {lead} as `student_hidden`")
+    k = arrays.inverse_temperature(temperature, "logits")
     counted = Counted.of(lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, lead, vocab, divisor)
-    scale = temperature**2 if temperature_squared else 1.0
+    scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
     cap_at = None if softcap is None else number(softcap, "softcap", 1e-6, 1e6)
-    k = arrays.inverse_temperature(temperature, "logits")
     loss_rows = Rows(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)
     if rows is not None and not (hasattr(rows, "__index__") and rows >= 1):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 from kullback import arrays, calls, ragged
 from kullback.divergences import entropy
+from kullback.seeds import whole
 from kullback.tokens import IGNORE_INDEX
 
 __all__ = ["TokenStatistics", "entropy_from_logits", "token_statistics"]
@@ -111,12 +111,7 @@ def token_statistics(
     [0.3333]
     """
     slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
-    try:
-        top_k = operator.index(top_k)
-    except TypeError:
-        raise TypeError(f"`top_k` is {top_k!r}, expected a whole number") from None
-    if top_k < 0:
-        raise ValueError(f"`top_k` is {top_k}, expected at least 0")
+    top_k, ignore_index = whole(top_k, "top_k", 0), arrays.integer(ignore_index, "ignore_index")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
     wanted: tuple[str, ...] = ("entropy", "lse")

@@ -170,6 +170,7 @@ def tail_weights(
     array([[1. , 1. , 0.3, 0. ],
            [0. , 1. , 1. , 0. ]])
     """
+    weight = arrays.real(tail_weight, "tail_weight")
     kept = arrays.plain(mask, "mask")
     batch = Batch.of(kept, kept, offsets, "mask")
     assert batch.mask is not None  # it was given
@@ -181,7 +182,7 @@ def tail_weights(
     seen = np.cumsum(batch.mask, axis=-1, dtype=np.int64)
     if batch.offsets is not None:
         seen = seen - batch.expand(np.concatenate([[0], seen])[batch.offsets[:-1]])
-    return np.where(batch.mask, np.where(seen <= batch.expand(prefixes), 1.0, float(tail_weight)), 0.0)
+    return np.where(batch.mask, np.where(seen <= batch.expand(prefixes), 1.0, weight), 0.0)
 
 
 def _checked(log_ratios: ArrayLike, divergence: str, exponent_clamp: float | None) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ class Counted(NamedTuple):
     @classmethod
     def of(cls, lead: tuple[int, ...], labels: Any, ignore_index: int, mask: Any, weights: Any) -> "Counted":
         """Labels that are `ignore_index` and a mask leave rows out; weights scale the others."""
+        ignore_index = arrays.integer(ignore_index, "ignore_index")
         kept = np.ones(lead, np.bool_)
         if labels is not None:
             kept &= _leading(arrays.whole_numbers(labels, "labels"), "labels", lead) != ignore_index

@@ -1,17 +1,15 @@
 """Generators of random numbers and whole numbers, from what callers give."""
 
-import operator
 from typing import Any
 
 import numpy as np
 
+from kullback import arrays
+
 
 def whole(x: Any, name: str, least: int) -> int:
     """`x` as an int of at least `least`."""
-    try:
-        value = operator.index(x)
-    except TypeError:
-        raise TypeError(f"`{name}` is {x!r}, expected a whole number") from None
+    value = arrays.integer(x, name)
     if value < least:
         raise ValueError(f"`{name}` is {value}, expected at least {least}")
     return value

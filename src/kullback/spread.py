@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
 from kullback.binned import Binned
 from kullback.exact import ExactSum
 from kullback.rowwise import number
@@ -273,8 +274,11 @@ class Spread:
 
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
+        edges = arrays.reals(edges, "edges")
+        if edges.ndim != 1 or not edges.size or not np.all(edges[:-1] <= edges[1:]):
+            raise ValueError(f"`edges` is {arrays.shown(edges)}, expected one axis of rising numbers")
         if not self.count:
-            return np.zeros(len(edges) - 1)
+            return np.zeros(edges.size - 1)
         binned = self._settled()._binned
         if binned is not None:
             return np.diff(binned.below(edges)) / self.count

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls
-from kullback.distillation import gradient_array, target_of
+from kullback.distillation import gradient_array, no_idle_out, target_of
 from kullback.reduction import Counted, Reduction, reduce_tokens
 
 __all__ = ["TokenLoss", "cross_entropy_loss", "entropy_gradient", "token_log_prob_gradient"]
@@ -80,7 +80,8 @@ def cross_entropy_loss(
     >>> print(f"{result.loss:.4f}", result.gradient)
     0.6931 [[ 0.5 -0.5]]
     """
-    k = arrays.inverse_temperature(temperature, "logits")
+    k, z_loss = arrays.inverse_temperature(temperature, "logits"), arrays.real(z_loss, "z_loss")
+    no_idle_out(out, "out", gradient)
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     ids = arrays.token_ids(labels, "labels", single.lead, single.vocab, ignore_index)
     if ids.shape != single.lead:

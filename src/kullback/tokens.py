@@ -179,6 +179,7 @@ def sequence_log_ratios(
     """
     space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
     pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
+    ignore_index = arrays.integer(ignore_index, "ignore_index")
     ids = arrays.plain(tokens, "tokens")
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")

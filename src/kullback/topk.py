@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls
-from kullback.distillation import gradient_array, target_of
+from kullback.distillation import gradient_array, no_idle_out, target_of
 from kullback.reduction import Counted
 from kullback.rowwise import number
 from kullback.softcap import decoded, row_blocks
@@ -125,6 +125,30 @@ def topk_divergence(
     if tail not in TAILS:
         raise ValueError(f"`tail` is {tail!r}, expected one of {', '.join(TAILS)}")
     beta = number(beta, "beta", 0.0, 1.0)
+    no_idle_out(out, "out", gradient)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # rows without a distribution give NaN
+        return _topk_divergence(
+            teacher, student, divergence, tail, beta, number(floor, "floor", -np.inf, 0.0), temperature, gradient,
+            weights, overlap, vocab_size, out, num_threads,
+        )  # fmt: skip
+
+
+def _topk_divergence(
+    teacher: Any,
+    student: Any,
+    divergence: str,
+    tail: str,
+    beta: float,
+    floor: float,
+    temperature: float,
+    gradient: bool,
+    weights: Any,
+    overlap: bool,
+    vocab_size: int | None,
+    out: Any,
+    num_threads: int | None,
+) -> TopkDivergence:
+    """`topk_divergence` of names and numbers that were checked."""
     sparse = hasattr(student, "indptr") or (isinstance(student, tuple) and len(student) == 2)
     if sparse:
         if gradient or tail == "floor":

@@ -69,14 +69,15 @@ def topk_kl_interval(
     lower, upper = np.empty(single.rows), np.empty(single.rows)
     seen = arrays.rows(student_logits, "student_logits")
     for index, flat in row_blocks(single.lead, single.vocab * 16):
-        block = decoded(seen.owner[index][..., : single.vocab], seen.storage).astype(np.float64, copy=False)
-        part = Listed(known.ids[flat], known.log_probs[flat], (len(known.ids[flat]),))
-        common, described = against_dense(part, calls.batch(("student", block)), k, None)
-        complete = with_bucket(common)
-        terms = kl_terms(complete.p, complete.log_p, complete.q, complete.log_q)
-        log_q = k * block - described["lse"][:, None]
-        np.put_along_axis(log_q, np.where(part.ids < 0, part.ids[:, :1], part.ids), np.inf, -1)
-        lower[flat], upper[flat] = _bounds(part, common, terms.sum(-1), log_q)
+        with np.errstate(invalid="ignore", over="ignore"):  # rows without a distribution give NaN
+            block = decoded(seen.owner[index][..., : single.vocab], seen.storage).astype(np.float64, copy=False)
+            part = Listed(known.ids[flat], known.log_probs[flat], (len(known.ids[flat]),))
+            common, described = against_dense(part, calls.batch(("student", block)), k, None)
+            complete = with_bucket(common)
+            terms = kl_terms(complete.p, complete.log_p, complete.q, complete.log_q)
+            log_q = k * block - described["lse"][:, None]
+            np.put_along_axis(log_q, np.where(part.ids < 0, part.ids[:, :1], part.ids), np.inf, -1)
+            lower[flat], upper[flat] = _bounds(part, common, terms.sum(-1), log_q)
     return lower.reshape(known.lead)[()], upper.reshape(known.lead)[()]
 
 

@@ -142,10 +142,11 @@ def mixture_kl(
     p, q = _as_mixture("p", p), _as_mixture("q", q)
     if p.dimensions != q.dimensions:
         raise ValueError(f"`q` has {q.dimensions} dimensions, expected {p.dimensions} to match `p`")
+    rng = generator(seed, "seed")
     if method == "quadrature":
         value, error = _quadrature(p, q)
     elif method == "monte_carlo":
-        value, error = _monte_carlo(p, q, samples, generator(seed, "seed"))
+        value, error = _monte_carlo(p, q, samples, rng)
     else:
         raise ValueError(f"`method` is {method!r}, expected 'quadrature' or 'monte_carlo'")
     return Estimate(float(in_base(np.asarray(value), base)), float(in_base(np.asarray(error), base)))

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
 from kullback.drift.cells import Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
+from kullback.rowwise import number
 from kullback.samples.shares import evaluate, kl_terms
 from kullback.samples.smoothing import Smoothing, smooth
 from kullback.samples.transport import integral_of_absolute
+from kullback.seeds import whole
 
 Float64s = NDArray[np.float64]
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "total_variation")
@@ -132,8 +135,12 @@ def make_report(
     """The report of two Counts with the same cells."""
     if missing not in ("drop", "bin"):
         raise ValueError(f"`missing` is {missing!r}, expected 'drop' or 'bin'")
-    if len(bands) != 2 or not 0 <= bands[0] <= bands[1]:
-        raise ValueError(f"`bands` is {bands}, expected two rising numbers")
+    limits = arrays.reals(bands, "bands")
+    if limits.shape != (2,) or not 0 <= limits[0] <= limits[1]:
+        raise ValueError(f"`bands` is {arrays.shown(bands)}, expected two rising numbers")
+    low, high = map(float, limits)
+    if not (smoothing is None or isinstance(smoothing, str | tuple)):  # columns without a value never come to `smooth`
+        raise TypeError(f"`smoothing` is {arrays.shown(smoothing)}, expected a name, (name, number) or None")
     if band_metric not in (*METRICS, "wasserstein", "wasserstein_scaled"):
         raise ValueError(f"`band_metric` is {band_metric!r}, expected {', '.join(METRICS)} or wasserstein[_scaled]")
     rows = []
@@ -142,10 +149,10 @@ def make_report(
         row = {"column": name} | _occupancy(cells, r, c)
         row |= _divergences(_binned(cells, r, missing), _binned(cells, c, missing), smoothing)
         row |= _wasserstein(name, cells, reference, current)
-        row["band"] = _band(row[band_metric], bands)
+        row["band"] = _band(row[band_metric], (low, high))
         rows.append(row)
-    arrays = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
-    return DriftReport(**arrays, smoothing=str(smoothing))
+    table = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
+    return DriftReport(**table, smoothing=str(smoothing))
 
 
 def _occupancy(cells: Cells, r: NDArray[np.int64], c: NDArray[np.int64]) -> dict[str, Any]:
@@ -235,12 +242,12 @@ def psi_threshold(n_reference: int, n_current: int, bins: int, p_value: float = 
     >>> round(psi_threshold(1000, 1000, 10), 4)
     0.0558
     """
-    if bins < 2 or n_reference < 1 or n_current < 1 or not 0 < p_value < 1:
-        raise ValueError(
-            f"`bins` is {bins}, `n_reference` {n_reference}, `n_current` {n_current}, `p_value` {p_value}; "
-            "expected at least 2 bins, a value on either side and a probability"
-        )
-    return float(_special().chdtri(bins - 1, p_value) * (1 / n_reference + 1 / n_current))
+    freedom = number(whole(bins, "bins", 2) - 1, "bins", 1, 2.0**53)
+    n, m = (number(x, name, 1, np.inf) for x, name in ((n_reference, "n_reference"), (n_current, "n_current")))
+    chance = arrays.real(p_value, "p_value")
+    if not 0 < chance < 1:
+        raise ValueError(f"`p_value` is {chance}, expected a number between 0 and 1")
+    return float(_special().chdtri(freedom, chance) * (1 / n + 1 / m))
 
 
 def _wasserstein(name: str, cells: Cells, reference: Counts, current: Counts) -> dict[str, float]:

@@ -67,6 +67,7 @@ class Job:
     ) -> Job:
         """Check everything that can be checked before the first row is read."""
         arrays.space(given)
+        ignore_index = arrays.integer(ignore_index, "ignore_index")
         total = common_rows(p, qs)
         vocab = common_vocabulary(p, qs, vocab_size)
         ids = target_tokens(p, qs, tokens, ignore_index)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain
+from kullback.arrays import plain, real, shown
 
 Float64s = NDArray[np.float64]
 Smoothing = str | tuple[str, float] | tuple[str, float, ArrayLike] | None
@@ -128,7 +128,7 @@ def _settle(smoothing: Smoothing, cells: int) -> tuple[str | None, Any, Float64s
     if smoothing is None:
         return None, 0.0, background
     if not isinstance(smoothing, str | tuple) or not smoothing:
-        raise TypeError(f"`smoothing` is {smoothing!r}, expected a name, (name, number) or None")
+        raise TypeError(f"`smoothing` is {shown(smoothing)}, expected a name, (name, number) or None")
     rule, *parameters = (smoothing,) if isinstance(smoothing, str) else smoothing
     if rule not in RULES:
         raise ValueError(f"`smoothing` is {rule!r}, expected one of {', '.join(RULES)}")
@@ -137,7 +137,7 @@ def _settle(smoothing: Smoothing, cells: int) -> tuple[str | None, Any, Float64s
         raise ValueError(f"`smoothing` is {smoothing!r}, expected {expected} number(s) after {rule!r}")
     if not parameters:
         return rule, 0.0, background
-    number = float(parameters[0])  # type: ignore[arg-type]
+    number = real(parameters[0], "smoothing")
     limit = {"additive": np.inf, "floor": 1.0 / cells, "jelinek": 1.0}[rule]
     if not 0 <= number <= limit or number == np.inf:
         raise ValueError(f"`smoothing` is ({rule!r}, {number}), expected a number from 0 to {limit:g}")
