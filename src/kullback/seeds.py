@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from kullback import arrays
+from kullback.arrays import integer
 
 
 def whole(x: Any, name: str, least: int) -> int:
     """`x` as an int of at least `least`."""
-    value = arrays.integer(x, name)
+    value = integer(x, name)
     if value < least:
         raise ValueError(f"`{name}` is {value}, expected at least {least}")
     return value

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays
+from kullback.arrays import plain, reals
 
 Float64s = NDArray[np.float64]
 Bins = int | str | ArrayLike | Mapping[str, Any]
@@ -59,7 +59,7 @@ def numeric_cells(name: str, finite: Float64s, bins: Bins, spacing: str, resolut
             raise ValueError(f"`bins` is {rule!r}, expected a number, edges or one of {', '.join(ESTIMATORS)}")
         rule = int(np.histogram_bin_edges(finite, rule).size - 1) if finite.size else 1
         spacing = "width"
-    given = arrays.plain(rule, "bins")
+    given = plain(rule, "bins")
     if given.ndim:
         coarse = _checked_edges(name, given)
     else:
@@ -87,7 +87,7 @@ def numeric_cells(name: str, finite: Float64s, bins: Bins, spacing: str, resolut
 
 
 def _checked_edges(name: str, given: NDArray[Any]) -> Float64s:
-    edges = arrays.reals(given, f"bins` of column `{name}")
+    edges = reals(given, f"bins` of column `{name}")
     if edges.ndim != 1 or edges.size < 2 or not np.all(np.isfinite(edges)) or not np.all(np.diff(edges) > 0):
         raise ValueError(f"`bins` for column {name!r} is {given}, expected at least two rising finite edges")
     return edges
