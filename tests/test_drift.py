@@ -406,3 +406,29 @@ def test_columns_of_pandas_have_any_names_but_not_twice():
     for columns in (["a", "a"], ["1", 1]):
         with pytest.raises(ValueError, match="`reference` has two columns of the same name"):
             drift.fit(pandas.DataFrame(table, columns=columns))
+
+
+def test_parameters_of_drift_are_checked():
+    x = np.arange(40.0)
+    text = np.array(["a", "b"] * 20)
+    state = drift.fit(x)
+    for error, call, named in (
+        (ValueError, lambda: drift.reproduce(x, x, "feature_engine.psi", bins=-1), "`bins` is -1"),
+        (ValueError, lambda: drift.reproduce(x, x, "frouros.psi", num_bins=2.5), "`num_bins` is 2.5"),
+        (ValueError, lambda: drift.reproduce(x, x, "evidently.psi", threshold=np.nan), "`threshold` is nan"),
+        (TypeError, lambda: drift.reproduce(x, x, "evidently.psi", threshold="x"), "`threshold` is 'x'"),
+        (
+            ValueError,
+            lambda: drift.reproduce(text, text, "great_expectations.kl_divergence", tail_weight_holdout=-3),
+            "`tail_weight_holdout` is -3",
+        ),
+        (TypeError, lambda: drift.reproduce(x, x, "evidently.psi", categorical="0"), "`categorical` is '0'"),
+        (TypeError, lambda: drift.fit(x, categorical="0"), "`categorical` is '0'"),
+        (ValueError, lambda: drift.fit(x, resolution=2.5), "`resolution` is 2.5"),
+        (ValueError, lambda: state.report(smoothing="foo"), "`smoothing` is 'foo'"),
+        (ValueError, lambda: drift.psi_threshold(100, 100, 2.5), "`bins` is 2.5"),
+        (ValueError, lambda: drift.psi_threshold(np.nan, 100, 5), "`n_reference` is nan"),
+        (ValueError, lambda: drift.psi_threshold(100, 100, 5, np.nan), "`p_value` nan"),
+    ):
+        with pytest.raises(error, match=named):
+            call()

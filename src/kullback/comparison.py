@@ -131,6 +131,8 @@ def compare(
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
     ids = None
     if tokens is not None:
+        if axis == -1:
+            arrays.same_axis(0, ("p", p), ("tokens", tokens))
         ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
         if ids.shape != pair.lead:
             raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead} to match `p` and `q`")

@@ -118,6 +118,7 @@ def token_statistics(
     tokens, shape = None, single.lead
     if ids is not None:
         wanted += ("log_probs", "ranks")
+        arrays.same_axis(0, ("logits", logits), ("ids", ids))
         checked = arrays.token_ids(ids, "ids", single.lead, single.vocab, ignore_index)
         shape = checked.shape
         tokens = checked.reshape(single.rows, shape[-1] if len(shape) > len(single.lead) else 1)

@@ -89,6 +89,7 @@ def divergence_matrix(
         keywords["base"] = base
     elif base is not None:
         raise ValueError(f"`base` is {base}, expected None: {metric} has no unit")
+    arrays.same_axis(-1, ("x", x), ("y", y))
     first, first_single = _two_axes(x, "x")
     second, second_single = (first, first_single) if y is None else _two_axes(y, "y")
     half = symmetric and y is None

@@ -77,6 +77,7 @@ def preference_scores(
     >>> preference_scores([0.0, 1.0, -1.0], "forward_kl").round(4)
     array([ 0.    ,  0.6321, -1.7183])
     """
+    arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
     x = _checked(log_ratios, divergence, exponent_clamp)
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl" or (divergence == "alpha_divergence" and alpha == 1.0):
@@ -118,6 +119,7 @@ def preference_score_gradient(
     >>> preference_score_gradient([0.0, 1.0], "js_divergence").round(4)
     array([0.5   , 0.2689])
     """
+    arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
     x = _checked(log_ratios, divergence, exponent_clamp)
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl":

@@ -83,6 +83,7 @@ def cross_entropy_loss(
     k, z_loss = arrays.inverse_temperature(temperature, "logits"), arrays.real(z_loss, "z_loss")
     no_idle_out(out, "out", gradient)
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    arrays.same_axis(0, ("logits", logits), ("labels", labels))
     ids = arrays.token_ids(labels, "labels", single.lead, single.vocab, ignore_index)
     if ids.shape != single.lead:
         raise ValueError(f"`labels` has shape {ids.shape}, expected {single.lead}")
@@ -156,6 +157,7 @@ def token_log_prob_gradient(
     """
     k = arrays.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    arrays.same_axis(0, ("logits", logits), ("tokens", tokens))
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     factors = arrays.reals(upstream, "upstream")
     if factors.shape != ids.shape:

@@ -59,6 +59,7 @@ def token_log_probs(
     """
     space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
+    arrays.same_axis(0, ("logits", logits), ("tokens", tokens))
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     arrays.check_out(out, ids.shape)
     if out is not None:
@@ -124,6 +125,7 @@ def token_log_ratios(
     """
     space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
     pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
+    arrays.same_axis(0, ("p_logits", p_logits), ("tokens", tokens))
     ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kullback.arrays import same_labels
 from kullback.closed_form.families import DiagonalNormal, MultivariateNormal, Normal
 from kullback.closed_form.registry import closed_form_kl, in_base, register_kl
 from kullback.closed_form.special import FloatArray, log_ratio, phi, two_product
@@ -50,6 +51,8 @@ def gaussian_kl(
     >>> gaussian_kl(0.0, 1.0, [0.0, 2.0**-30], 1.0)
     array([0.00000000e+00, 4.33680869e-19])
     """
+    named = ("mean_p", mean_p), ("std_p", std_p), ("mean_q", mean_q), ("std_q", std_q)
+    same_labels(*named)
     return closed_form_kl(Normal(mean_p, std_p), Normal(mean_q, std_q), base=base)
 
 
@@ -122,6 +125,7 @@ def vae_kl_gradient(mean: ArrayLike, log_variance: ArrayLike) -> tuple[FloatArra
 
 def _same_shape(mean: ArrayLike, log_variance: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Views of both inputs in their common shape, with at least one axis."""
+    same_labels(("mean", mean), ("log_variance", log_variance))
     mean, log_variance = as_floats("mean", mean), as_floats("log_variance", log_variance)
     try:
         mean, log_variance = np.broadcast_arrays(mean, log_variance)

@@ -9,15 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from kullback.arrays import real
 from kullback.drift import rules
 from kullback.drift.counting import in_parallel
 from kullback.drift.report import psi_threshold
-from kullback.drift.tables import CATEGORICAL, NUMERIC, as_table, category_counts, kind_of, numbers
+from kullback.drift.tables import CATEGORICAL, NUMERIC, as_table, category_counts, kind_of, names_of, numbers
 
 __all__ = ["PRESETS", "PresetResult", "reproduce"]
 
 BOTH = (NUMERIC, CATEGORICAL)
 _NANNYML_CHUNKS = 10
+_RANGES = {  # of the tools' parameters: least, greatest, whether whole
+    "bins": (1, 1e9, True),
+    "num_bins": (1, 1e9, True),
+    "max_num_categories": (1, 1e9, True),
+    "min_pct_empty_bins": (0, 1, False),
+    "min_category_size_ratio": (0, 1, False),
+    "margin_quantile_filter": (0, 0.5, False),
+    "tail_weight_holdout": (0, 1, False),
+    "p_value": (0, 1, False),
+}
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,10 @@ def reproduce(
     if preset not in PRESETS:
         raise ValueError(f"`preset` is {preset!r}, expected one of {', '.join(PRESETS)}")
     chosen = PRESETS[preset]
-    by_value = set(categorical)
+    by_value = names_of("categorical", categorical)
+    _check_options(options)
+    if threshold not in (None, "auto") and np.isnan(real(threshold, "threshold")):
+        raise ValueError("`threshold` is nan, expected a number")
     ours, theirs = as_table("reference", reference), as_table("current", current)
     for name in [*ours.names, *by_value]:
         if name not in theirs.columns or name not in ours.columns:
@@ -181,6 +195,17 @@ def reproduce(
 
     results = in_parallel(compare, ours.names, num_threads)
     return dict(zip(ours.names, results, strict=True))
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse parameters of a tool beyond their range; names that its rule does not know are refused by it."""
+    for name, (least, greatest, whole) in _RANGES.items():
+        value = options.get(name)
+        if value is None:
+            continue
+        if not least <= real(value, name) <= greatest or (whole and value != int(value)):
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"`{name}` is {value}, expected {kind} from {least:g} to {greatest:g}")
 
 
 def _prepared(name: str, column: Any, kind: str, finite_only: bool) -> Any:

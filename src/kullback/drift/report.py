@@ -14,7 +14,7 @@ from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
 from kullback.rowwise import number
 from kullback.samples.shares import evaluate, kl_terms
-from kullback.samples.smoothing import Smoothing, smooth
+from kullback.samples.smoothing import Smoothing, smooth, smoothing_parameters
 from kullback.samples.transport import integral_of_absolute
 from kullback.seeds import whole
 
@@ -133,6 +133,7 @@ def make_report(
     band_metric: str,
 ) -> DriftReport:
     """The report of two Counts with the same cells."""
+    smoothing_parameters(smoothing)
     if missing not in ("drop", "bin"):
         raise ValueError(f"`missing` is {missing!r}, expected 'drop' or 'bin'")
     limits = reals(bands, "bands")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kullback.drift.cells import Bins, Cells, categorical_cells, numeric_cells
 from kullback.drift.counting import Counts, check_same_cells, in_parallel
 from kullback.drift.report import DriftReport, make_report
-from kullback.drift.tables import CATEGORICAL, Table, as_table, category_counts, kind_of, numbers
+from kullback.drift.tables import CATEGORICAL, Table, as_table, category_counts, kind_of, names_of, numbers
 from kullback.samples.smoothing import Smoothing
 
 _COLUMNS_AT_ONCE = 8  # of a row-major array: the float64 values of one cache line
@@ -92,12 +92,12 @@ def fit(
         if value not in allowed:
             raise ValueError(f"`{option}` is {value!r}, expected one of {', '.join(allowed)}")
     for option, number in (("resolution", resolution), ("max_categories", max_categories)):
-        if number < 1:
+        if not isinstance(number, int | np.integer) or number < 1:
             raise ValueError(f"`{option}` is {number}, expected a positive integer")
     table = as_table("reference", reference)
     if table.rows == 0:
         raise ValueError("`reference` has no rows, expected at least one")
-    by_value = set(categorical)
+    by_value = names_of("categorical", categorical)
     wanted = table.names if columns is None else list(columns)
     for name in [*wanted, *by_value, *(bins if isinstance(bins, Mapping) else ())]:
         if name not in table.columns:

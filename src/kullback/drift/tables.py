@@ -65,6 +65,13 @@ def as_table(name: str, data: Any) -> Table:
     return Table({str(column): frame[column] for column in frame.columns}, len(frame))
 
 
+def names_of(option: str, names: Iterable[str]) -> set[str]:
+    """The names of columns that an option lists; one string would be the set of its letters."""
+    if isinstance(names, str):
+        raise TypeError(f"`{option}` is {names!r}, expected a list of names: [{names!r}]")
+    return set(names)
+
+
 def _check_names(name: str, columns: Iterable[Any]) -> None:
     names = [str(column) for column in columns]
     if len(set(names)) != len(names):

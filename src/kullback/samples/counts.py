@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kullback.arrays import same_axis
 from kullback.arrays import unit as nats_in
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
@@ -137,6 +138,7 @@ def divergence_from_counts(
     if kind.pairs == (q_counts is None):
         wanted = "counts" if kind.pairs else "None"
         raise ValueError(f"`q_counts` is {q_counts!r}, expected {wanted} for {divergence!r}")
+    same_axis(-1, ("p_counts", p_counts), ("q_counts", q_counts))
     p_n = as_counts("p_counts", p_counts)
     q_n = p_n if q_counts is None else as_counts("q_counts", q_counts)
     if p_n.shape[-1] != q_n.shape[-1]:
@@ -303,6 +305,7 @@ def likelihood_parts(counts: ArrayLike, q: ArrayLike, *, base: float | None = No
     >>> float(parts.log_likelihood)
     -4.0
     """
+    same_axis(-1, ("counts", counts), ("q", q))
     seen = as_counts("counts", counts)
     entropy = divergence_from_counts(seen, divergence="entropy", base=base).value
     kl = divergence_from_counts(seen, q, q_known=True, base=base).value

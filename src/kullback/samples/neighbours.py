@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, reals, unit
+from kullback.arrays import plain, reals, same_axis, unit
 from kullback.engine import default_threads, thread_count
 from kullback.seeds import generator
 
@@ -112,6 +112,8 @@ def knn_kl_divergence(
     >>> bool(abs(knn_kl_divergence(x, y).value - 2) < 0.25)
     True
     """
+    if getattr(x, "ndim", 0) == 2:
+        same_axis(-1, ("x", x), ("y", y))
     points_x, points_y = _points("x", x), _points("y", y)
     if points_x.shape[1] != points_y.shape[1]:
         expected = points_x.shape[1]
@@ -187,6 +189,7 @@ def knn_kl_divergence_from_density(
     >>> bool(abs(knn_kl_divergence_from_density(x, log_q).value - 2) < 0.2)
     True
     """
+    same_axis(0, ("x", x), ("log_q", log_q))
     points = _points("x", x)
     n, d = points.shape
     if not 1 <= k < n:

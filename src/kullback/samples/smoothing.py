@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, real, shown
+from kullback.arrays import plain, real, same_axis, shown
 
 Float64s = NDArray[np.float64]
 Smoothing = str | tuple[str, float] | tuple[str, float, ArrayLike] | None
@@ -96,6 +96,8 @@ def smooth(counts: ArrayLike, smoothing: Smoothing = None) -> Float64s:
     >>> smooth([3, 1, 0], ("floor", 0.25))
     array([0.6, 0.2, 0.2])
     """
+    if isinstance(smoothing, tuple) and len(smoothing) == 3:
+        same_axis(-1, ("counts", counts), ("smoothing", smoothing[2]))
     values = as_counts("counts", counts)
     rule, number, background = _settle(smoothing, values.shape[-1])
     total = values.sum(axis=-1, keepdims=True)
@@ -125,20 +127,11 @@ def smooth(counts: ArrayLike, smoothing: Smoothing = None) -> Float64s:
 def _settle(smoothing: Smoothing, cells: int) -> tuple[str | None, Any, Float64s | float]:
     """Rule, its number and the background, checked."""
     background: Float64s | float = 1.0 / cells
-    if smoothing is None:
-        return None, 0.0, background
-    if not isinstance(smoothing, str | tuple) or not smoothing:
-        raise TypeError(f"`smoothing` is {shown(smoothing)}, expected a name, (name, number) or None")
-    rule, *parameters = (smoothing,) if isinstance(smoothing, str) else smoothing
-    if rule not in RULES:
-        raise ValueError(f"`smoothing` is {rule!r}, expected one of {', '.join(RULES)}")
-    expected = (rule in _WITH_NUMBER) + (rule == "jelinek" and len(parameters) == 2)
-    if len(parameters) != expected:
-        raise ValueError(f"`smoothing` is {smoothing!r}, expected {expected} number(s) after {rule!r}")
+    rule, parameters = smoothing_parameters(smoothing)
     if not parameters:
         return rule, 0.0, background
     number = real(parameters[0], "smoothing")
-    limit = {"additive": np.inf, "floor": 1.0 / cells, "jelinek": 1.0}[rule]
+    limit = {"additive": np.inf, "floor": 1.0 / cells, "jelinek": 1.0}[str(rule)]
     if not 0 <= number <= limit or number == np.inf:
         raise ValueError(f"`smoothing` is ({rule!r}, {number}), expected a number from 0 to {limit:g}")
     if len(parameters) == 2:
@@ -147,6 +140,21 @@ def _settle(smoothing: Smoothing, cells: int) -> tuple[str | None, Any, Float64s
             raise ValueError(f"the background of `smoothing` has shape {weights.shape}, expected ({cells},)")
         background = weights / weights.sum()
     return rule, number, background
+
+
+def smoothing_parameters(smoothing: Smoothing) -> tuple[str | None, tuple[Any, ...]]:
+    """The rule of that name and what comes with it, as far as they can be checked without counts."""
+    if smoothing is None:
+        return None, ()
+    if not isinstance(smoothing, str | tuple) or not smoothing:
+        raise TypeError(f"`smoothing` is {shown(smoothing)}, expected a name, (name, number) or None")
+    rule, *parameters = (smoothing,) if isinstance(smoothing, str) else smoothing
+    if rule not in RULES:
+        raise ValueError(f"`smoothing` is {rule!r}, expected one of {', '.join(RULES)}")
+    expected = (rule in _WITH_NUMBER) + (rule == "jelinek" and len(parameters) == 2)
+    if len(parameters) != expected:
+        raise ValueError(f"`smoothing` is {smoothing!r}, expected {expected} number(s) after {rule!r}")
+    return rule, tuple(parameters)
 
 
 def _good_turing(counts: Float64s) -> Float64s:

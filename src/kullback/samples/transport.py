@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, reals
+from kullback.arrays import plain, reals, same_axis
 from kullback.samples.smoothing import as_counts
 
 __all__ = ["wasserstein_distance", "wasserstein_distance_histograms"]
@@ -50,6 +50,8 @@ def wasserstein_distance(
     >>> wasserstein_distance([0.0, 1.0], [0.0, 1.0], [3.0, 1.0], [2.0, 2.0])
     0.25
     """
+    same_axis(0, ("x", x), ("x_weights", x_weights))
+    same_axis(0, ("y", y), ("y_weights", y_weights))
     x_values, x_mass = _sample("x", x, x_weights)
     y_values, y_mass = _sample("y", y, y_weights)
     if np.isnan(x_values[-1]) or np.isnan(y_values[-1]):  # NaN sorts last
@@ -121,6 +123,7 @@ def wasserstein_distance_histograms(p: ArrayLike, q: ArrayLike, positions: Array
     """
     if within not in ("points", "even"):
         raise ValueError(f"`within` is {within!r}, expected 'points' or 'even'")
+    same_axis(-1, ("p", p), ("q", q), *((("positions", positions),) if within == "points" else ()))
     p_mass, q_mass = as_counts("p", p), as_counts("q", q)
     cells = p_mass.shape[-1]
     if q_mass.shape[-1] != cells:
