@@ -1,0 +1,52 @@
+"""Labels of pandas and Polars: where they differ, positions are not what was meant."""
+
+import numpy as np
+import pytest
+
+import kullback as kb
+from kullback import samples
+from kullback.closed_form import gaussian_kl, vae_kl
+from kullback.token_losses import cross_entropy_loss
+
+S = np.random.default_rng(7).normal(0, 2, (5, 13))
+
+
+def test_labels_that_differ_are_refused_wherever_two_things_meet():
+    pandas = pytest.importorskip("pandas")
+
+    def turned(x):
+        return x.iloc[::-1]
+
+    counts = pandas.Series([3.0, 2.0, 1.0], ["a", "b", "c"])
+    frame = pandas.DataFrame(np.exp(S[:3, :3]), columns=["a", "b", "c"])
+    other = frame[["c", "b", "a"]]
+    rows = pandas.Series([0, 1, 2], [2, 1, 0])
+    for call in (
+        lambda: samples.divergence_from_counts(counts, turned(counts)),
+        lambda: samples.divergence_from_counts(frame, turned(counts)),
+        lambda: samples.likelihood_parts(counts, turned(counts)),
+        lambda: kb.divergence_matrix(frame, other),
+        lambda: samples.wasserstein_distance(counts, counts, turned(counts)),
+        lambda: samples.wasserstein_distance_histograms(counts, turned(counts), [0, 1, 2]),
+        lambda: samples.smooth(counts, ("jelinek", 0.5, turned(counts))),
+        lambda: samples.knn_kl_divergence(frame, other, 1),
+        lambda: gaussian_kl(counts, turned(counts), 0.0, 1.0),
+        lambda: vae_kl(counts, turned(counts)),
+        lambda: kb.preference_scores(counts, lengths=turned(counts)),
+        lambda: kb.token_log_probs(frame, rows),
+        lambda: kb.token_statistics(frame, rows),
+        lambda: kb.compare(frame, frame, rows),
+        lambda: cross_entropy_loss(frame, rows),
+    ):
+        with pytest.raises(ValueError, match=r"has another (index|columns) than"):
+            call()
+    assert samples.divergence_from_counts(counts, counts).value == 0
+    kb.token_log_probs(frame, rows.set_axis(frame.index))
+
+
+def test_columns_of_polars_are_labels():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"a": [0.2, 0.3], "b": [0.8, 0.7]})
+    assert (kb.kl_divergence(frame, frame) == 0).all()
+    with pytest.raises(ValueError, match="`q` has another columns than `p`"):
+        kb.kl_divergence(frame, frame.select("b", "a"))
