@@ -426,9 +426,9 @@ def test_parameters_of_drift_are_checked():
         (TypeError, lambda: drift.fit(x, categorical="0"), "`categorical` is '0'"),
         (ValueError, lambda: drift.fit(x, resolution=2.5), "`resolution` is 2.5"),
         (ValueError, lambda: state.report(smoothing="foo"), "`smoothing` is 'foo'"),
-        (ValueError, lambda: drift.psi_threshold(100, 100, 2.5), "`bins` is 2.5"),
+        (TypeError, lambda: drift.psi_threshold(100, 100, 2.5), "`bins` is 2.5"),
         (ValueError, lambda: drift.psi_threshold(np.nan, 100, 5), "`n_reference` is nan"),
-        (ValueError, lambda: drift.psi_threshold(100, 100, 5, np.nan), "`p_value` nan"),
+        (ValueError, lambda: drift.psi_threshold(100, 100, 5, np.nan), "`p_value` is nan"),
     ):
         with pytest.raises(error, match=named):
             call()

@@ -258,8 +258,9 @@ class _PlainKL(torch.autograd.Function):
         ctx.save_for_backward(input, log_target)
         normalised, state = _divergence_loss(input, log_target, None, 1.0, calls.LINEAR, 0.5, 1.0, 0.0)
         # the kernel normalises both rows; what their masses add is plain arithmetic
-        log_mass, log_mass_input = state[:, 1].reshape(normalised.shape), state[:, 2].reshape(normalised.shape)
-        plain: torch.Tensor = log_mass.exp() * (normalised + log_mass - log_mass_input)
+        # state: what lies beside p's greatest element, and that; the log of q's mass less that of p's
+        beside, gap, greatest = (state[:, i].reshape(normalised.shape) for i in (1, 3, 4))
+        plain: torch.Tensor = (greatest + beside).exp() * (normalised - gap)
         if torch.compiler.is_compiling() or plain.isnan().any():  # no mass to normalise, and none of the loss
             empty = (log_target.amax(-1) == -math.inf) & (input.amax(-1) < math.inf)
             plain = torch.where(empty, 0.0, plain)
