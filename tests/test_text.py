@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kullback as kb
 from kullback.cli import main
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.layout import Table, columns_of
@@ -177,3 +178,14 @@ def test_every_digit_is_printed_in_any_width(tmp_path, monkeypatch, width):
         numbers += [short(spread.quantile(level), 3) for level in (0.5, 0.99, 0.999)] + [short(spread.max, 3)]
         assert set(numbers) <= set(words)
     assert f"{found.perplexity_ratio:.5f}" in words
+
+
+def test_every_error_says_which_it_is():
+    p = np.random.default_rng(0).normal(0, 3, (60, 20))
+    tokens, out = np.arange(60) % 20, io.StringIO()
+    for groups, label in ((None, "± s.e."), (np.arange(60) // 10, "± group")):
+        s = kb.compare(p, p + 0.5 * p[::-1], tokens=tokens).summary(groups=groups)
+        print_summaries([s, s], file=out)
+        table = out.getvalue().split("tokens", 1)[0]
+        assert table.count(label) == 2
+        out = io.StringIO()

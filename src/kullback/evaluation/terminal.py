@@ -39,14 +39,23 @@ def short(x: float | None, digits: int = 4) -> str:
 
 def _share(share: Spread) -> str:
     """A share of all tokens with its error, or with its interval where the error would be 0."""
-    error = share.group_standard_error
-    return share_text(share.mean, error if error > 0 else share.standard_error, share.count)
+    error, label = error_of(share)
+    if not error > 0:
+        error, label = share.standard_error, "± s.e."
+    return share_text(share.mean, error, share.count).replace("±", label)
 
 
 def _percent(x: float, error: float | None = None) -> str:
     """A number of another kind than a share, in per cent."""
     text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
     return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
+
+
+def error_of(spread: Spread) -> tuple[float, str]:
+    """The error that is printed beside a figure, and its label: by groups where there are two at least."""
+    if spread.groups > 1:
+        return spread.group_standard_error, "± group"
+    return spread.standard_error, "± s.e."
 
 
 def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
@@ -84,8 +93,8 @@ def _without_infinite(s: ComparisonSummary) -> list[str]:
         line = f"{label} is infinite in {spread.infinite} rows: {why}"
         known = spread.finite
         if known.count:
-            error = known.standard_error if math.isnan(known.group_standard_error) else known.group_standard_error
-            line += f"; without these rows: {short(known.mean)} ± {short(error, 2)}, "
+            error, label = error_of(known)
+            line += f"; without these rows: {short(known.mean)} {label} {short(error, 2)}, "
             line += f"99 % {short(known.quantile(0.99), min(3, known.quantile_digits))}, max {short(known.max, 3)}"
         lines.append(line)
     if s.impossible:
@@ -105,22 +114,24 @@ def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]
 
 
 def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> None:
-    table = Table("candidate", "KL(p‖q)", "± s.e.", "99 %", "same top", "perplexity ratio")
+    label = error_of(summaries[0].kl)[1]  # the groups are p's
+    table = Table("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
     for s, name in zip(summaries, side_labels(summaries)[1], strict=True):
-        error = s.kl.group_standard_error
         table.add_row(
-            name, short(s.kl.mean), short(s.kl.standard_error if math.isnan(error) else error, 2),
-            short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s),
+            name, short(s.kl.mean), short(error_of(s.kl)[0], 2),
+            short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s, ""),
         )  # fmt: skip
     out.print(table)
 
 
-def _ratio(s: ComparisonSummary) -> str:
+def _ratio(s: ComparisonSummary, label: str | None = None) -> str:
+    """With its error, named unless the heading does (an empty `label`)."""
     if not s.log_ratio.count:
         return "-"
-    error = s.log_ratio.group_standard_error
-    error = s.log_ratio.standard_error if math.isnan(error) else error
-    return f"{s.perplexity_ratio:.5f} ± {short(s.perplexity_ratio * error, 2)}"
+    error, found = error_of(s.log_ratio)
+    return (
+        f"{s.perplexity_ratio:.5f} {(found if label is None else label) or '±'} {short(s.perplexity_ratio * error, 2)}"
+    )
 
 
 def _print_summary(out: Output, s: ComparisonSummary) -> None:
@@ -180,13 +191,16 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
     if isinstance(agreement, Agreement):
         for k, mean in agreement.overlap.items():
             same = share_text(agreement.ordered[k].mean)
-            shared = share_text(mean.mean, mean.standard_error, mean.count)
+            shared = share_text(mean.mean, mean.standard_error, mean.count).replace("±", "± s.e.")
             table.add_row(f"top {k} shared", f"{shared}; in the same order {same}")
     clipping = s.parts.get("clipping")
     if s.log_ratio.count:
         table.add_row("perplexity", f"p {s.perplexity_p:.6g}, q {s.perplexity_q:.6g}, ratio {_ratio(s)}")
         d = s.delta_prob
-        table.add_row("Δp of the token", f"mean {_percent(d.mean, d.standard_error)}, rms {_percent(d.rms)}")
+        table.add_row(
+            "Δp of the token",
+            f"mean {_percent(d.mean, d.standard_error).replace('±', '± s.e.')}, rms {_percent(d.rms)}",
+        )
     null = s.parts.get("null_control")
     if isinstance(null, Mean) and null.count:
         table.add_row("null control", f"KL {short(null.mean, 2)} from the rounding of the stored numbers alone")
