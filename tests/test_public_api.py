@@ -21,7 +21,12 @@ ALIASES = {"selective_log_softmax"}
 
 
 # Examples that need what `make test` does not install.
-NEEDS_MORE = ("kullback.evaluation.distributed", "kullback.integrations.jax", "kullback.integrations.torch")
+NEEDS_MORE = (
+    "kullback.evaluation.distributed",
+    "kullback.integrations.jax",
+    "kullback.integrations.torch",
+    "kullback.tensors",
+)
 
 
 def public_modules():
