@@ -140,6 +140,8 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
             s, u = s + sums[0], u + sums[1]
         see_block(order, row, x, n, start, like, sums[2])
         start += n
+    if top > -np.inf and k * LOG2E * top < shift - 1.0:
+        return False  # nothing was possible in the first block, and weights relative to its guess say nothing
     total, moment = s + s_top, u + u_top
     if total != total or moment != moment:
         return True

@@ -302,3 +302,16 @@ def test_the_matrix_has_what_the_rows_have(dtype, spread, metric):
     first = exact.jensen_shannon_divergence(x[0], x[1])
     if metric == "jensen_shannon_divergence":
         assert relative_error(matrix[0, 1], first) < BOUND[dtype]
+
+
+@pytest.mark.parametrize("value", [-3.0, -1e7, -1.37e16, -3e38])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_first_block_in_which_nothing_is_possible(value, dtype):
+    """The first block of a row says nothing about the size of the others where all of it is banned."""
+    row = np.full((1, 4097), -np.inf, dtype)
+    row[0, 2100:2103] = value
+    size = float(row[0, 2100])
+    np.testing.assert_allclose(kb.logsumexp(row), size + np.log(3), rtol=1e-7)
+    np.testing.assert_allclose(kb.entropy(row, given="logits"), np.log(3), rtol=1e-7)
+    np.testing.assert_allclose(kb.token_log_probs(row, [2101]), -np.log(3), rtol=1e-7)
+    np.testing.assert_allclose(kb.token_statistics(row, [2101]).entropy, np.log(3), rtol=1e-7)
