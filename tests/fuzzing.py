@@ -30,6 +30,7 @@ from kullback.evaluation.job import compare_files
 from kullback.evaluation.merging import merge_logs
 from kullback.evaluation.sources import open_logits, open_sparse
 from kullback.evaluation.tokens import load_tokens
+from peak import peak
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "fuzz"
@@ -296,13 +297,9 @@ def read(name, path):
         json.dumps(source.facts())
 
 
-def resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
 def attempt(name, path):
     """None, or what was wrong."""
-    before = resident()
+    before = peak()
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     try:
         read(name, path)
@@ -312,7 +309,7 @@ def attempt(name, path):
         return traceback.format_exc()
     finally:
         faulthandler.cancel_dump_traceback_later()
-    grown = resident() - before
+    grown = peak() - before
     return f"{grown >> 20} MiB for a file of a few kilobytes\n" if grown > MEMORY // 4 else None
 
 

@@ -275,20 +275,21 @@ def test_small_files_that_claim_much(tmp_path, write):
     stored = sum(p.stat().st_size for p in path.rglob("*")) if path.is_dir() else path.stat().st_size
     assert stored < 3 << 20
     code = f"""if True:
-        import resource, signal, sys
+        import signal, sys
+        from peak import peak
         import h5py, pyarrow.parquet, zarr
         from kullback.evaluation.sources import open_logits
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
         signal.alarm(20)
         for salvage in (False, True):
             try:
                 open_logits({str(path)!r}, salvage=salvage)
             except ValueError as error:
                 print(error)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        sys.exit(f"{{grown >> 10}} MiB" if grown > 64 << 10 else 0)
+        grown = peak() - before
+        sys.exit(f"{{grown >> 20}} MiB" if grown > 64 << 20 else 0)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"claims \d+ rows of|has \d+ chunks in a folder|never written", done.stdout)) == 2, (
         done.stdout
