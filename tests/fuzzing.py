@@ -25,12 +25,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from peak import peak
 
 from kullback.evaluation.job import compare_files
 from kullback.evaluation.merging import merge_logs
 from kullback.evaluation.sources import open_logits, open_sparse
 from kullback.evaluation.tokens import load_tokens
-from peak import peak
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "fuzz"

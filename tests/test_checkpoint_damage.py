@@ -1,7 +1,6 @@
 """Checkpoints with any bit flipped, with records nobody wrote, and with two processes at one log."""
 
 import io
-import json
 import os
 import subprocess
 import sys
