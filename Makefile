@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*.py kernels/*.h kernels/*.c)
 PYTEST := $(BIN)/python -m pytest
+# whole suites: a file goes to whichever core is free, and stays there
+ON_ALL_CORES := -n auto --dist loadfile
 # what the integration tests compare with; torch is pinned because its wheels without CUDA are
 PEERS := torch==2.13.0 jax pandas polars scikit-learn 'dask[array]' distributed
 
@@ -44,10 +46,10 @@ demo: $(VENV)/.installed-eval ## compare two real logits files from examples/ an
 	$(BIN)/kullback compare examples/f16.kld examples/q4_k_m.kld
 
 test: $(VENV)/.installed-test ## run the test suite
-	$(PYTEST) -m "not integration" $(TESTS)
+	$(PYTEST) $(if $(TESTS),,$(ON_ALL_CORES)) -m "not integration" $(TESTS)
 
 test-jit: $(VENV)/.installed-test ## run it once more on kernels compiled by Numba when used
-	KULLBACK_ENGINE=jit $(PYTEST) -m "not integration"
+	KULLBACK_ENGINE=jit $(PYTEST) $(ON_ALL_CORES) -m "not integration"
 
 test-integrations: $(VENV)/.installed-integrations ## run the tests against torch, jax and other libraries
 	$(PYTEST) -m integration
