@@ -8,8 +8,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import BFLOAT16, DATA, FLOAT64, STORAGE
+from .decode import DATA, takes_gradients
 from .lanes import kernel, pointer
+from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
@@ -116,7 +117,7 @@ def check_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad
 def check_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
     if not (given(x) and given(mask)):
         return ARGUMENT, start
-    good = FLOAT64 <= x[STORAGE] <= BFLOAT16 and x[DATA] != 0 and valid_range(start, stop)
+    good = summable(x) and x[DATA] != 0 and valid_range(start, stop)
     if not (good and sums != 0 and kept != 0 and unmasked != 0 and (lengths != 0 or length >= 0)):
         return ARGUMENT, start
     if lengths != 0:
@@ -144,7 +145,7 @@ def check_divergence_gradient(
     good = rows_of_logs(p, vocab, inverse_temperature, start, stop)
     good = good and rows_of_logs(q, vocab, inverse_temperature, start, stop)
     good = good and weights != 0 and values != 0 and state != 0 and gradient != 0
-    good = good and valid_kind(kind, weight, first, second) and 0 <= side <= 1 and FLOAT64 <= storage <= BFLOAT16
+    good = good and valid_kind(kind, weight, first, second) and 0 <= side <= 1 and takes_gradients(storage)
     return answer(good, start)
 
 
@@ -153,7 +154,7 @@ def check_softmax_gradient(
     x, lse, entropy, top1, mass_weights, entropy_weights, offsets, ids, id_values, assign, add, vocab,
     inverse_temperature, gradient, row_stride, storage, start, stop, bad_row,
 ):  # fmt: skip
-    good = rows_of_logs(x, vocab, inverse_temperature, start, stop) and FLOAT64 <= storage <= BFLOAT16
+    good = rows_of_logs(x, vocab, inverse_temperature, start, stop) and takes_gradients(storage)
     good = good and lse != 0 and top1 != 0 and mass_weights != 0 and gradient != 0
     good = good and (entropy_weights == 0 or entropy != 0) and (offsets == 0 or (ids != 0 and id_values != 0))
     if not good:

@@ -8,10 +8,8 @@ decoded copy of that block in the caller's scratch (16 KiB, on the stack, in the
 import numpy as np
 from numba import types
 
-from .lanes import bits_to_float, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
-
-# storage tags, as in kullback.h
-FLOAT64, FLOAT32, FLOAT16, BFLOAT16, AFFINE16 = 0, 1, 2, 3, 4
+from .lanes import decoded, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
+from .storage import AFFINE16, FLOAT32, FLOAT64, FLOATS, STORAGES  # noqa: F401 (the loops take the tags from here)
 
 # words of a kullback_array, as in kullback.h
 DATA, ROW_OFFSETS, ROW_STRIDE, STRIDE, STORAGE = 0, 1, 2, 3, 4
@@ -30,42 +28,102 @@ def row_of(array, t):
     return array[DATA] + offset, array[STRIDE], array[STORAGE]
 
 
+# bytes of an element by tag, four bits each; and the tags that gradients are written as, a bit each
+_BYTES = sum(kind.bytes << (4 * kind.tag) for kind in STORAGES)
+_GRADIENTS = sum(1 << kind.tag for kind in STORAGES if kind.gradients)
+
+
 @kernel
-def half_to_float(word):
-    """The value of the 16 bits of a float16, exactly."""
-    sign = np.uint32(word & np.uint32(0x8000)) << np.uint32(16)
-    magnitude = np.uint32(word & np.uint32(0x7FFF)) << np.uint32(13)
-    if magnitude >= np.uint32(0x7C00 << 13):
-        return bits_to_float(np.uint32(sign | np.uint32(magnitude + np.uint32(224 << 23))))
-    if magnitude >= np.uint32(0x0400 << 13):
-        return bits_to_float(np.uint32(sign | np.uint32(magnitude + np.uint32(112 << 23))))
-    tiny = np.float32(magnitude >> np.uint32(13)) * np.float32(2.0**-24)
-    return -tiny if sign else tiny
+def is_storage(tag):
+    return 0 <= tag < len(STORAGES)
+
+
+@kernel
+def takes_gradients(tag):
+    """True for a storage that a gradient can be written as."""
+    return is_storage(tag) and (_GRADIENTS >> tag) & 1 != 0
+
+
+@kernel
+def item_bytes(storage):
+    return (_BYTES >> (4 * storage)) & 15
+
+
+def _attempt(kind, run, otherwise, any_stride):
+    tag, size, words = kind.tag, kind.bytes, getattr(types, kind.words)
+
+    @inlined
+    def attempt(row, start, *rest):
+        address, stride, storage = row
+        if storage == tag and (any_stride or stride == size):
+            return run(pointer(address + start * (stride if any_stride else size), words), *rest)
+        return otherwise(row, start, *rest)
+
+    return attempt
+
+
+def by_words(kinds, run, otherwise, any_stride=False):
+    """A function of (row, start, *rest) that calls `run` with a pointer to the words of element `start`, and the rest.
+
+    `run` is compiled for the words of each of `kinds`. Rows of others, and without `any_stride` those whose elements do
+    not lie side by side, go to `otherwise(row, start, *rest)`.
+    """
+    for kind in reversed(kinds):
+        otherwise = _attempt(kind, run, otherwise, any_stride)
+    return otherwise
+
+
+def _attempt_pair(kind, run, otherwise):
+    tag, size, words = kind.tag, kind.bytes, getattr(types, kind.words)
+
+    @inlined
+    def attempt(p, q, start, *rest):
+        if p[2] == tag and q[2] == tag and p[1] == size and q[1] == size:
+            return run(pointer(p[0] + size * start, words), pointer(q[0] + size * start, words), *rest)
+        return otherwise(p, q, start, *rest)
+
+    return attempt
+
+
+def pair_by_words(kinds, run, otherwise):
+    """`by_words` of two rows that are stored alike."""
+    for kind in reversed(kinds):
+        otherwise = _attempt_pair(kind, run, otherwise)
+    return otherwise
+
+
+@kernel
+def _code_value(row, v):
+    """float32(scale·code) + min in float32, of the row's own scale and min."""
+    address, stride, _ = row
+    scale = pointer(address - 8, types.float32)[0]
+    least = pointer(address - 4, types.float32)[0]
+    code = pointer(address + v * stride, types.uint16)[0]
+    return np.float64(np.float32(np.float32(scale * np.float32(code)) + least))
+
+
+_element = by_words(FLOATS, decoded, _code_value, any_stride=True)
 
 
 @kernel
 def element(row, v):
     """Element v of a row, as float64: exact but for AFFINE16, whose value is float32(scale·code) + min in float32."""
-    address, stride, storage = row
-    place = address + v * stride
-    if storage == FLOAT32:
-        return np.float64(pointer(place, types.float32)[0])
-    if storage == FLOAT64:
-        return pointer(place, types.float64)[0]
-    word = np.uint32(pointer(place, types.uint16)[0])
-    if storage == BFLOAT16:
-        return np.float64(bits_to_float(np.uint32(word << np.uint32(16))))
-    if storage == FLOAT16:
-        return np.float64(half_to_float(word))
-    scale = pointer(address - 8, types.float32)[0]
-    least = pointer(address - 4, types.float32)[0]
-    return np.float64(np.float32(np.float32(scale * np.float32(word)) + least))
+    return _element(row, v)
 
 
 @inlined
 def _decode(words, n, scratch):
     for i in range(0, n, width(scratch[0])):
         store(scratch, i, stream(words, i, scratch[0]))
+    return n
+
+
+@inlined
+def _none(row, start, n, scratch):
+    return 0
+
+
+_decode_row = by_words([kind for kind in FLOATS if kind.bytes < 8], _decode, _none)
 
 
 @kernel
@@ -76,18 +134,9 @@ def view(row, start, n, scratch, pad):
     """
     address, stride, storage = row
     lanes = width(scratch[0])
-    first = address + start * stride
-    if storage == storage_of(scratch) and stride == (8 if storage == FLOAT64 else 4) and n % lanes == 0:
-        return pointer_like(first, scratch)
-    whole = n - n % lanes
-    if storage == BFLOAT16 and stride == 2:
-        _decode(pointer(first, types.uint16), whole, scratch)
-    elif storage == FLOAT16 and stride == 2:
-        _decode(pointer(first, types.int16), whole, scratch)
-    elif storage == FLOAT32 and stride == 4:
-        _decode(pointer(first, types.float32), whole, scratch)
-    else:
-        whole = 0
+    if storage == storage_of(scratch) and stride == item_bytes(storage) and n % lanes == 0:
+        return pointer_like(address + start * stride, scratch)
+    whole = _decode_row(row, start, n - n % lanes, scratch)
     for i in range(whole, n):
         scratch[i] = element(row, start + i)
     for i in range(n, n + (-n) % lanes):

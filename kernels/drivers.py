@@ -11,7 +11,7 @@ from numba import types
 
 from .clipped import hidden_value, jensen_shannon_of_kept, write_kept, write_known
 from .cumulants import in_reach
-from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
+from .decode import AFFINE16, FLOAT32, FLOAT64, NO_LOG, element, is_storage, row_of, view
 from .direct import direct_row, normalised_row
 from .divergences import kullback_divergence, phi  # noqa: F401 (an entry point too)
 from .estimates import kullback_phi  # noqa: F401 (an entry point too)
@@ -54,7 +54,7 @@ def valid_array(array, vocab, space):
     return (
         array[0] != 0
         and vocab >= 1
-        and FLOAT64 <= array[4] <= AFFINE16
+        and is_storage(array[4])
         and LOGS <= space <= MASSES
         and not (array[4] == AFFINE16 and space == MASSES)
     )

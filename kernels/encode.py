@@ -5,8 +5,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
-from .lanes import F32, _constant, has_half_conversion, kernel, load, pointer, stack
+from .decode import by_words, item_bytes
+from .lanes import F32, STORED, _constant, has_half_conversion, inlined, kernel, load, stack
+from .storage import STORAGES
 
 _I32 = ir.IntType(32)
 
@@ -43,12 +44,12 @@ def _float_to_bfloat(builder, values, count):
 
 @intrinsic
 def store_words(typingctx, ptr, index, x):
-    """Write float32 lanes as 16-bit words: float16 through a pointer to int16, bfloat16 through one to uint16."""
+    """Write float32 lanes as 16-bit words, through a pointer to those of float16 or bfloat16."""
     if x != F32:
         return None
 
     def codegen(context, builder, signature, args):
-        if ptr.dtype == types.uint16:
+        if STORED[ptr.dtype].exponent == 8:
             words = _float_to_bfloat(builder, args[2], x.count)
         elif has_half_conversion():
             halves = builder.fptrunc(args[2], ir.VectorType(ir.HalfType(), x.count))
@@ -63,34 +64,37 @@ def store_words(typingctx, ptr, index, x):
 
 
 @kernel
-def _write_words(block, n, destination):
+def _write_words(destination, block, n):
+    narrow = stack(1024, np.float32(0.0))
+    for i in range(n):
+        narrow[i] = block[i]
     whole = n - n % 16
     for i in range(0, whole, 16):
-        store_words(destination, i, load(block, i, np.float32(0.0)))
+        store_words(destination, i, load(narrow, i, np.float32(0.0)))
     if whole < n:
         last = stack(16, destination[0])
-        store_words(last, 0, load(block, whole, np.float32(0.0)))
+        store_words(last, 0, load(narrow, whole, np.float32(0.0)))
         for i in range(whole, n):
             destination[i] = last[i - whole]
+
+
+@inlined
+def _write_floats(destination, block, n):
+    for i in range(n):
+        destination[i] = block[i]
+
+
+@inlined
+def _refuse(row, start, block, n):
+    """Never reached: every entry has asked `takes_gradients`."""
+
+
+_written = [kind for kind in STORAGES if kind.gradients]
+_write = by_words([kind for kind in _written if kind.bytes == 2], _write_words, _refuse)
+_write = by_words([kind for kind in _written if kind.bytes >= 4], _write_floats, _write)
 
 
 @kernel
 def write(block, n, address, storage):
     """Write n elements of `block`, which is readable up to a whole register beyond, as `storage` at `address`."""
-    if storage == FLOAT64:
-        wide = pointer(address, types.float64)
-        for i in range(n):
-            wide[i] = block[i]
-        return
-    if storage == FLOAT32:
-        single = pointer(address, types.float32)
-        for i in range(n):
-            single[i] = block[i]
-        return
-    narrow = stack(1024, np.float32(0.0))
-    for i in range(n):
-        narrow[i] = block[i]
-    if storage == FLOAT16:
-        _write_words(narrow, n, pointer(address, types.int16))
-    elif storage == BFLOAT16:
-        _write_words(narrow, n, pointer(address, types.uint16))
+    _write((address, item_bytes(storage), storage), 0, block, n)

@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from .cumulants import LOG2E, in_reach, least_argument
-from .decode import BFLOAT16, FLOAT32, FLOAT64, NO_LOG, element, row_of, view
+from .decode import FLOAT64, NO_LOG, element, item_bytes, row_of, takes_gradients, view
 from .divergences import LINEAR, MIXTURE, RENYI, VARIATION, divergence_row, mixture_logs, sign, write_series
 from .elementary import phi_and_exp, scaled_exp2
 from .encode import write
@@ -55,11 +55,6 @@ from .pairs import (
 )  # fmt: skip
 from .rows import LN2
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
-
-
-@kernel
-def item_bytes(storage):
-    return 8 if storage == FLOAT64 else 4 if storage == FLOAT32 else 2
 
 
 @kernel
@@ -239,7 +234,7 @@ def kullback_divergence_gradient(
     """weights[t]·dD/dlogits of row t, of q's logits (side 1) or of p's (side 0). Rows of weight 0 are not read."""
     valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and LINEAR <= kind <= RENYI
     valid = valid and weights != 0 and values != 0 and state != 0 and gradient != 0
-    if not (valid and FLOAT64 <= storage <= BFLOAT16):
+    if not (valid and takes_gradients(storage)):
         return report(bad_row, start, ARGUMENT)
     work = stack(12, 0.0)
     scales = stack(8, 0.0)
@@ -352,7 +347,7 @@ def kullback_softmax_gradient(
 ):  # fmt: skip
     """Row t: k·s·(mass_weights[t] - entropy_weights[t]·(ln s + H)), then id_values at ids[offsets[t]:offsets[t+1]]."""
     valid = readable(x, vocab, LOGS) and lse != 0 and mass_weights != 0 and gradient != 0
-    if not (valid and FLOAT64 <= storage <= BFLOAT16):
+    if not (valid and takes_gradients(storage)):
         return report(bad_row, start, ARGUMENT)
     k = inverse_temperature
     one = stack(16, 0.0)

@@ -28,6 +28,10 @@ extern "C" {
 /* uint16 codes; the row's two float32 `scale` and `min` lie in the 8 bytes before its first code;
    the value is scale * code + min, each step rounded to float32 (the rows of llama.cpp's _logits_ files) */
 #define KULLBACK_AFFINE16 4
+/* bytes as in ml_dtypes, torch and safetensors: sign, exponent, mantissa bits. E4M3FN has no infinity and one NaN (all
+   other bits 1); E5M2 is the upper byte of a float16 */
+#define KULLBACK_FLOAT8_E4M3FN 5
+#define KULLBACK_FLOAT8_E5M2 6
 
 /* what the elements mean */
 #define KULLBACK_LOGS 0   /* logits, log-probabilities: logs of an unnormalised measure */
@@ -53,7 +57,7 @@ typedef struct {
   const int64_t *row_offsets; /* (T,) bytes from data to each row's element 0, or NULL: row t is t * row_stride away */
   int64_t row_stride;         /* bytes between rows, where row_offsets is NULL */
   int64_t stride;             /* bytes between neighbouring elements of a row */
-  int64_t storage;            /* KULLBACK_FLOAT64 ... KULLBACK_AFFINE16 */
+  int64_t storage;            /* KULLBACK_FLOAT64 ... KULLBACK_FLOAT8_E5M2 */
 } kullback_array;
 
 /* where kullback_compare writes, (T,) each; NULL: not wanted */
@@ -141,7 +145,7 @@ int64_t kullback_divergence(const kullback_array *p, const kullback_array *q, co
 
 /* weights[t] times the gradient of that divergence of T pairs of rows of logs, along the logits of q (side 1) or of p
    (side 0), in nats, into the rows of gradient: row t at gradient + t * row_stride bytes, elements of that storage
-   (not KULLBACK_AFFINE16) side by side. Rows of weight 0 are not read and get zeros. known: values (T,) and state are
+   (KULLBACK_FLOAT64 ... KULLBACK_BFLOAT16) side by side. Rows of weight 0 are not read and get zeros. known: values (T,) and state are
    what kullback_divergence left; else they are filled. Where the gradient does not exist (an infinite KL(q||p) and the
    like) it is NaN. */
 int64_t kullback_divergence_gradient(const kullback_array *p, const kullback_array *q, const double *weights,

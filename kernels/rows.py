@@ -40,8 +40,9 @@ from .cumulants import (
     least_rest,
     weight,
 )
-from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, element, view
-from .lanes import any_lane, equal, greatest, kernel, load, maximum, pointer, rounded, splat, stack, width
+from .decode import BLOCK, NO_LOG, element, pair_by_words, view
+from .lanes import any_lane, equal, greatest, inlined, kernel, load, maximum, rounded, splat, stack, width
+from .storage import STORAGES
 
 LN2 = 0.69314718055994530942
 
@@ -110,6 +111,21 @@ def _sums(a, b, n, like, k, shift, log_p, log_q, centre, reach, sums):
         cumulants(a, b, n, like, k, shift, log_p, log_q, centre, sums)
 
 
+@inlined
+def _sums_of_words(a, b, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
+    _sums(a, b, n, like, k, shift, log_p, log_q, centre, reach, sums)
+
+
+@kernel
+def _decoded_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
+    x = view(p, start, n, room_p, NO_LOG)
+    z = view(q, start, n, room_q, NO_LOG)
+    _sums(x, z, n, like, k, shift, log_p, log_q, centre, reach, sums)
+
+
+_sums_in_registers = pair_by_words([kind for kind in STORAGES if kind.in_registers], _sums_of_words, _decoded_sums)
+
+
 def block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
     """The cumulant sums of elements start ... start + n of two rows, decoded in registers where both allow it."""
 
@@ -117,24 +133,13 @@ def block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room
 @overload(block_sums)
 def _block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
     def float32_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
-        in_registers = p[1] == 2 and q[1] == 2 and p[2] == q[2] and n % width(like) == 0
-        if in_registers and p[2] == BFLOAT16:
-            a = pointer(p[0] + 2 * start, types.uint16)
-            b = pointer(q[0] + 2 * start, types.uint16)
-            _sums(a, b, n, like, k, shift, log_p, log_q, centre, reach, sums)
-        elif in_registers and p[2] == FLOAT16:
-            c = pointer(p[0] + 2 * start, types.int16)
-            d = pointer(q[0] + 2 * start, types.int16)
-            _sums(c, d, n, like, k, shift, log_p, log_q, centre, reach, sums)
+        if n % width(like) == 0:
+            _sums_in_registers(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums)
         else:
-            x = view(p, start, n, room_p, NO_LOG)
-            z = view(q, start, n, room_q, NO_LOG)
-            _sums(x, z, n, like, k, shift, log_p, log_q, centre, reach, sums)
+            _decoded_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums)
 
     def float64_lanes(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums):
-        x = view(p, start, n, room_p, NO_LOG)
-        z = view(q, start, n, room_q, NO_LOG)
-        _sums(x, z, n, like, k, shift, log_p, log_q, centre, reach, sums)
+        _decoded_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums)
 
     return float32_lanes if like == types.float32 else float64_lanes
 

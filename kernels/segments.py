@@ -11,8 +11,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import BFLOAT16, BLOCK, DATA, FLOAT16, FLOAT32, FLOAT64, STORAGE, element, row_of
+from .decode import BLOCK, DATA, STORAGE, by_words, element, is_storage, row_of
 from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store, stream
+from .storage import AFFINE16, FLOATS
 
 LANES = 8  # of float64
 OK, ARGUMENT = 0, 4  # as in kullback.h
@@ -143,28 +144,41 @@ def add_gathered(row, start, n, mask, room, flags, state):
 
 
 @kernel
+def add_row(row, start, mask, n, state, room, flags):
+    """Add n elements from `start` on, of any storage and stride. (Not NaN, unmasked.)"""
+    kept, unmasked = 0, 0
+    for first in range(start, start + n, BLOCK):
+        own = mask + first - start if mask != 0 else 0
+        counts = add_gathered(row, first, min(BLOCK, start + n - first), own, room, flags, state)
+        kept += counts[0]
+        unmasked += counts[1]
+    return kept, unmasked
+
+
+@inlined
+def add_words(words, mask, n, state, room, flags):
+    return add(words, mask, n, state)
+
+
+# float8 goes by way of scratch: nobody has that many log-ratios of 8 bits
+_add_in_place = by_words([kind for kind in FLOATS if kind.bytes > 1], add_words, add_row)
+
+
+@kernel
+def summable(x):
+    """True for an array of a storage that segments can have: codes have a scale for each row."""
+    return is_storage(x[STORAGE]) and x[STORAGE] != AFFINE16
+
+
+@kernel
 def sum_segment(row, n, mask, state, room, flags):
     """Fill `state` from n elements of a row; `mask`: the address of their bytes or 0. (Not NaN, unmasked.)"""
-    address, stride, storage = row
     zero = splat(0.0, 0.0)
     store(state, 0, zero)
     store(state, LANES, zero)
     if n >= LANES:
-        if storage == FLOAT32 and stride == 4:
-            return add(pointer(address, types.float32), mask, n, state)
-        if storage == FLOAT64 and stride == 8:
-            return add(pointer(address, types.float64), mask, n, state)
-        if storage == BFLOAT16 and stride == 2:
-            return add(pointer(address, types.uint16), mask, n, state)
-        if storage == FLOAT16 and stride == 2:
-            return add(pointer(address, types.int16), mask, n, state)
-    kept, unmasked = 0, 0
-    for start in range(0, n, BLOCK):
-        own = mask + start if mask != 0 else 0
-        counts = add_gathered(row, start, min(BLOCK, n - start), own, room, flags, state)
-        kept += counts[0]
-        unmasked += counts[1]
-    return kept, unmasked
+        return _add_in_place(row, 0, mask, n, state, room, flags)
+    return add_row(row, 0, mask, n, state, room, flags)
 
 
 @kernel
@@ -185,7 +199,7 @@ def collapsed(state):
 @kernel
 def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
     """Segment t: `lengths[t]` (if null `length`) elements of row t of `x`, bytes of row t of `mask`."""
-    if not FLOAT64 <= x[STORAGE] <= BFLOAT16 or x[DATA] == 0 or sums == 0 or kept == 0 or unmasked == 0:
+    if not summable(x) or x[DATA] == 0 or sums == 0 or kept == 0 or unmasked == 0:
         if bad_row != 0:
             pointer(bad_row, types.int64)[0] = start
         return ARGUMENT

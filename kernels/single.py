@@ -11,16 +11,16 @@ from numba import types
 from numba.extending import overload
 
 from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, least_rest, weight
-from .decode import BFLOAT16, BLOCK, FLOAT16, NO_LOG, view
+from .decode import BLOCK, NO_LOG, by_words, view
 from .elementary import parted_exp2
 from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, undefined
 from .lanes import (
     fma,
     greatest,
+    inlined,
     kernel,
     maximum,
     number,
-    pointer,
     rounded,
     splat,
     stack,
@@ -31,6 +31,7 @@ from .lanes import (
 )  # fmt: skip
 from .order import see_block
 from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
+from .storage import STORAGES
 
 
 @kernel
@@ -67,6 +68,22 @@ def log_block(a, n, like, k, shift, top_log, entropy, sums):
     sums[2] = greatest(top)
 
 
+@inlined
+def _words_block(words, n, room, like, k, shift, top_log, entropy, sums):
+    log_block(words, n, like, k, shift, top_log, entropy, sums)
+    return room
+
+
+@kernel
+def _decoded_block(row, start, n, room, like, k, shift, top_log, entropy, sums):
+    x = view(row, start, n, room, NO_LOG)
+    log_block(x, n, like, k, shift, top_log, entropy, sums)
+    return x
+
+
+_block_in_registers = by_words([kind for kind in STORAGES if kind.in_registers], _words_block, _decoded_block)
+
+
 def log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums):
     """`log_block` of elements start ... start + n, which are returned decoded if somebody is to look at them."""
 
@@ -74,18 +91,12 @@ def log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums)
 @overload(log_sums)
 def _log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums):
     def decoded(row, start, n, room, like, k, shift, top_log, entropy, order, sums):
-        x = view(row, start, n, room, NO_LOG)
-        log_block(x, n, like, k, shift, top_log, entropy, sums)
-        return x
+        return _decoded_block(row, start, n, room, like, k, shift, top_log, entropy, sums)
 
     def in_registers(row, start, n, room, like, k, shift, top_log, entropy, order, sums):
-        if row[1] == 2 and row[2] == BFLOAT16 and n % width(like) == 0:
-            log_block(pointer(row[0] + 2 * start, types.uint16), n, like, k, shift, top_log, entropy, sums)
-        elif row[1] == 2 and row[2] == FLOAT16 and n % width(like) == 0:
-            log_block(pointer(row[0] + 2 * start, types.int16), n, like, k, shift, top_log, entropy, sums)
-        else:
-            log_block(view(row, start, n, room, NO_LOG), n, like, k, shift, top_log, entropy, sums)
-        return room
+        if n % width(like) == 0:
+            return _block_in_registers(row, start, n, room, like, k, shift, top_log, entropy, sums)
+        return _decoded_block(row, start, n, room, like, k, shift, top_log, entropy, sums)
 
     return in_registers if like == types.float32 and isinstance(order, types.NoneType) else decoded
 

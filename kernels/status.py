@@ -2,8 +2,9 @@
 
 from numba import types
 
-from .decode import AFFINE16, DATA, FLOAT64, STORAGE
+from .decode import DATA, STORAGE, is_storage
 from .lanes import kernel, pointer
+from .storage import AFFINE16
 
 OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT = 0, 1, 2, 3, 4
 LOGS, MASSES = 0, 1
@@ -12,7 +13,7 @@ LOGS, MASSES = 0, 1
 @kernel
 def readable(array, vocab, space):
     """True for an array of rows that the kernels can read."""
-    known = FLOAT64 <= array[STORAGE] <= AFFINE16 and LOGS <= space <= MASSES
+    known = is_storage(array[STORAGE]) and LOGS <= space <= MASSES
     return known and array[DATA] != 0 and vocab >= 1 and not (array[STORAGE] == AFFINE16 and space == MASSES)
 
 

@@ -5,13 +5,17 @@ import struct
 from dataclasses import dataclass, field
 from itertools import cycle
 
+import ml_dtypes
 import numpy as np
 from kullback.kernels import contract
+from kullback.kernels.storage import AFFINE16, BFLOAT16, FLOAT8_E4M3FN, FLOAT16, FLOAT32, FLOAT64
+from kullback.kernels.storage import STORAGES as KINDS
 
 from kullback import engine
 
-FLOAT64, FLOAT32, FLOAT16, BFLOAT16, AFFINE16 = STORAGES = range(5)
-ITEM = (8, 4, 2, 2, 2)
+STORAGES = range(len(KINDS))
+ITEM = [kind.bytes for kind in KINDS]
+STORED = {kind.tag: getattr(ml_dtypes, kind.name) for kind in KINDS if kind.bytes == 1}
 LOGS, MASSES = 0, 1
 STATE = int(re.search(r"#define KULLBACK_STATE (\d+)", contract.declarations())[1])
 UNTOUCHED = 0xA5  # what outputs hold before the call
@@ -166,6 +170,9 @@ def encoded(x, storage):
             return row.view(np.uint8).reshape(x.shape[0], -1)
         if storage == BFLOAT16:
             words = (x.astype("f4").view("u4") >> 16).astype("u2")
+        elif ITEM[storage] == 1:
+            x = np.clip(x, -448, 448) if storage == FLOAT8_E4M3FN else x  # beyond and infinite would be NaN
+            words = x.astype("f4").astype(STORED[storage])
         else:
             words = x.astype((">f8", "f8", "f4", "f2")[storage + 1])
         return np.ascontiguousarray(words).view(np.uint8).reshape(x.shape[0], -1)

@@ -341,6 +341,7 @@ ARRAYS = [
     lambda rng: rng.random((T, V)).astype("f2"),
     lambda rng: rng.random((T, V)).astype(ml_dtypes.bfloat16),
     lambda rng: rng.random((T, V)).astype(ml_dtypes.float8_e4m3fn),
+    lambda rng: rng.random((T, V)).astype(ml_dtypes.float8_e3m4),
     lambda rng: rng.random((V, T)).T,
     lambda rng: rng.random((T, 2 * V))[:, ::-2],
     lambda rng: np.broadcast_to(rng.random(V), (T, V)),

@@ -24,13 +24,16 @@ LN2 = np.log(REAL(2))
 
 
 def decode(x):
-    """Stored values as long doubles: floats, bfloat16 words, or affine rows (scale, min, codes)."""
+    """Stored values as long doubles: floats, those of ml_dtypes too, or affine rows (scale, min, codes)."""
     x = np.asarray(x)
     if x.dtype.names:
         # float32(scale * code) + min in float32, as llama.cpp, which writes such rows, reads them back
         return (x["scale"][..., None] * x["code"].astype(np.float32) + x["min"][..., None]).astype(REAL)
     if x.dtype.name == "bfloat16":
         return decode_bfloat16(x.view(np.uint16))
+    if x.dtype.itemsize == 1 and x.dtype.name.startswith("float8"):  # as ml_dtypes itself decodes them
+        with np.errstate(invalid="ignore"):
+            return x.astype(np.float32).astype(REAL)
     return x.astype(REAL)
 
 

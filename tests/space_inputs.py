@@ -8,9 +8,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from kullback.kernels.storage import FLOATS
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-NATIVE = {name: np.dtype(name) for name in ("float64", "float32", "float16")} | {"bfloat16": BFLOAT16}
+NATIVE = {kind.name: np.dtype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name)) for kind in FLOATS}
+FINITE = {NATIVE[kind.name] for kind in FLOATS if not kind.infinities}  # in which -inf would be NaN
 CONVERTED = ("int64", "int32", "uint8", "uint64", "bool", "longdouble")
 RELATIONS = ("near", "offset", "astray", "apart", "equal", "permuted", "scaled", "one bit")
 LAYOUTS = (
@@ -271,10 +272,10 @@ class Inputs:
         return all(x.dtype.kind in "iub" or x.dtype in (np.float64, np.longdouble) for x in self.plain)
 
 
-def draw(rng, given, count, most=GREATEST, converted=0.06):
-    """Inputs of `count` arrays for what takes `given`."""
-    names = list(NATIVE)
-    first = pick(rng, names, (4, 4, 1, 2))
+def draw(rng, given, count, most=GREATEST, converted=0.06, shares=(4, 4, 1, 2, 0, 0)):
+    """Inputs of `count` arrays for what takes `given`; `shares` of the dtypes in NATIVE."""
+    names = [name for name, share in zip(NATIVE, shares, strict=True) if share]
+    first = pick(rng, names, [share for share in shares if share])
     second = first if rng.random() < 0.8 else pick(rng, names)
     dtypes = [NATIVE[first], NATIVE[second]][:count]
     v = width(rng, most)
@@ -288,8 +289,9 @@ def draw(rng, given, count, most=GREATEST, converted=0.06):
     for x, dtype in zip(arrays, dtypes, strict=True):
         with np.errstate(over="ignore", under="ignore"):
             info = ml_dtypes.finfo(dtype)
-            bounded = np.where(np.isfinite(x), np.clip(x, float(info.min), float(info.max)), x)
-            plain.append((bounded.astype(np.float32) if dtype == BFLOAT16 else bounded).astype(dtype))
+            kept = np.isfinite(x) | (dtype in FINITE)
+            bounded = np.where(kept, np.clip(x, float(info.min), float(info.max)), x)
+            plain.append((bounded if dtype.isbuiltin == 1 else bounded.astype(np.float32)).astype(dtype))
     if rng.random() < 0.06:
         side, row = int(rng.integers(0, count)), int(rng.integers(0, rows))
         bad = pick(rng, (np.nan, np.inf, "empty"))

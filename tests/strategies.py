@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import reference
 from hypothesis import strategies as st
+from kullback.kernels.storage import FLOATS
 
 import kullback as kb
 
@@ -12,7 +13,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # relative error every divergence keeps, by the arithmetic of its inputs
 BOUNDS = {"float64": 1e-12, "float32": 1e-6}
 
-STORAGES = ("float64", "float32", "float16", "bfloat16", "affine")
+STORAGES = (*[kind.name for kind in FLOATS], "affine")
+OF_ML_DTYPES = {kind.name: np.dtype(getattr(ml_dtypes, kind.name)) for kind in FLOATS if not kind.numpy}
 
 # name: (the package's function of p and q, the reference)
 PAIR_FUNCTIONS = {
@@ -33,8 +35,8 @@ def affine_dtype(vocab):
 
 def stored(x, storage):
     """The float64 array x in one of STORAGES; `reference.decode` gives the exact values back."""
-    if storage == "bfloat16":
-        return x.astype(np.float32).astype(BFLOAT16)
+    if storage in OF_ML_DTYPES:
+        return x.astype(np.float32).astype(OF_ML_DTYPES[storage])
     if storage != "affine":
         return x.astype(storage)
     rows = np.zeros(x.shape[:-1], affine_dtype(x.shape[-1]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from space import FUNCTIONS
-from strategies import error, stored
+from strategies import STORAGES, error, stored
 
 import kullback as kb
 
@@ -112,7 +112,7 @@ def test_log_probs(noise):
     check(p, q, given="log_probs")
 
 
-@pytest.mark.parametrize("storage", ["float64", "float32", "float16", "bfloat16", "affine"])
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("vocab", [1, 2, 31, 2048, 2049, 32_000, VOCAB])
 def test_identical_rows_are_exactly_zero(storage, vocab):
     row = stored(base_row()[:vocab].astype(np.float64), storage)

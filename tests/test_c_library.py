@@ -172,7 +172,7 @@ REFUSED = {
     "vocab": (0, -1, -(2**63)),
     "space": (2, -1, 2**62),
     "kind": (4, -1),
-    "storage": (4, 5, -1),
+    "storage": (4, 5, 6, 7, -1),
     "side": (2, -1),
     "slope": (0.0, -1.0, np.inf, np.nan),
     "inverse_temperature": (0.0, -1.0, np.inf, np.nan),
@@ -217,7 +217,7 @@ def test_refused_arguments(program, function):
         if kind == "const kullback_array *" and name != "mask":
             array = call.arguments[parameters(function).index(name)]
             calls.append(with_argument(call, name, Buffer(array.data)))  # data is NULL
-            calls += [with_argument(call, name, with_storage(array, storage)) for storage in (5, -1, 2**40)]
+            calls += [with_argument(call, name, with_storage(array, storage)) for storage in (7, -1, 2**40)]
             if "space" in parameters(function):
                 calls.append(with_argument(with_argument(call, name, with_storage(array, AFFINE16)), "space", MASSES))
     assert_refused(program, calls)

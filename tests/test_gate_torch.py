@@ -215,7 +215,7 @@ def test_tensors_that_numpy_cannot_view_are_named():
         torch.complex(q, q).conj().imag,
         q.to_sparse(),
         q.bfloat16().to_sparse(),
-        q.to(torch.float8_e4m3fn),
+        q.to(torch.float8_e4m3fnuz),
         torch.quantize_per_tensor(q, 0.1, 0, torch.quint8),
         torch.nested.nested_tensor([q[0], q[0]]),
     ):

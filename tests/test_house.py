@@ -91,7 +91,10 @@ def test_only_the_engine_knows_the_kernels():
         module for module, path in MODULES.items() for imported in imports(path) if floor(imported) == 0
     }  # fmt: skip
     # kullback.native hands the header and the addresses of the functions to C; it calls none
-    assert knowing - {"kullback.native"} == {"kullback.engine"}
+    assert knowing - {"kullback.native", "kullback.arrays"} == {"kullback.engine"}
+    # the table of storage types is data, which the package has from its gate
+    assert {name for name in imports(MODULES["kullback.arrays"]) if floor(name) == 0} == {"kullback.kernels.storage"}
+    assert not imports(ROOT / "kernels" / "storage.py") - set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", KERNEL_FILES, ids=lambda path: path.stem)
@@ -123,7 +126,10 @@ def test_import_loads_numpy_only():
     third_party = {"numba", "llvmlite", "cffi", "scipy", "rich", "safetensors", "torch", "jax", "pandas", "pyarrow"}
     assert allowed <= tops
     assert not tops & (third_party | {"polars", "narwhals", "h5py", "zarr", "ml_dtypes", "fsspec", "yaml"})
-    assert not {name for name in loaded.split() if name.startswith(("kullback.evaluation", "kullback.kernels"))}
+    assert {name for name in loaded.split() if name.startswith(("kullback.evaluation", "kullback.kernels"))} == {
+        "kullback.kernels",
+        "kullback.kernels.storage",
+    }
 
 
 def source_files():

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 import reference
+from kullback.kernels.storage import FLOATS as FLOAT_KINDS
 from strategies import (
     BFLOAT16,
+    OF_ML_DTYPES,
     PAIR_FUNCTIONS,
     ROW_FUNCTIONS,
     STORAGES,
@@ -82,11 +84,11 @@ def test_the_mixed_pair_of_float64_and_float32_is_computed_in_float64():
         assert relative_error(kl(x, y), reference.kl_divergence(x, y)) < 1e-11
 
 
-@pytest.mark.parametrize("storage", ["float16", "bfloat16"])
-def test_every_16_bit_value_is_read_exactly(storage):
+@pytest.mark.parametrize("storage", [kind.name for kind in FLOAT_KINDS if kind.bytes <= 2])
+def test_every_16_and_8_bit_value_is_read_exactly(storage):
     """All finite patterns, zeros and subnormals with them, against what NumPy and ml_dtypes make of them."""
-    dtype = np.float16 if storage == "float16" else BFLOAT16
-    patterns = np.arange(65536, dtype=np.uint16).view(dtype)
+    dtype = np.dtype(OF_ML_DTYPES.get(storage, storage))
+    patterns = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype)
     with np.errstate(invalid="ignore"):
         values = patterns.astype(np.float32).astype(np.float64)
     usable = np.isfinite(values) & (np.abs(values) < 1e5)
@@ -113,7 +115,7 @@ def test_torch_shares_its_memory():
     a, b = (torch.from_numpy(x) for x in logit_rows(4, 997))
     np.testing.assert_array_equal(kl(a, b), kl(a.numpy(), b.numpy()))
     np.testing.assert_array_equal(kl(a[:, :-1], b[:, :-1]), kl(a.numpy()[:, :-1], b.numpy()[:, :-1]))
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    for dtype in (getattr(torch, kind.name) for kind in FLOAT_KINDS if kind.bytes < 8):
         p, q = a.to(dtype), b.to(dtype)
         for part in ((slice(None), slice(None)), (slice(1, None), slice(None, None, 2))):
             truth = reference.kl_divergence(p[part].double().numpy(), q[part].double().numpy())

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from kullback.kernels import segments
 from kullback.kernels.lanes import pointer
+from kullback.kernels.storage import FLOATS
 from numba import njit, types
 
-STORAGE = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
+STORAGE = {kind.name: kind.tag for kind in FLOATS}
 
 
 @njit
@@ -39,13 +40,13 @@ def sum_segments(values, offsets, mask=None):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("step", [1, 3])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [kind.name for kind in FLOATS])
 def test_sums_are_exact_but_for_one_rounding(dtype, step, masked):
     rng = np.random.default_rng(1)
     lengths = [*range(35), 0, 2047, 2048, 2049, 5000, 1]
     offsets = np.cumsum([0, *lengths])
     spread = rng.normal(size=offsets[-1] * step) * 10.0 ** rng.uniform(-4, 4, offsets[-1] * step)
-    values = spread.astype(dtype)[::step]
+    values = spread.astype(getattr(ml_dtypes, dtype, dtype))[::step]
     values[rng.random(values.size) < 0.05] = np.nan
     mask = (rng.random(values.size) < 0.6) if masked else None
     sums, kept, unmasked = sum_segments(values, offsets, mask)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from kullback.evaluation.sources import LlamaCppLogits, Source, open_logits
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
+DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
 
 
 @pytest.fixture
@@ -52,9 +52,13 @@ class TestNpy:
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_rows(self, tmp_path, logits, dtype):
         np.save(tmp_path / "a.npy", logits.astype(dtype))
-        # NumPy writes bfloat16 as unnamed 2-byte words
-        named = "bfloat16" if dtype is ml_dtypes.bfloat16 else None
+        # NumPy writes bfloat16 and float8_e4m3fn as unnamed words, and float8_e5m2 by a name it does not read itself
+        name = np.dtype(dtype).name
+        named = name if name in ("bfloat16", "float8_e4m3fn") else None
         check_rows(open_logits(tmp_path / "a.npy", dtype=named), logits.astype(dtype))
+        if name == "float8_e5m2":
+            np.save(tmp_path / "a.npy", logits.astype(dtype).view("V1"))
+            check_rows(open_logits(tmp_path / "a.npy", dtype=name), logits.astype(dtype))
 
     def test_three_dimensions_are_flattened(self, tmp_path, logits):
         np.save(tmp_path / "a.npy", logits.reshape(3, 4, 7))
@@ -75,6 +79,10 @@ class TestNpy:
             (np.zeros((3, 4), np.int32), "holds int32, expected one of float64, float32, float16, bfloat16"),
             (np.zeros((3, 4), np.complex64), "holds complex64"),
             (np.zeros((3, 4), np.uint16), 'holds 2-byte words .* say dtype="bfloat16"'),
+            (
+                np.zeros((3, 4), ml_dtypes.float8_e4m3fn),
+                r'holds 1-byte words \(\|V1\); if they are float8_e4m3fn or float8_e5m2 say dtype="float8_e4m3fn" or',
+            ),
             (np.zeros(4, np.float32), r"has shape \(4,\), expected \(T, V\) or \(B, T, V\)"),
             (np.zeros((3, 0), np.float32), "a vocabulary of 0 entries"),
             (np.asfortranarray(np.zeros((3, 4), np.float32)), "Fortran order"),

@@ -7,6 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
+from kullback.kernels.storage import FLOATS
 
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.convert import convert, encode
@@ -25,21 +27,18 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("kullback.evaluation.sources.convert.BLOCK_BYTES", 150)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-def test_safetensors_is_read_by_its_library(tmp_path, logits, dtype):
-    if dtype == "bfloat16":
-        pytest.importorskip("safetensors", minversion="0.8")  # the first that gives bfloat16 to NumPy
+@pytest.mark.parametrize("kind", FLOATS, ids=lambda kind: kind.name)
+def test_safetensors_is_read_by_its_library(tmp_path, logits, kind):
     np.savez(tmp_path / "a.npz", logits=logits, tokens=np.arange(12) % 7, groups=np.arange(12) // 5)
-    convert(tmp_path / "a.npz", tmp_path / "b.safetensors", dtype=dtype)
-    tensors = safetensors.numpy.load_file(tmp_path / "b.safetensors")
-    np.testing.assert_array_equal(
-        tensors["logits"], logits.astype(np.dtype(dtype if dtype != "bfloat16" else ml_dtypes.bfloat16))
-    )
-    assert tensors["logits"].dtype.name == dtype
+    convert(tmp_path / "a.npz", tmp_path / "b.safetensors", dtype=kind.name)
+    tensor = safetensors.torch.load_file(tmp_path / "b.safetensors")["logits"]
+    assert str(tensor.dtype) == f"torch.{kind.name}"
+    expected = logits.astype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name))
+    np.testing.assert_array_equal(tensor.double().numpy(), expected.astype(np.float64))
     back = open_logits(tmp_path / "b.safetensors")
     np.testing.assert_array_equal(back.tokens, np.arange(12) % 7)
     np.testing.assert_array_equal(back.groups, np.arange(12) // 5)
-    np.testing.assert_array_equal(back.rows(3, 9), tensors["logits"][3:9])
+    np.testing.assert_array_equal(back.rows(3, 9), expected[3:9])
 
 
 @pytest.mark.parametrize("dtype", [None, "float64", "float16"])
@@ -156,8 +155,9 @@ class TestAtomic:
         np.save(tmp_path / "a.npy", logits)
         with pytest.raises(ValueError, match="its suffix says no format that is written"):
             convert(tmp_path / "a.npy", tmp_path / "b.txt")
-        with pytest.raises(ValueError, match=r"bfloat16, which \.npy cannot name"):
-            convert(tmp_path / "a.npy", tmp_path / "b.npy", dtype="bfloat16")
+        for dtype in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+            with pytest.raises(ValueError, match=rf"{dtype}, which \.npy cannot name"):
+                convert(tmp_path / "a.npy", tmp_path / "b.npy", dtype=dtype)
         with pytest.raises(ValueError, match="holds int8, expected one of"):
             convert(tmp_path / "a.npy", tmp_path / "b.npy", dtype="int8")
         with pytest.raises(FileNotFoundError):

@@ -110,8 +110,13 @@ class TestHdf5:
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["run/x"] = logits.astype(">f4")
             file["run/y"] = logits.astype(ml_dtypes.bfloat16).view(np.uint16)
+            for name in ("float8_e4m3fn", "float8_e5m2"):
+                file["run/" + name] = logits.astype(getattr(ml_dtypes, name)).view(np.uint8)
         with open_logits(tmp_path / "a.h5") as source:
             check_rows(source, logits)
+        for name in ("float8_e4m3fn", "float8_e5m2"):
+            with open_logits(tmp_path / "a.h5", tensor="/run/" + name, dtype=name) as source:
+                check_rows(source, logits.astype(getattr(ml_dtypes, name)))
         with open_logits(tmp_path / "a.h5", tensor="/run/y", dtype="bfloat16") as source:
             check_rows(source, logits.astype(ml_dtypes.bfloat16))
 

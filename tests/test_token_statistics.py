@@ -7,7 +7,7 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import error, stored
+from strategies import STORAGES, error, stored
 
 import kullback as kb
 
@@ -69,7 +69,7 @@ def a_mask(shape, seed=0):
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-@pytest.mark.parametrize("storage", ["float64", "float32", "float16", "bfloat16", "affine"])
+@pytest.mark.parametrize("storage", STORAGES)
 def test_everything(storage, options):
     compare(stored(LOGITS, storage), IDS, 9, BOUNDS.get(storage, 1e-6), **options)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from strategies import error, stored
+from strategies import STORAGES, error, stored
 
 import kullback as kb
 
@@ -23,7 +23,7 @@ def nan_equal(got, truth, limit=1e-12):
 # ---- token_log_probs ----
 
 
-@pytest.mark.parametrize("storage", ["float64", "float32", "float16", "bfloat16", "affine"])
+@pytest.mark.parametrize("storage", STORAGES)
 def test_log_probs(storage):
     logits = stored(LOGITS, storage)
     got = kb.token_log_probs(logits, TOKENS)
@@ -113,7 +113,7 @@ def test_selective_log_softmax():
 # ---- token_log_ratios ----
 
 
-@pytest.mark.parametrize("storage", ["float64", "float32", "float16", "bfloat16", "affine"])
+@pytest.mark.parametrize("storage", STORAGES)
 def test_log_ratios(storage):
     p, q = stored(LOGITS, storage), stored(OTHERS, storage)
     got = kb.token_log_ratios(p, q, TOKENS)

@@ -15,7 +15,7 @@ from kullback.layout import Batch, as_floats
 
 __all__ = ["AGGREGATION_MODES", "aggregate", "aggregation_parts", "sequence_sums"]
 
-_STORED = ("float64", "float32", "float16", "bfloat16")  # what the kernel reads as it is
+_STORED = tuple(kind.name for kind in arrays.FLOATS)  # what the kernel reads as it is
 
 NanPolicy = Literal["omit", "propagate"]
 

@@ -8,18 +8,25 @@ that nobody can change them in between.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-FLOAT64, FLOAT32, FLOAT16, BFLOAT16, AFFINE16 = 0, 1, 2, 3, 4
+from kullback.kernels.storage import AFFINE16, BFLOAT16, FLOAT32, FLOAT64, FLOATS, STORAGES, Storage
+
+__all__ = ["AFFINE16", "BFLOAT16", "FLOAT32", "FLOAT64", "FLOATS", "STORAGES", "Storage"]  # for the package
+
 LOGS, MASSES = 0, 1
 CONVERTED = -1  # what the kernels do not read as it lies: integers, long double, foreign byte order
-_STORAGE = {"float64": FLOAT64, "float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
-_STORAGE_OF_DTYPE = {np.dtype(name): tag for name, tag in _STORAGE.items() if name != "bfloat16"}  # a name costs 2 µs
+_STORAGE: dict[str, int] = {kind.name: kind.tag for kind in FLOATS}
+_STORAGE_OF_DTYPE = {np.dtype(kind.name): kind.tag for kind in FLOATS if kind.numpy}  # a name costs 2 µs
+# (tag, bytes) of tensors that NumPy cannot view
+_NOT_OF_NUMPY: dict[str, tuple[int, int]] = {
+    f"torch.{kind.name}": (kind.tag, kind.bytes) for kind in FLOATS if not kind.numpy
+}
 _SPACES = {"probs": MASSES, "log_probs": LOGS, "logits": LOGS}
 _AFFINE_FIELDS = ("scale", "min", "code")
 
@@ -27,7 +34,7 @@ _AFFINE_FIELDS = ("scale", "min", "code")
 class Rows(NamedTuple):
     """An array seen by the kernels: rows of V elements along its last axis."""
 
-    owner: NDArray[Any]  # the memory, vocabulary last; bfloat16 of torch as its 16-bit words
+    owner: NDArray[Any]  # the memory, vocabulary last; of torch what NumPy has not as its words
     lead: tuple[int, ...]
     lead_strides: tuple[int, ...]  # bytes
     vocab: int
@@ -72,7 +79,7 @@ def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
 
 
 def plain(x: Any, name: str) -> NDArray[Any]:
-    """`x` as an ndarray of that very type, viewed where NumPy can; bfloat16 of torch as float32."""
+    """`x` as an ndarray of that very type, viewed where NumPy can; bfloat16 and float8 of torch as float32."""
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ma.MaskedArray):
@@ -83,7 +90,7 @@ def plain(x: Any, name: str) -> NDArray[Any]:
     if isinstance(x, np.ndarray):
         return np.asarray(x)
     if is_tensor(x):
-        return _of_tensor(x, name, lambda tensor: tensor.float() if str(x.dtype) == "torch.bfloat16" else tensor)
+        return _of_tensor(x, name, lambda tensor: tensor.float() if str(x.dtype) in _NOT_OF_NUMPY else tensor)
     if isinstance(x, (list, tuple, float, int)):
         try:
             return np.asarray(x)
@@ -95,10 +102,21 @@ def plain(x: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"`{name}` is {type(x).__name__}, which NumPy cannot view: {error}") from error
 
 
+def is_real(dtype: np.dtype[Any], kinds: str = "fiu") -> bool:
+    """Whether a dtype is of one of these kinds of numbers, or a float that NumPy lacks and the kernels read."""
+    return dtype.kind in kinds or dtype.name in _STORAGE
+
+
+def listed(kinds: Iterable[Storage]) -> str:
+    """The names of storage types, for a message."""
+    *names, last = [kind.name for kind in kinds]
+    return f"{', '.join(names)} or {last}"
+
+
 def reals(x: Any, name: str) -> NDArray[np.float64]:
     """`x` as float64 numbers, for what is small enough to be converted whole."""
     array = plain(x, name)
-    if array.dtype.kind not in "fiubO" and array.dtype.name != "bfloat16":
+    if not is_real(array.dtype, "fiubO"):
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     if array.ndim > 32:
         raise ValueError(f"`{name}` has {array.ndim} axes, expected 32 at most")
@@ -150,10 +168,11 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
     """(array, storage tag) of anything NumPy or DLPack can view in place."""
     if type(x) is np.ndarray and (known := _STORAGE_OF_DTYPE.get(x.dtype)) is not None:
         return x, known
-    if is_tensor(x) and str(x.dtype) == "torch.bfloat16":
+    if is_tensor(x) and (words := _NOT_OF_NUMPY.get(str(x.dtype))) is not None:
         import torch
 
-        return _of_tensor(x, name, lambda tensor: tensor.view(torch.int16)), BFLOAT16
+        tag, size = words
+        return _of_tensor(x, name, lambda tensor: tensor.view(torch.uint8 if size == 1 else torch.int16)), tag
     array = plain(x, name)
     if isinstance(x, (list, tuple, float, int)):
         if array.dtype.kind in "USMm":
@@ -172,7 +191,7 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
         storage = CONVERTED
     if storage is None:
         raise TypeError(
-            f"`{name}` has dtype {dtype}, expected float64, float32, float16 or bfloat16 (ml_dtypes or torch), or "
+            f"`{name}` has dtype {dtype}, expected {listed(FLOATS)} (bfloat16 and float8 of ml_dtypes or torch), or "
             f"integers, bool or long double, which become float64"
         )
     return array, storage
@@ -180,7 +199,7 @@ def _as_array(x: Any, name: str) -> tuple[NDArray[Any], int]:
 
 def _storage_converted(dtype: np.dtype[Any]) -> int:
     """The storage in which rows of a dtype that the kernels do not read reach them: its own if that is known."""
-    return _STORAGE.get(dtype.newbyteorder("=").name, FLOAT64)
+    return _STORAGE.get(dtype.newbyteorder("=").name, int(FLOAT64))
 
 
 def _affine(dtype: np.dtype[Any], name: str) -> int:
@@ -197,7 +216,7 @@ def _affine(dtype: np.dtype[Any], name: str) -> int:
         or fields["code"][1] != fields["scale"][1] + 8
     ):
         raise TypeError(f"`{name}` has dtype {dtype}, expected [('scale', 'f4'), ('min', 'f4'), ('code', 'u2', (V,))]")
-    return AFFINE16
+    return int(AFFINE16)
 
 
 def same_labels(*named: tuple[str, Any]) -> None:

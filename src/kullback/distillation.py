@@ -150,13 +150,14 @@ def scale_of(temperature: float, squared: bool) -> float:
 
 
 def array_like(x: Any, view: arrays.Rows) -> Any:
-    """A new array or tensor of the shape of `x`, of its dtype where kernels write that."""
+    """A new array or tensor of the shape of `x`, of its dtype where kernels write that, else of float32."""
     shape = (*view.lead, view.vocab)
+    kind = arrays.STORAGES[view.storage]
     if arrays.is_tensor(x) and x.is_floating_point():
-        return x.detach().new_empty(shape)
-    if (view.converted and view.owner.dtype.name != "bfloat16") or view.storage == arrays.AFFINE16:
-        return np.empty(shape, (np.float64, np.float32, np.float16, np.float32, np.float32)[view.storage])
-    return np.empty(shape, view.owner.dtype)
+        return x.detach().new_empty(shape) if kind.gradients else x.detach()[..., :0].float().new_empty(shape)
+    if not kind.gradients:
+        return np.empty(shape, np.float32)
+    return np.empty(shape, kind.name if kind.numpy else view.owner.dtype)
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ def distillation_loss(
     Parameters
     ----------
     student_logits, teacher_logits : array_like, shape (..., V)
-        float64, float32, float16 or bfloat16 logits, of the same leading shape; never copied, never written to.
+        float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2 logits, of the same leading shape; never
+        copied, never written to.
     loss : str
         With S the student, T the teacher: "forward_kl" KL(T‖S), "reverse_kl" KL(S‖T), "jsd" (GKD's, endpoints too),
         "symmetric_kl" w·KL(T‖S) + (1-w)·KL(S‖T), "skew_kl" KL(T‖λT + (1-λ)S), "skew_reverse_kl" KL(S‖λS + (1-λ)T),

@@ -64,8 +64,9 @@ def kl_divergence(
     Parameters
     ----------
     p, q : array_like, shape (..., V)
-        float64, float32, float16, bfloat16 or 16-bit affine codes, which may differ between the two; leading axes
-        broadcast. Anything NumPy or DLPack can view in place; never copied, never written to. Integers and bool
+        float64, float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 or 16-bit affine codes, which may differ between
+        the two; leading axes broadcast. Anything NumPy or DLPack can view in place; never copied, never written to.
+        Integers and bool
         (counts, exact up to 2⁵³), long double, foreign byte order and unaligned arrays are converted a few rows at a
         time. Masked arrays, tensors that require grad and pandas objects whose labels differ are refused.
     given : {"probs", "log_probs", "logits"}

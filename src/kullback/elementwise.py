@@ -99,7 +99,7 @@ def _apply(
     arrays.same_labels(*zip(names, inputs, strict=True))
     given = [arrays.plain(x, name) for x, name in zip(inputs, names, strict=True)]
     for array, name in zip(given, names, strict=True):
-        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        if not arrays.is_real(array.dtype, "fiub"):
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     try:
         shape = np.broadcast_shapes(*(array.shape for array in given))
@@ -107,7 +107,7 @@ def _apply(
         raise ValueError(
             f"`y` has shape {given[1].shape}, expected one that broadcasts with {given[0].shape}"
         ) from None
-    dtype = np.float32 if all(a.dtype.kind == "f" and a.dtype.itemsize <= 4 for a in given) else np.float64
+    dtype = np.float32 if all(a.dtype.kind == "f" and a.dtype.itemsize in (2, 4) for a in given) else np.float64
     views = [np.broadcast_to(array, shape) for array in given]
     result = np.empty(shape, dtype) if out is None else arrays.writable(out, "out")
     if result.shape != shape:

@@ -18,7 +18,7 @@ BLOCK = 1 << 16  # elements of scratch: float64 values, mask and products of one
 def as_floats(name: str, x: Any) -> NDArray[Any]:
     """`x` as an array of real numbers, viewed where NumPy can."""
     array = arrays.plain(x, name)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+    if not arrays.is_real(array.dtype):
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array
 

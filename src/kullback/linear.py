@@ -121,7 +121,7 @@ def linear_distillation_loss(
     Parameters
     ----------
     student_hidden, teacher_hidden : array_like, shapes (..., H) and (..., H')
-        float64, float32, float16 or bfloat16; the same leading shape.
+        float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2; the same leading shape.
     student_weight, teacher_weight : array_like, shapes (V, H) and (V, H')
         Output layers (`lm_head.weight`), as they lie in memory.
     loss, parameter
@@ -217,7 +217,8 @@ class _Gradients:
     def __init__(self, layer: _Layer, total: int, like: Any) -> None:
         self.layer = layer
         self.hidden = array_like(like, layer.hidden)
-        self.rows = arrays.rows(self.hidden, "hidden").owner.reshape(total, layer.hidden.vocab)
+        view = arrays.rows(self.hidden, "hidden")
+        self.rows, self.storage = view.owner.reshape(total, layer.hidden.vocab), view.storage
         self.rows[...] = 0  # of rows that are masked nothing is added
         self.weight = np.zeros((layer.vocab, layer.hidden.vocab), layer.dtype)
         self.bias: NDArray[Any] = np.zeros(layer.vocab, layer.dtype)
@@ -229,5 +230,5 @@ class _Gradients:
         for outcomes, weight in self.layer.columns():
             into_hidden += slope[:, outcomes] @ weight
             self.weight[outcomes] += slope[:, outcomes].T @ hidden
-        encode(into_hidden, self.rows[which], self.layer.hidden.storage)
+        encode(into_hidden, self.rows[which], self.storage)
         self.bias += slope.sum(0)

@@ -62,7 +62,7 @@ def token_statistics(
     Parameters
     ----------
     logits : array_like, shape (..., V)
-        float64, float32, float16 or bfloat16, read in place.
+        float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2, read in place.
     ids : array_like of int, shape (...) or (..., K), optional
         One token a position, or K of them.
     temperature : float

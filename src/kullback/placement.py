@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kullback import arrays, engine
 
-ITEM_BYTES = (8, 4, 2, 2, 2)  # by storage tag
+ITEM_BYTES = tuple(kind.bytes for kind in arrays.STORAGES)  # by storage tag
+_OF_NUMPY = tuple(kind.numpy for kind in arrays.STORAGES)
 _SCRATCH_BYTES = 1 << 20  # of converted rows a thread, but at least one row
-_DTYPES = ("f8", "f4", "f2", "i2")  # of scratch, by storage tag; bfloat16 as it lies
 _C_ITEMS: dict[Any, tuple[np.dtype[Any], str]] = {  # a small call makes several pointers: np.dtype and its name cost µs
     np.float64: (np.dtype(np.float64), "double[]"),
     np.float32: (np.dtype(np.float32), "float[]"),
@@ -89,7 +89,7 @@ def batch(*named: tuple[str, Any], axis: int = -1, vocab_size: int | None = None
         places = ffi.NULL if offsets is None else pointer(offsets, np.int64, offsets.size)
         if view.converted:
             data = ffi.NULL
-        elif view.storage <= arrays.FLOAT16 and view.owner.flags.c_contiguous:
+        elif _OF_NUMPY[view.storage] and view.owner.flags.c_contiguous:
             data = ffi.cast("void *", ffi.from_buffer(view.owner))  # half the time of ndarray.ctypes
         else:
             data = ffi.cast("void *", view.data)
@@ -157,8 +157,11 @@ class Target(NamedTuple):
         view = arrays.rows(out, name)
         if (*view.lead, view.vocab) != shape:
             raise ValueError(f"`{name}` has shape {(*view.lead, view.vocab)}, expected {shape}")
-        if view.converted or view.storage == arrays.AFFINE16:
-            raise TypeError(f"`{name}` has dtype {view.owner.dtype}, expected float64, float32, float16 or bfloat16")
+        kind = arrays.STORAGES[view.storage]
+        if view.converted or not kind.gradients:
+            dtype = kind.name if kind.words and not view.converted else view.owner.dtype
+            written = arrays.listed(kind for kind in arrays.STORAGES if kind.gradients)
+            raise TypeError(f"`{name}` has dtype {dtype}, expected {written}")
         if view.owner.size == 0:
             return cls(view.owner, view.data, 0, view.storage)
         offsets, row_stride = arrays.row_places(view, view.lead)
@@ -199,7 +202,7 @@ def _shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def _scratch_dtype(view: arrays.Rows) -> Any:
-    return view.owner.dtype if view.storage == arrays.BFLOAT16 else _DTYPES[view.storage]
+    return arrays.STORAGES[view.storage].name if _OF_NUMPY[view.storage] else view.owner.dtype  # else as it lies
 
 
 def _read_rows(

@@ -43,7 +43,7 @@ class Counted(NamedTuple):
         factors = np.ones(lead)
         if weights is not None:
             given = _leading(weights, "weights", lead)
-            if given.dtype.kind not in "biuf" and given.dtype.name != "bfloat16":
+            if not arrays.is_real(given.dtype, "biuf"):
                 raise TypeError(f"`weights` has dtype {given.dtype}, expected real numbers")
             factors = given.astype(np.float64)
         if not np.isfinite(factors).all():

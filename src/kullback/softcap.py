@@ -4,6 +4,7 @@ z' = c·tanh(z/c)        dz'/dz = 1 - (z'/c)²
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,27 @@ def decoded(array: NDArray[Any], storage: int) -> NDArray[Any]:
     if storage == arrays.BFLOAT16:
         words = np.ascontiguousarray(array).view(np.uint16).astype(np.uint32)
         return (words << 16).view(np.float32)
+    if arrays.STORAGES[storage].bytes == 1:
+        values: NDArray[np.float32] = _of_byte(storage)[np.ascontiguousarray(array).view(np.uint8)]
+        return values
     return np.array(array, np.float64 if storage == arrays.FLOAT64 else np.float32)
+
+
+@cache
+def _of_byte(storage: int) -> NDArray[np.float32]:
+    """The values of the 256 bytes of a float8."""
+    kind = arrays.STORAGES[storage]
+    codes = np.arange(256)
+    exponent, fraction = (codes & 0x7F) >> kind.mantissa, codes & ((1 << kind.mantissa) - 1)
+    whole = np.where(exponent > 0, fraction + (1 << kind.mantissa), fraction)
+    values = np.ldexp(whole.astype(np.float32), np.maximum(exponent, 1) - kind.bias - kind.mantissa)
+    if kind.infinities:
+        special = exponent == (1 << kind.exponent) - 1
+        values[special] = np.where(fraction[special] == 0, np.inf, np.nan)
+    else:
+        values[(codes & 0x7F) == 0x7F] = np.nan
+    signed: NDArray[np.float32] = np.where(codes & 0x80, -values, values).astype(np.float32)
+    return signed
 
 
 def encode(values: NDArray[Any], out: NDArray[Any], storage: int) -> None:

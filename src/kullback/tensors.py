@@ -2,18 +2,26 @@
 
 import torch
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+from kullback import arrays
+
+_FLOATS = {getattr(torch, kind.name): kind for kind in arrays.FLOATS}
 
 
-def checked(student: torch.Tensor, teacher: torch.Tensor) -> None:
-    """Refuse what the kernels cannot read, and what would come out without the derivative asked for."""
+def checked(student: torch.Tensor, teacher: torch.Tensor, read_alone: tuple[str, ...] = ("teacher",)) -> None:
+    """Refuse what the kernels cannot read, and what would come out without the derivative asked for.
+
+    What is `read_alone` and has no gradient may be stored as what no gradient is written as.
+    """
     for name, x in (("student", student), ("teacher", teacher)):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"`{name}` is {type(x).__name__}, expected a tensor")
         if x.device.type != "cpu":
             raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"`{name}` has dtype {x.dtype}, expected float64, float32, float16 or bfloat16")
+        kind = _FLOATS.get(x.dtype)
+        if kind is None or not (kind.gradients or (name in read_alone and not x.requires_grad)):
+            written = arrays.listed(kind for kind in arrays.FLOATS if kind.gradients)
+            alone = f", or {arrays.listed(arrays.FLOATS)} without a gradient" if name in read_alone else ""
+            raise TypeError(f"`{name}` has dtype {x.dtype}, expected {written}{alone}")
         if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
             raise NotImplementedError(
                 f"`{name}` carries a tangent, and the losses of kullback.integrations.torch have no forward-mode "

@@ -58,7 +58,7 @@ def cross_entropy_loss(
     Parameters
     ----------
     logits : array_like, shape (..., V)
-        float64, float32, float16 or bfloat16.
+        float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2.
     labels : array_like of int, shape (...)
         Token ids; rows whose label is `ignore_index` are not counted.
     gradient : bool

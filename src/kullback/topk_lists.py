@@ -60,7 +60,7 @@ def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
 
 def _real_numbers(x: Any, name: str) -> Floats:
     array = arrays.plain(x, name)
-    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16" and array.size:
+    if not arrays.is_real(array.dtype) and array.size:
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array.astype(np.float64)
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
+
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 
 
@@ -107,7 +109,7 @@ def _of_array(name: str, array: NDArray[Any]) -> Table:
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind in "fiu" or dtype.name == "bfloat16"
+    return arrays.is_real(dtype)
 
 
 def kind_of(name: str, column: Any) -> str:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
 from kullback.evaluation.text import visible
 
 __all__ = ["READER_OPTIONS", "build_parser"]
@@ -110,7 +111,7 @@ def _merge(parser: argparse.ArgumentParser) -> None:
 def _reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tensor", metavar="NAME", help="name of the array or column in files that hold several")
-    add("--dtype", choices=("bfloat16",), help="2-byte words in NumPy, HDF5 or zarr files are bfloat16")
+    add("--dtype", choices=tuple(UNNAMED), help="what words of 2 or 1 bytes in NumPy, HDF5 or zarr files are")
     add(
         "--salvage",
         action="store_true",
@@ -131,7 +132,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="IN")
     add("target", metavar="OUT", help="its suffix says the format: .npy, .safetensors or .kld")
-    add("--to-dtype", choices=("float64", "float32", "float16", "bfloat16"), help="the source's, by default")
+    add("--to-dtype", choices=FLOAT_DTYPES, help="the source's, by default")
     add("--quiet", action="store_true", help="no progress on standard error")
     add("--force", action="store_true", help="replace OUT if it exists (never an input)")
     _reading(parser)

@@ -21,7 +21,7 @@ LLAMA_CPP_PREFIX = "llama_cpp_"
 # rows on which the rounding of the storage is measured
 _NULL_ROWS = 32
 # mantissa bits, and the step of the subnormals
-_STORAGE = {"float32": (23, 2.0**-149), "float16": (10, 2.0**-24), "bfloat16": (7, 2.0**-133)}
+_STORAGE = {kind.name: (kind.mantissa, kind.least) for kind in arrays.FLOATS}
 
 Columns = dict[str, NDArray[Any]]
 

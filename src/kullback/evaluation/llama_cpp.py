@@ -64,7 +64,7 @@ def token_values(
     ----------
     base_codes : structured ndarray (T,)
         Rows as `LlamaCppLogits.codes` returns them.
-    logits : ndarray (T, V) of float32, float16, bfloat16 or float64
+    logits : ndarray (T, V) of float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2
         The candidate's rows; they are rounded to float32 first.
     tokens : ndarray of integers (T,)
         Target token of each row.

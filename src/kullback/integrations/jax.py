@@ -106,8 +106,9 @@ def token_losses(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"`teacher_logits` has shape {teacher_logits.shape}, expected {student_logits.shape}")
     for name, x in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
-        if x.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
-            raise TypeError(f"`{name}` has dtype {x.dtype}, expected float64, float32, float16 or bfloat16")
+        written = [kind for kind in arrays.FLOATS if kind.gradients]
+        if x.dtype.name not in [kind.name for kind in written]:
+            raise TypeError(f"`{name}` has dtype {x.dtype}, expected {arrays.listed(written)}")
     k = arrays.inverse_temperature(temperature, "logits")
     return _token_losses(loss_kernel(loss, parameter), k, student_logits, teacher_logits)
 

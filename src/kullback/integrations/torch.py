@@ -200,7 +200,8 @@ def distillation_loss(
     Parameters
     ----------
     student_logits, teacher_logits : Tensor, shape (..., V)
-        CPU tensors: float64, float32, float16 or bfloat16, not necessarily of the same dtype.
+        CPU tensors: float64, float32, float16 or bfloat16, not necessarily of the same dtype; of a teacher without a
+        gradient also float8_e4m3fn or float8_e5m2.
     loss, parameter, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
         As in `kullback.distillation.distillation_loss`.
 
@@ -312,7 +313,7 @@ def kl_div(
         return torch.nn.functional.kl_div(input, target, reduction="none", log_target=log_target)
     if reduction not in ("mean", "batchmean", "sum"):
         raise ValueError(f"`reduction` is {reduction!r}, expected 'mean', 'batchmean', 'sum' or 'none'")
-    checked(input, target)
+    checked(input, target, ())
     losses: torch.Tensor = _PlainKL.apply(  # type: ignore[no-untyped-call]
         input, target if log_target else target.log()
     )

@@ -63,7 +63,8 @@ def open_logits(
         Name of the array or column, where the format has names. Without it: `logits`; in safetensors else the
         windows `logits_0`, `logits_1`, ... or `tensor.0`, ...; else the only one that can be meant.
     dtype : str, optional
-        "bfloat16" if 2-byte words in NumPy, HDF5 or zarr files are that; these formats cannot say so.
+        "bfloat16", "float8_e4m3fn" or "float8_e5m2" if words of 2 or 1 bytes in NumPy, HDF5 or zarr files are that;
+        these formats cannot say so.
     salvage : bool
         Use what is there of a llama.cpp dump without its last chunks or of a folder without some shards,
         instead of refusing it; give rows of HDF5 and zarr arrays that were never written as NaN. `facts` names

@@ -14,7 +14,11 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+from kullback import arrays
+
+FLOAT_DTYPES = tuple(kind.name for kind in arrays.FLOATS)
+# what these files cannot name: it comes as raw words
+UNNAMED = {kind.name: kind for kind in arrays.FLOATS if not kind.numpy}
 # what a compressed file may say of itself, however small it is, and what no file of logits comes near
 FREE_ROWS = 1 << 20
 FREE_ROW_BYTES = 1 << 26
@@ -152,7 +156,7 @@ class Source:
     shape : tuple of int
         (T, V): rows (tokens) and vocabulary.
     dtype : numpy.dtype
-        What `rows` returns: float64, float32, float16 or ``ml_dtypes.bfloat16``.
+        What `rows` returns: float64, float32, float16, or bfloat16, float8_e4m3fn or float8_e5m2 of ml_dtypes.
     tokens : ndarray of int64 (T,) or None
         Target token of each row: the token whose probability the row should be asked for.
     groups : ndarray of int64 (T,) or None
@@ -299,19 +303,22 @@ def float_dtype(name: str, path: str) -> np.dtype[Any]:
     """The NumPy dtype of a supported float type by name; ValueError for anything else."""
     if name not in FLOAT_DTYPES:
         raise ValueError(f"{path}: holds {name}, expected one of {', '.join(FLOAT_DTYPES)}")
-    if name != "bfloat16":
+    if name not in UNNAMED:
         return np.dtype(name)
-    dtype: np.dtype[Any] = np.dtype(library("ml_dtypes", f"{path}: bfloat16").bfloat16)
+    dtype: np.dtype[Any] = np.dtype(getattr(library("ml_dtypes", f"{path}: {name}"), name))
     return dtype
 
 
 def stored_dtype(stored: np.dtype[Any], asked: str | None, path: str) -> np.dtype[Any]:
-    """`stored`, a supported float type; or bfloat16 where `asked` says that 2-byte words are that."""
-    if stored.kind in "Vui" and stored.itemsize == 2 and stored.name != "bfloat16":
-        # NumPy cannot name bfloat16 in a file: it comes as raw 2-byte words
-        if asked == "bfloat16":
+    """`stored`, a supported float type; or the one of those NumPy lacks that `asked` says the words are."""
+    if stored.kind in "Vui" and stored.itemsize <= 2 and stored.name not in UNNAMED:
+        possible = [name for name, kind in UNNAMED.items() if kind.bytes == stored.itemsize]
+        if asked is not None and asked in possible:
             return float_dtype(asked, path)
-        raise ValueError(f'{path}: holds 2-byte words ({stored}); if they are bfloat16 say dtype="bfloat16"')
+        said = " or ".join(f'dtype="{name}"' for name in possible)
+        raise ValueError(
+            f"{path}: holds {stored.itemsize}-byte words ({stored}); if they are {' or '.join(possible)} say {said}"
+        )
     if asked not in (None, stored.name):
         raise ValueError(f"{path}: holds {stored.name}, but `dtype` says {asked}")
     float_dtype(stored.name, path)

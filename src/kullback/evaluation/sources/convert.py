@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.sources import open_logits
-from kullback.evaluation.sources.base import Source, float_dtype
+from kullback.evaluation.sources.base import UNNAMED, Source, float_dtype
 from kullback.evaluation.sources.llama_cpp import MAGIC, Dump, code_dtype
 from kullback.evaluation.sources.safetensors import DTYPES
 
@@ -45,9 +45,10 @@ def convert(
         What to write: `.npy`, `.safetensors`, or `.kld` for a llama.cpp `_logits_` dump. It appears, or is
         replaced, when the whole file is written; what a failure leaves is removed.
     dtype : str, optional
-        "float64", "float32", "float16" or "bfloat16" for `.npy` and safetensors; by default that of the
-        source. NumPy cannot name bfloat16, so `.npy` refuses it. Values are rounded to nearest; those beyond
-        the range of float16 become infinite.
+        "float64", "float32", "float16", "bfloat16", "float8_e4m3fn" or "float8_e5m2" for `.npy` and safetensors; by
+        default that of the source. NumPy cannot name the last three, so `.npy` refuses them. Values are rounded to
+        nearest; those beyond the range become infinite, and in float8_e4m3fn, which has no infinities, NaN, as does
+        -inf: what is above 464 in size or masked does not go into it.
     chunk_tokens : array of integers (C, n_ctx), optional
         For a dump from anything but a dump: the text as the model saw it, C chunks with the scored tokens at
         the end of each. The source must have C * (n_ctx - 1 - n_ctx//2) rows.
@@ -128,8 +129,8 @@ def _values(source: Source, kind: np.dtype[Any]) -> Iterator[tuple[int, NDArray[
 
 
 def _npy_header(source: Source, kind: np.dtype[Any]) -> bytes:
-    if kind.name == "bfloat16":
-        raise ValueError("`dtype` is bfloat16, which .npy cannot name; write safetensors, or float32")
+    if kind.name in UNNAMED:
+        raise ValueError(f"`dtype` is {kind.name}, which .npy cannot name; write safetensors, or float32")
 
     stream = io.BytesIO()
     header = {"descr": npy_format.dtype_to_descr(kind), "fortran_order": False, "shape": source.shape}

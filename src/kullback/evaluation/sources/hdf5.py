@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources import unwritten
 from kullback.evaluation.sources.base import (
+    UNNAMED,
     ByteReader,
     LocalFile,
     Source,
@@ -73,8 +74,8 @@ class Hdf5(Source):
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         self._file.check()
-        # bfloat16 is unknown to HDF5: its words are read as such
-        target = out.view(self._dataset.dtype) if self.dtype.name == "bfloat16" else out
+        # what HDF5 does not know is read as words
+        target = out.view(self._dataset.dtype) if self.dtype.name in UNNAMED else out
         try:
             if self._dataset.ndim == 2:
                 self._dataset.read_direct(target, np.s_[start:stop])

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from kullback.evaluation.sources.base import ByteReader, FlatRows, flat_shape, stored_dtype
+from kullback.evaluation.sources.base import ByteReader, FlatRows, flat_shape, float_dtype, stored_dtype
 
 MAGIC = npy_format.MAGIC_PREFIX
 # np.save writes about 128 bytes; NumPy itself refuses to parse more than 10,000
 LONGEST_HEADER = 1 << 16
+# what np.save writes for float8_e5m2 of ml_dtypes and nothing else, and NumPy does not read; words of the same length
+NAME_OF_E5M2, WORDS = b"'descr': '<f1'", b"'descr': '|V1'"
 
 
 def open_npy(file: ByteReader, dtype: str | None = None) -> FlatRows:
-    """Rows of the array in `file`; `dtype="bfloat16"` says what 2-byte words without a float type are."""
+    """Rows of the array in `file`; `dtype` says what words without a float type are."""
     shape, fortran, stored, offset = parse_header(file.read(LONGEST_HEADER), file.path)
     if fortran and len(shape) > 1:
         raise ValueError(f"{file.path}: in Fortran order, so that no row is contiguous; save it in C order")
@@ -28,7 +30,7 @@ def open_npy(file: ByteReader, dtype: str | None = None) -> FlatRows:
 
 def parse_header(head: bytes, path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, Fortran order, dtype and offset of the data, from the first bytes of an .npy file."""
-    stream = io.BytesIO(head)
+    stream = io.BytesIO(head.replace(NAME_OF_E5M2, WORDS, 1))
     try:
         version = npy_format.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
@@ -38,4 +40,6 @@ def parse_header(head: bytes, path: str) -> tuple[tuple[int, ...], bool, np.dtyp
     except Exception as error:  # the tokenizer, the parser of literals and dtype() each have their own
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not a readable .npy header ({reason})") from None
+    if NAME_OF_E5M2 in head[: stream.tell()]:
+        dtype = float_dtype("float8_e5m2", path)
     return shape, fortran, dtype, stream.tell()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback import arrays
 from kullback.evaluation.sources.base import (
     ByteReader,
     FlatRows,
@@ -26,7 +27,7 @@ from kullback.evaluation.sources.shards import Concatenated
 
 # the limit of the reference implementation
 LONGEST_HEADER = 100_000_000
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPES = {kind.safetensors: kind.name for kind in arrays.FLOATS}
 INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16": "<i2", "U16": "<u2"}
 # tried in this order, before anything else
 LOGITS_NAMES = ("logits",)
