@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+
+from kullback.drift.counting import in_parallel
 
 TIMEOUT = 120  # seconds: a hang is a failure
 
@@ -124,3 +127,101 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_a_child_forked_during_another_thread_s_first_call(module, call):
     script = FORKED.replace("MODULE", repr(module)).replace("CALL", call)
     assert run(script, KULLBACK_ENGINE="jit" if module == "numba" else "") == "7\n"
+
+
+# the reads take longer than the timer waits: the first interrupt meets the job, the others the wait for the readers
+READING = """
+import signal, threading, time
+import numpy as np
+from kullback.evaluation.job import compare_files
+from kullback.evaluation.sources import Source
+
+class Slow(Source):
+    busy = begun = 0
+
+    def __init__(self):
+        super().__init__("slow", "npy", (400, 50), np.dtype(np.float32))
+
+    def _read(self, start, stop, out):
+        if threading.current_thread() is threading.main_thread():
+            out[...] = np.arange(50)  # the job's look at some rows, before its readers begin
+            return
+        Slow.begun += 1
+        Slow.busy += 1
+        time.sleep(0.5)
+        out[...] = np.arange(50)
+        Slow.busy -= 1
+
+left = INTERRUPTS
+
+def interrupt(*_):
+    global left
+    left -= 1
+    signal.setitimer(signal.ITIMER_REAL, 0.05 if left else 0)
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+p = Slow()
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    compare_files(p, p, chunk_bytes=4000)
+except KeyboardInterrupt as error:  # which holds the frames of the call
+    busy, begun = Slow.busy, Slow.begun
+    time.sleep(0.7)
+    print(left, busy, begun == Slow.begun)
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2, 4])
+def test_no_reader_goes_on_after_an_interrupted_job(interrupts):
+    assert run(READING.replace("INTERRUPTS", str(interrupts))) == "0 0 True\n"
+
+
+# columns that take longer to count than the timer waits
+COUNTING = """
+import signal, threading, time
+from kullback.drift.counting import in_parallel
+
+busy = begun = 0
+
+def work(task):
+    global busy, begun
+    if threading.current_thread() is not threading.main_thread():
+        begun, busy = begun + 1, busy + 1
+    time.sleep(0.4)
+    if threading.current_thread() is not threading.main_thread():
+        busy -= 1
+
+left = INTERRUPTS
+
+def interrupt(*_):
+    global left
+    left -= 1
+    signal.setitimer(signal.ITIMER_REAL, 0.05 if left else 0)
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    in_parallel(work, range(20), 3)
+except KeyboardInterrupt:
+    seen = busy, begun
+time.sleep(0.6)
+print(left, seen[0], seen[1] == begun)
+"""
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_no_column_is_counted_after_an_interrupted_call(interrupts):
+    assert run(COUNTING.replace("INTERRUPTS", str(interrupts))) == "0 0 True\n"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_of_several_errors_is_raised(threads):
+    def work(task):
+        time.sleep(0.05 if task == 2 else 0)
+        if task in (2, 3):
+            raise ValueError(f"task {task}")
+
+    with pytest.raises(ValueError, match="task 2"):
+        in_parallel(work, range(9), threads)

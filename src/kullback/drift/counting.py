@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -13,20 +12,34 @@ from numpy.typing import NDArray
 
 from kullback.drift.cells import CategoricalCells, Cells, NumericCells, category_row, padded
 from kullback.drift.tables import Table, category_counts, numbers
-from kullback.engine import numba_kernel, thread_count
+from kullback.engine import numba_kernel, over_rows, thread_count
 
+_TASK_BYTES = 1 << 30  # what a task counts as: each is worth a thread of its own
 _BLOCK = 1 << 16  # rows a thread converts to float64 at a time, for the dtypes the kernel does not read
 _Result = TypeVar("_Result")
 
 
 def in_parallel(work: Callable[[Any], _Result], tasks: Iterable[Any], num_threads: int | None) -> list[_Result]:
-    """The results of `work`, in the order of `tasks`."""
+    """The results of `work`, in the order of `tasks`; where several fail, the error of the first."""
     tasks = list(tasks)
-    workers = min(thread_count(num_threads), len(tasks))
-    if workers <= 1:
-        return [work(task) for task in tasks]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, tasks))
+    found: list[Any] = [None] * len(tasks)
+    errors: dict[int, Exception] = {}
+
+    def some(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            try:
+                found[i] = work(tasks[i])
+            except Exception as error:
+                errors[i] = error
+                raise
+
+    try:
+        over_rows(some, len(tasks), _TASK_BYTES, thread_count(num_threads))
+    except Exception:
+        if not errors:
+            raise
+        raise errors.pop(min(errors)) from None  # every task before it was begun, and is done
+    return found
 
 
 @dataclass
