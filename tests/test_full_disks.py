@@ -61,6 +61,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(pair, arguments):
     assert sorted(os.listdir(pair)) == ["p.npy", "q.npy"]
 
 
+@pytest.mark.parametrize("rows", ["0:20", "0:1000", "0:70000"])
+@pytest.mark.parametrize("name", ["out.parquet", "out.csv"])
+def test_tokens_on_a_full_disk_are_one_line(tmp_path, rows, name):
+    """Whether the footer finds no room, the rows that are written last, or earlier ones and then the footer too."""
+    np.save(tmp_path / "p.npy", np.zeros((70_000, 2), np.float32))
+    np.save(tmp_path / "q.npy", np.full((70_000, 2), [3, 5], np.float32))
+    arguments = ("compare", "p.npy", "q.npy", "--per-token", name, "--rows", rows, "--quiet")
+    done = kullback(tmp_path, *arguments, most_bytes=1000)
+    assert (done.returncode, done.stderr) == (3, f"kullback: {tmp_path / name}: File too large\n")
+    assert sorted(os.listdir(tmp_path)) == ["p.npy", "q.npy"]
+
+
 def test_what_stood_there_is_kept(pair):
     (pair / "out.npy").write_text("mine")
     assert kullback(pair, "convert", "p.npy", "out.npy", "--quiet", "--force", most_bytes=1000).returncode == 3

@@ -70,6 +70,8 @@ class PerToken:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:  # which is left, and the file removed, where the last rows find no room
             self._write()
-        self._stack.__exit__(kind, error, trace)
