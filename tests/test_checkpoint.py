@@ -1,6 +1,7 @@
 """A killed job goes on where it stopped, to the same bits; damaged and foreign logs are told apart."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from kullback.evaluation.checkpoint import Checkpoint, read_log
+from kullback.evaluation.checkpoint import Checkpoint, difference, read_log
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.merging import merge_logs
 
@@ -102,12 +103,32 @@ def test_a_log_that_is_there_is_not_overwritten(pair, tmp_path):
 def test_the_log_of_another_job(pair, tmp_path):
     log = tmp_path / "log"
     compare_files(*pair, checkpoint=log)
-    for options in ({"given": "log_probs"}, {"vocab_size": 89, "tokens": None}, {"rows": (0, 46)}, {"top_k": [2]}):
-        with pytest.raises(ValueError, match=r"of another job \(`(plan|rows)` is|outside the vocabulary"):
+    for options, words in (
+        ({"given": "log_probs"}, "`plan.given` is 'logits' there, 'log_probs' here"),
+        ({"rows": (0, 46)}, "`rows[1]` is 47 there, 46 here"),
+        ({"top_k": [2]}, "`plan.top_k` is [] there, [2] here"),
+        ({"ignore_index": -1}, "`plan.ignore_index` is -100 there, -1 here"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"log: is of another job ({words})")):
             compare_files(*pair, checkpoint=log, resume=True, **options)
     np.save(pair[1], np.load(pair[1]) * 2)
-    with pytest.raises(ValueError, match=r"of another job \(`files` is"):
+    with pytest.raises(ValueError, match=r"of another job \(`files\[1\]\.stamp` is '\w{32}' there, '\w{32}' here\)"):
         compare_files(*pair, checkpoint=log, resume=True)
+
+
+def test_a_difference_far_down_is_shown_short():
+    folder = "/a/long/way/down" * 20
+    there, here = ({"p": {"path": f"{folder}/{name}.npy", "shape": [4, 5]}} for name in ("base", "other"))
+    found = difference(there, here)
+    assert re.fullmatch(r"`p\.path` is ….*/base\.npy' there, ….*/other\.npy' here", found)
+    assert len(found) < 180
+    assert difference({"p": {"shape": [4, 5]}}, {"p": {"shape": [4, 6]}}, "in a.log") == (
+        "`p.shape[1]` is 5 there, 6 in a.log"
+    )
+    assert difference({"p": {}, "q": [1]}, {"p": {"layer": None}, "q": [1, 2]}) == (
+        "`p.layer` is missing there, None here"
+    )
+    assert difference(here, here) == ""
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -139,7 +160,9 @@ def test_parts_of_a_split_job_merge(pair, tmp_path):
     assert part.tokens == 29
     assert part.facts["missing_rows"] == [[12, 30]]
     compare_candidates(pair[0], qs, rows=(12, 30), top_k=[4], checkpoint=tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other: of another job than .*part0 \(`plan` differs\)"):
+    with pytest.raises(
+        ValueError, match=r"other: of another job .*part0 \(`plan\.top_k` is \[4\] there, \[\] in .*part0\)"
+    ):
         merge_logs([*logs, tmp_path / "other"])
 
 

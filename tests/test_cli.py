@@ -203,3 +203,12 @@ def test_nothing_heavy_before_it_is_needed():
     code = f"import sys, kullback.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("option", [["--tensor", "logits"], ["--salvage"], ["--layer", "0"]])
+def test_options_that_mean_nothing_for_answers_are_refused(tmp_path, capsys, option):
+    (tmp_path / "answer.json").write_text('{"prompt_logprobs": [null, {"5": {"logprob": -0.5, "rank": 1}}]}')
+    assert main(["info", str(tmp_path / "answer.json")]) == 0
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "answer.json"), *option]) == 2
+    assert f"answer.json: top-k answers in JSON, for which {option[0]} means nothing" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,83 @@ def test_a_closed_pipe_does_not_open_the_gate(most, code, output):
     assert with_broken_pipes("compare", F16, Q4, "--fail-above", most, *output).returncode == code
 
 
+def bash(line):
+    return subprocess.run(["bash", "-c", line], timeout=120, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(("most", "code"), [("1", 0), ("1e-9", 1)])
 def test_closed_streams(pair, closing, most, code):
-    line = f"{sys.executable} -m kullback.cli compare p.npy q.npy --fail-above {most} --json o.json {closing}"
-    assert subprocess.run(["bash", "-c", line], timeout=120, stdout=subprocess.PIPE).returncode == code
+    """The table that could not be written is an error, as on a full disk, and no gate; files are whole all the same."""
+    line = f"{sys.executable} -m kullback.cli compare p.npy q.npy --fail-above {most} {closing}"
+    lost = closing != "2>&-"  # this test once asserted that the lost table was a success: it was the fault
+    done = bash(f"{line} --json o.json --html o.html --per-token o.csv --checkpoint log --quiet")
+    assert done.returncode == (3 if lost else code)
+    said = "kullback: standard output is closed: what goes there was not written (> /dev/null if nobody wants it)\n"
+    assert done.stderr == (said if closing == ">&-" else "")
     assert (pair / "o.json").read_text().startswith("{")
     assert (pair / "o.json").read_text().endswith("}\n")
+    assert (pair / "o.html").read_text().rstrip().endswith("</html>")
+    assert len((pair / "o.csv").read_text().splitlines()) == 41
+    assert merge_logs(["log"])[0].tokens == 40
+
+
+@pytest.mark.parametrize("arguments", ["info p.npy", "info p.npy --json", "--help", "compare --help", "--version"])
+def test_nothing_is_said_to_a_closed_or_full_stream(pair, arguments):
+    line = f"{sys.executable} -m kullback.cli {arguments}"
+    done = bash(f"{line} >&-")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert done.stderr.startswith("kullback: standard output is closed")
+    if os.path.exists("/dev/full"):
+        done = bash(f"{line} > /dev/full")
+        assert (done.returncode, done.stderr) == (3, "kullback: standard output: No space left on device\n")
+    assert bash(f"set -o pipefail; {line} | true").returncode == 0
+    assert bash(f"{sys.executable} -m kullback.cli convert p.npy o.npy --quiet >&-").returncode == 0
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(pair):
+    """What a library in C writes to its standard error must not go into a checkpoint."""
+    (pair / "program.py").write_text(
+        "import os\nfrom kullback.cli import _prepare_streams\n_prepare_streams()\n"
+        "number = os.open('log', os.O_CREAT)\nopen('number', 'w').write(str(number))\n"
+    )
+    assert bash(f"{sys.executable} program.py <&- >&- 2>&-").returncode == 0
+    assert int((pair / "number").read_text()) > 2
+
+
+# an interrupt when `module` is about to be imported
+INTERRUPTED_IMPORT = """
+import signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.{handler})
+from _kullback import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["kullback", "numpy", "numpy.linalg", "kullback.spread", "kullback.cli"])
+@pytest.mark.parametrize(("handler", "code"), [("default_int_handler", 130), ("SIG_IGN", 2)])
+def test_an_interrupt_of_the_first_imports(module, handler, code):
+    program = INTERRUPTED_IMPORT.format(module=module, handler=handler)
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "info", "nothing.npy"],
+        capture_output=True, text=True, timeout=120, env=environment,
+    )  # fmt: skip
+    said = "interrupted" if code == 130 else "nothing.npy: No such file or directory"
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"kullback: {said}\n")
+
+
+def test_the_installed_command_is_the_one_that_heeds_interrupts():
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"kullback": "_kullback:main"}
+    assert project["tool"]["setuptools"]["py-modules"] == ["_kullback"]
 
 
 def test_results_for_nobody_are_refused(pair):

@@ -13,6 +13,7 @@ from kullback.evaluation import outputs
 from kullback.evaluation.job import compare_files
 from kullback.evaluation.outputs import atomic_file, check_outputs
 from kullback.evaluation.report import write_report
+from kullback.evaluation.sources.convert import convert
 
 ROWS = np.random.default_rng(0).normal(0, 3, (30, 20)).astype(np.float32)
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -188,6 +189,30 @@ def test_merge_spares_the_files_that_were_compared(folder, capsys, option, targe
         assert "an output never replaces one" in capsys.readouterr().err
     assert contents(folder) == before
     assert main(["merge", "a.log", "b.log", option, "new"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_merge_spares_tokens_and_weights(folder, capsys, option):
+    """What decided the numbers is an input as the logits are."""
+    np.save("weights.npy", np.random.default_rng(0).normal(0, 1, (50, ROWS.shape[1])).astype(np.float32))
+    more = ["--tokens", "tokens.npy", "--lm-head", "weights.npy", "--norm", "applied"]
+    assert main(["compare", "p.npy", "q.npy", "--checkpoint", "log", *more, "--quiet"]) == 0
+    before = contents(folder)
+    for target in ("tokens.npy", "weights.npy"):
+        assert main(["merge", "log", option, target, "--force"]) == 2
+        assert "an output never replaces one" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_no_output_of_python_replaces_weights(folder):
+    np.save("weights.npy", np.ones((50, ROWS.shape[1]), np.float32))
+    before = contents(folder)
+    hidden = {"lm_head": "weights.npy", "norm": "applied"}
+    with pytest.raises(ValueError, match="an output never replaces one"):
+        convert("p.npy", "weights.npy", **hidden)
+    with pytest.raises(ValueError, match="an output never replaces one"):
+        write_report([compare_files("p.npy", "q.npy", **hidden)], "weights.npy")
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("option", ["--html", "--per-token", "--checkpoint"])

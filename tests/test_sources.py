@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from kullback.evaluation.job import compare_files
 from kullback.evaluation.sources import LlamaCppLogits, Source, open_logits
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -395,3 +396,24 @@ class TestLlamaCpp:
         source = open_logits(tmp_path / "a")
         assert np.isnan(source.rows(0, 1)).all()
         assert source.facts()["window"] == 16
+
+
+def test_a_name_for_an_array_without_one_is_refused(tmp_path):
+    """`tensor` was ignored there, so that a misspelt path read another array than the one that was meant."""
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.save(tmp_path / "p.npy", rows)
+    np.savez(tmp_path / "q.npz", logits=rows, other=rows + 1)
+    (tmp_path / "short.kld").write_bytes((EXAMPLES / "f16.kld").read_bytes())
+    (tmp_path / "shards").mkdir()
+    np.save(tmp_path / "shards" / "logits_0.npy", rows)
+    for name in ("p.npy", "short.kld", "shards"):
+        with pytest.raises(
+            ValueError, match=r"`tensor` .* is 'other', but .* without a name; \.npz, safetensors, HDF5"
+        ):
+            open_logits(tmp_path / name, tensor="other")
+    with pytest.raises(ValueError, match="without a name"):
+        compare_files(tmp_path / "p.npy", tmp_path / "p.npy", tensor="other")
+    # beside a file that has names it is for that one
+    found = compare_files(tmp_path / "p.npy", tmp_path / "q.npz", tensor="other")
+    assert found.facts["q"]["shape"] == [3, 4]
+    assert open_logits(tmp_path / "q.npz", tensor="other").array == "other"

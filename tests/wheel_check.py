@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ("divergences", "comparison", "tokens", "edge_cases", "layouts", "laws", "accuracy", "aggregation")
 TEST_NEEDS = ("pytest", "hypothesis", "mpmath", "ml_dtypes")
 IN_WHEEL = (
+    "_kullback.py",
     "kullback/_compiled.abi3.so",
     "kullback/kernels/kullback.h",
     "kullback/kernels/drivers.py",

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare_streams() -> None:
     """Standard streams that take any text, and are there: a file opened later must not get their numbers."""
+    descriptor = 0
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -99,18 +103,6 @@ def _show_traceback(error: Exception) -> None:
 
     with suppress(OSError, ValueError):
         print(visible("".join(traceback.format_exception(error)), "\n"), end="", file=sys.stderr)
-
-
-def _show(write: Callable[[], object]) -> None:
-    """Write to standard output; whoever closes a pipe has read enough, and what follows goes on."""
-    from kullback.evaluation.outputs import naming
-
-    try:
-        with naming("standard output"):
-            write()
-            sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ------------------------------------------------------------------------------------------------------ arguments
@@ -185,7 +177,7 @@ def _check_outputs(options: argparse.Namespace, inputs: list[str | None]) -> Non
 
 def _deliver(summaries: list[Any], options: argparse.Namespace) -> int:
     """Print and write the results."""
-    from kullback.evaluation.outputs import atomic_file
+    from kullback.evaluation.outputs import atomic_file, show
     from kullback.evaluation.statistics import WorstTokens
     from kullback.evaluation.terminal import print_summaries
     from kullback.evaluation.text import json_text
@@ -206,7 +198,7 @@ def _deliver(summaries: list[Any], options: argparse.Namespace) -> int:
         from kullback.evaluation.report import write_report
 
         write_report(summaries, options.html)
-    _show(lambda: sys.stdout.write(text) if options.json == "-" else print_summaries(summaries))
+    show(lambda: sys.stdout.write(text) if options.json == "-" else print_summaries(summaries))
     return DONE if options.fail_above is None else _gate(summaries, options.fail_above)
 
 
@@ -238,17 +230,22 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    from kullback.evaluation.outputs import show
     from kullback.evaluation.sources import Dump, holds_answers, open_logits, open_sparse
     from kullback.evaluation.terminal import print_facts
     from kullback.evaluation.text import json_text
 
     if holds_answers(options.file):
+        given = [name for name, x in _reader_options(options).items() if x is not None and x is not False]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise ValueError(f"{options.file}: top-k answers in JSON, for which {option} means nothing")
         facts = open_sparse(options.file).facts()
     else:
         with open_logits(options.file, **_reader_options(options)) as source:
             facts = source.check() if isinstance(source, Dump) else source.facts()
     text = json_text(json.dumps(facts, indent=2, ensure_ascii=False)) + "\n"
-    _show(lambda: sys.stdout.write(text) if options.json else print_facts(facts))
+    show(lambda: sys.stdout.write(text) if options.json else print_facts(facts))
     return DONE
 
 
@@ -269,8 +266,9 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     from kullback.evaluation.bench import quick_bench
+    from kullback.evaluation.outputs import show
 
-    _show(lambda: quick_bench(options.rows, options.vocab_size, options.threads))
+    show(lambda: quick_bench(options.rows, options.vocab_size, options.threads))
     return DONE
 
 

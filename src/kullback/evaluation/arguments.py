@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
 from kullback.evaluation.text import visible
@@ -48,12 +49,24 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(visible(message))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # argparse takes no notice of a disk that is full
+            _show(message)
+        else:
+            super()._print_message(message, file)
+
+
+def _show(text: str) -> None:
+    from kullback.evaluation.outputs import show
+
+    show(lambda: sys.stdout.write(text))
+
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        print(f"kullback {version('kullback')}")
+        _show(f"kullback {version('kullback')}\n")
         parser.exit()
 
 

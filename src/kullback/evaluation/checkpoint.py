@@ -28,13 +28,14 @@ from kullback.evaluation.outputs import naming
 from kullback.evaluation.sources.base import LocalFile
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
-__all__ = ["Checkpoint", "read_log"]
+__all__ = ["Checkpoint", "difference", "read_log"]
 
 _FORMAT = "kullback checkpoint 2"
 _HEAD = struct.Struct("<4sqqQ")  # magic, first row, end, bytes of the archive; its CRC follows
 _CRC = struct.Struct("<I")
 _MAGIC = b"rows"
 _LONGEST_LINE = 1 << 24
+_SHOWN = 60  # characters of a value in an error
 _SYNC_SECONDS = 10.0  # what a power cut may cost; a killed process loses nothing that was appended
 
 Candidates = list[dict[str, NDArray[Any]]]
@@ -79,7 +80,7 @@ class Checkpoint:
             self._file.seek(0)
             found = _header(self._file, self.path)
             if found != self.identity:
-                raise ValueError(f"{self.path}: is of another job ({_difference(found, self.identity)})")
+                raise ValueError(f"{self.path}: is of another job ({difference(found, self.identity)})")
         except BaseException:
             self._file.close()
             raise
@@ -251,8 +252,37 @@ def _columns(data: bytes, start: int, stop: int, count: int) -> Candidates:
     return candidates
 
 
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    for name in sorted(set(found) | set(expected)):
-        if found.get(name) != expected.get(name):
-            return f"`{name}` is {str(found.get(name))[:120]} there, {str(expected.get(name))[:120]} here"
+def difference(found: Any, expected: Any, here: str = "here") -> str:
+    """Where two jobs differ first, and what stands there in each; nothing where they do not differ."""
+    name = ""
+    while found != expected:
+        pairs: list[tuple[str, Any, Any]] = []
+        if isinstance(found, dict) and isinstance(expected, dict):
+            keys = sorted(found.keys() | expected.keys())
+            pairs = [(f".{key}", found.get(key, _MISSING), expected.get(key, _MISSING)) for key in keys]
+        elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+            pairs = [(f"[{i}]", a, b) for i, (a, b) in enumerate(zip(found, expected, strict=True))]
+        differing = next((pair for pair in pairs if pair[1] != pair[2]), None)
+        if differing is None:
+            there, mine = _apart(repr(found), repr(expected))
+            return f"`{name.removeprefix('.')}` is {there} there, {mine} {here}"
+        name, found, expected = name + differing[0], differing[1], differing[2]
     return ""
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
+
+
+def _apart(*texts: str) -> list[str]:
+    """Two texts cut short, to where they differ."""
+    longest = max(map(len, texts))
+    same = next((i for i, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), min(map(len, texts)))
+    first = 0 if longest <= _SHOWN else max(0, min(same - _SHOWN // 4, longest - _SHOWN))
+    return [
+        ("…" if first else "") + x[first : first + _SHOWN] + ("…" if len(x) > first + _SHOWN else "") for x in texts
+    ]

@@ -18,7 +18,7 @@ from kullback.comparison import compare
 from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.reading import CHUNK_BYTES
-from kullback.evaluation.sources import Source, open_logits
+from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.statistics import EXACT_TOKENS
 from kullback.summary import ComparisonSummary
 
@@ -94,7 +94,7 @@ def compare_on_cluster(
             client = distributed.get_client()
         paths = [os.fspath(path) for path in (p_path, *q_paths)]
         readers = {name: options[name] for name in READER_OPTIONS if name in options}
-        sources = [stack.enter_context(open_logits(path, **readers)) for path in paths]
+        sources = open_each(stack, paths, **readers)
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
         job = job.looked_at(warn, options.get("chunk_bytes", CHUNK_BYTES))

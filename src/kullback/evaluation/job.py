@@ -11,7 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.outputs import check_outputs
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
-from kullback.evaluation.sources import Dump, Source, open_logits
+from kullback.evaluation.sources import Dump, Source, open_each
 from kullback.evaluation.statistics import Convention, Summarizer, position_width
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
@@ -49,6 +49,7 @@ class Job:
     positions: NDArray[np.int64]
     remarks: tuple[tuple[str, ...], ...]  # what looks wrong, of each candidate
     windows: tuple[float, ...]  # of p and the candidates, as known before reading: what is met later changes nothing
+    tokens_path: str | None = None  # of the file of tokens, where one was named
 
     @classmethod
     def of(
@@ -98,7 +99,8 @@ class Job:
         )
         windows = tuple(source.window if isinstance(source, Dump) else 0.0 for source in (p, *qs))
         groups, positions, remarks = target_groups(p, qs)
-        return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, (remarks,) * len(qs), windows)
+        path = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else None
+        return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, (remarks,) * len(qs), windows, path)
 
     def looked_at(self, warn: Callable[[str], None] | None, most_bytes: int) -> Job:
         """The job with what looks wrong in some rows of its files; `warn` is told each of these remarks once."""
@@ -118,7 +120,9 @@ class Job:
             "files": [_stamp(source) for source in (self.p, *self.qs)],
             "plan": asdict(self.plan),
             "rows": [self.start, self.stop],
-            "tokens": None if self.tokens is None else zlib.crc32(self.tokens.tobytes()),
+            "tokens": None
+            if self.tokens is None
+            else {"path": self.tokens_path, "crc32": zlib.crc32(self.tokens.tobytes())},
             "longest_group": self.longest_group,
         }
 
@@ -257,10 +261,7 @@ def compare_candidates(
     inputs += [source.path for source in named if isinstance(source, Source)]
     check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
     with ExitStack() as stack:
-        p, *qs = [
-            path if isinstance(path, Source) else stack.enter_context(open_logits(path, **options))
-            for path in (p_path, *q_paths)
-        ]
+        p, *qs = open_each(stack, (p_path, *q_paths), **options)
         job = Job.of(
             p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
             top_k=top_k, convention=convention, ignore_index=ignore_index,
@@ -285,7 +286,9 @@ def compare_candidates(
             progress(done - job.start, job.stop - job.start)
         if done == job.stop == job.start:
             take(_no_rows(job))
-        for start, stop, (base, *others) in chunks((p, *qs), done, job.stop, chunk_bytes):
+        # closed here: the collector, which would do it too, prints what is raised meanwhile instead of raising it
+        blocks = stack.enter_context(closing(chunks((p, *qs), done, job.stop, chunk_bytes)))
+        for start, stop, (base, *others) in blocks:
             candidates = [job.columns(start, base, other, i, num_threads) for i, other in enumerate(others)]
             take(candidates)
             if log is not None:

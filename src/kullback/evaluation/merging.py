@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.checkpoint import Candidates, read_job, read_log
+from kullback.evaluation.checkpoint import Candidates, difference, read_job, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.job import note_facts
+from kullback.evaluation.outputs import named_paths
 from kullback.evaluation.statistics import CONTEXT, Summarizer, position_width
 from kullback.summary import ComparisonSummary
 
@@ -20,17 +21,7 @@ __all__ = ["merge_logs", "read_files"]
 
 def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """The files that the jobs of these checkpoints read, by the names that they have there."""
-    return [name for path in paths for name in _named_paths(read_job(path))]
-
-
-def _named_paths(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [name for x in value for name in _named_paths(x)]
-    if not isinstance(value, dict):
-        return []
-    return [
-        name for key, x in value.items() for name in ([x] if key == "path" and isinstance(x, str) else _named_paths(x))
-    ]
+    return [name for path in paths for name in named_paths(read_job(path))]
 
 
 def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> list[ComparisonSummary]:
@@ -71,9 +62,9 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[Comp
         found.pop("rows")
         if not identity:
             identity, origin = found, os.fspath(path)
-        for name in identity:
-            if _kept(found.get(name)) != _kept(identity[name]):
-                raise ValueError(f"{os.fspath(path)}: of another job than {origin} (`{name}` differs)")
+        differing = difference(_kept(found), _kept(identity), f"in {origin}")
+        if differing:
+            raise ValueError(f"{os.fspath(path)}: of another job than {origin} ({differing})")
         records += some
     records.sort(key=lambda record: record[:2])
     if not records:

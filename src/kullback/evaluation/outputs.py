@@ -9,14 +9,15 @@ import os
 import re
 import secrets
 import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from kullback.evaluation.sources import SHARD_SUFFIXES
 
-__all__ = ["GENERATOR", "atomic_file", "check_outputs"]
+__all__ = ["GENERATOR", "atomic_file", "check_outputs", "named_paths", "show"]
 
 # what our HTML and Parquet files say of themselves
 GENERATOR = "kullback"
@@ -75,6 +76,17 @@ def check_outputs(
             raise ValueError(
                 f"{option}: {path} exists and is no output of kullback; give another name, or --force to replace it"
             )
+
+
+def named_paths(facts: Any) -> list[str]:
+    """The files that facts about sources, or all there is about a job, name as what was read."""
+    if isinstance(facts, list):
+        return [name for x in facts for name in named_paths(x)]
+    if not isinstance(facts, dict):
+        return []
+    return [
+        name for key, x in facts.items() for name in ([x] if key == "path" and isinstance(x, str) else named_paths(x))
+    ]
 
 
 def is_stream(path: str) -> bool:
@@ -216,6 +228,22 @@ def naming(path: str) -> Iterator[None]:
         if error.errno is not None:
             error.filename = path
         raise
+
+
+def show(write: Callable[[], object]) -> None:
+    """Write to standard output; whoever closes a pipe has read enough, and what follows goes on.
+
+    One that was closed from the beginning is an error, as a full disk is: that is an accident more often than a wish,
+    for which there is /dev/null.
+    """
+    if sys.__stdout__ is None:
+        raise OSError("standard output is closed: what goes there was not written (> /dev/null if nobody wants it)")
+    try:
+        with naming("standard output"):
+            write()
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

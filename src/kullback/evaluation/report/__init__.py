@@ -15,7 +15,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from kullback.evaluation.outputs import atomic_file, check_outputs
+from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.report import drawings
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
 from kullback.evaluation.terminal import remarks, short, side_labels
@@ -66,8 +66,7 @@ def write_report(
     OSError
         If the file cannot be written.
     """
-    inputs = [s.facts[side]["path"] for s in summaries for side in "pq" if side in s.facts]
-    check_outputs({"`path`": path}, inputs, force=True)
+    check_outputs({"`path`": path}, named_paths([s.facts for s in summaries]), force=True)
     with atomic_file(os.fspath(path)) as file:
         file.write(render_report(summaries, title=title).encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,7 +24,7 @@ from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
 from kullback.evaluation.sources.zarr import Zarr
 
-__all__ = ["Dump", "LlamaCppLogits", "Source", "SparseRows", "open_logits", "open_sparse"]
+__all__ = ["Dump", "LlamaCppLogits", "Source", "SparseRows", "open_each", "open_logits", "open_sparse"]
 
 SHARD_SUFFIXES = (".safetensors", ".npy", ".npz", ".kld", ".parquet", ".arrow", ".h5", ".hdf5")
 
@@ -60,7 +61,7 @@ def open_logits(
         through all shards are kept; where they begin again in each, as the chunks of dumps do, they are made
         distinct, and without any each shard is a group.
     tensor : str, optional
-        Name of the array or column, where the format has names. Without it: `logits`; in safetensors else the
+        Name of the array or column; an error where the format has none. Without it: `logits`; in safetensors else the
         windows `logits_0`, `logits_1`, ... or `tensor.0`, ...; else the only one that can be meant.
     dtype : str, optional
         "bfloat16", "float8_e4m3fn" or "float8_e5m2" if words of 2 or 1 bytes in NumPy, HDF5 or zarr files are that;
@@ -107,20 +108,55 @@ def open_logits(
     ...         print(source.shape, source.dtype, source.rows(1, 2))
     (2, 3) float32 [[3. 4. 5.]]
     """
-    names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
     with ExitStack() as stack:
-        source = stack.enter_context(_open(os.fspath(path), names, tensor, dtype, salvage))
-        if lm_head is None:
-            refuse_hidden(source)
-            if norm is not None or layer is not None:
-                raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
-        else:
-            if not isinstance(lm_head, Source):
-                weights = _open(os.fspath(lm_head), LM_HEAD_NAMES, None, None, False)
-                lm_head = stack.enter_context(weights)
-            source = hidden_states(source, lm_head, norm, layer)
+        (source,) = open_each(
+            stack, [path], tensor=tensor, dtype=dtype, salvage=salvage, lm_head=lm_head, norm=norm, layer=layer
+        )
         stack.pop_all()
         return source
+
+
+def open_each(
+    stack: ExitStack,
+    paths: Sequence[str | os.PathLike[str] | Source],
+    *,
+    tensor: str | None = None,
+    dtype: str | None = None,
+    salvage: bool = False,
+    lm_head: str | os.PathLike[str] | Source | None = None,
+    norm: str | None = None,
+    layer: int | None = None,
+) -> list[Source]:
+    """`open_logits` of several files, which `stack` closes; sources among them are given back as they are.
+
+    `tensor` is for those that have names: a .npy may be compared with an array of a file that holds several.
+    """
+    names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
+    if lm_head is None and (norm is not None or layer is not None):
+        raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
+    found: list[Source] = []
+    unnamed: list[Source] = []
+    for path in paths:
+        if isinstance(path, Source):
+            found.append(path)
+            continue
+        source = stack.enter_context(_open(os.fspath(path), names, tensor, dtype, salvage))
+        if source.array is None:
+            unnamed.append(source)
+        if lm_head is None:
+            refuse_hidden(source)
+        else:
+            weights = lm_head  # opened for each file: no source serves two threads
+            if not isinstance(weights, Source):
+                weights = stack.enter_context(_open(os.fspath(weights), LM_HEAD_NAMES, None, None, False))
+            source = hidden_states(source, weights, norm, layer)
+        found.append(source)
+    if tensor is not None and unnamed and len(unnamed) == len(found):
+        raise ValueError(
+            f"`tensor` (--tensor) is {tensor!r}, but {unnamed[0].path} ({unnamed[0].format}) is one array without a "
+            "name; .npz, safetensors, HDF5, zarr groups, Parquet and Arrow name theirs"
+        )
+    return found
 
 
 def open_sparse(

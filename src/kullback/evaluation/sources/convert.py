@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.evaluation.outputs import atomic_file, check_outputs
+from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import UNNAMED, Source, float_dtype
 from kullback.evaluation.sources.llama_cpp import MAGIC, Dump, code_dtype
@@ -106,7 +106,7 @@ def _convert(
         blocks = _values(source, kind)
     else:
         raise ValueError(f"{path}: its suffix says no format that is written; expected .npy, .safetensors or .kld")
-    check_outputs({"`path`": path}, [source.path], force=True)
+    check_outputs({"`path`": path}, named_paths(source.facts()), force=True)
     with atomic_file(path) as file:
         file.write(header)
         for stop, block in blocks:
