@@ -98,16 +98,18 @@ import signal, sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
+            interrupt(2)
 
 sys.meta_path.insert(0, Interrupt())
 signal.signal(signal.SIGINT, signal.{handler})
+interrupt = signal.raise_signal
+del sys.modules["signal"]
 from _kullback import main
 sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["kullback", "numpy", "numpy.linalg", "kullback.spread", "kullback.cli"])
+@pytest.mark.parametrize("module", ["kullback", "numpy", "signal", "numpy.linalg", "kullback.spread", "kullback.cli"])
 @pytest.mark.parametrize(("handler", "code"), [("default_int_handler", 130), ("SIG_IGN", 2)])
 def test_an_interrupt_of_the_first_imports(module, handler, code):
     program = INTERRUPTED_IMPORT.format(module=module, handler=handler)

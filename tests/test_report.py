@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from kullback.comparison import compare
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.report import drawings, render_report, write_report
-from kullback.evaluation.terminal import print_facts, print_summaries, short
+from kullback.evaluation.terminal import percent, print_facts, print_summaries, short
+from kullback.spread import share_text
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 T, V = 300, 120
@@ -76,11 +78,25 @@ def test_one_page_with_the_figures(summaries, count):
         for number, digits in ((s.kl.mean, 4), (s.kl.max, 3), (s.reverse_kl.mean, 4), (s.kl.group_standard_error, 2)):
             assert short(number, digits) in words
         assert f"{s.perplexity_ratio:.5f}" in words
-        assert f"{100 * s.same_top1.mean:.2f} %" in words
+        assert share_text(s.same_top1.mean) in words
         for token in s.parts["worst_tokens"].tokens:
             assert str(token["row"]) in words
     assert "<q 0.01>.npy" in words
+    assert f"± group {short(summaries[0].kl.group_standard_error, 2)}" in words
+    assert not re.search(r"±(?! (s\.e\.|group))", words)  # which error it is, as on the terminal
     assert len(text) < 120_000
+
+
+def test_small_differences_keep_their_digits():
+    """On the page as on the terminal: 99.998 % is not 100.00 %, nor a Δp of 0.000062 % one of 0.00 %."""
+    p = np.full((50_000, 3), [3.0, 1.0, 0.0])
+    q = p + np.array([0, 1e-5, 0])
+    q[7, 1] = 4
+    s = compare(p, q, tokens=np.zeros(len(p), int)).summary()
+    page = render_report([s])
+    for text in (share_text(s.same_top1.mean), percent(s.delta_prob.mean), percent(s.delta_prob.rms)):
+        assert text in page
+    assert share_text(s.same_top1.mean) == "99.9980 %"
 
 
 def test_drawings_are_well_formed_svg(summaries):

@@ -230,10 +230,11 @@ def test_wilson_intervals():
 def test_a_share_of_all_is_not_certain():
     assert share_text(1.0, 0.0, 100) == "100.000 % (95 % interval 96.301 to 100.000)"
     assert share_text(0.0, 0.0, 100) == "0.000 % (95 % interval 0.000 to 3.699)"
-    assert share_text(0.9999995, 1e-7, 10) == "99.999950 % ± 0.000010"  # neither 100 % nor ± 0.000
+    assert share_text(0.9999995, 1e-7, 10) == "99.999950 % ± s.e. 0.000010"  # neither 100 % nor ± 0.000
     assert share_text(0.9999995) == "99.999950 %"
     assert share_text(1.0, math.nan, 1) == "100.000 % (95 % interval 20.655 to 100.000)"
-    assert share_text(0.5, 0.01, 2500) == "50.000 % ± 1.000"
+    assert share_text(0.5, 0.01, 2500) == "50.000 % ± s.e. 1.000"
+    assert share_text(0.5, 0.01, 2500, "± group") == "50.000 % ± group 1.000"
     assert share_text(math.nan) == "-"
 
 

@@ -335,10 +335,11 @@ def wilson_interval(share: float, count: float, level: float = 0.95) -> tuple[fl
     return (0.0 if share == 0.0 else max(0.0, middle - reach)), (1.0 if share == 1.0 else min(1.0, middle + reach))
 
 
-def share_text(share: float, error: float | None = None, count: int = 0) -> str:
+def share_text(share: float, error: float | None = None, count: int = 0, label: str = "± s.e.") -> str:
     """A share in per cent, with digits enough not to become 100 % by rounding.
 
-    With its error, or (of `count` tokens) Wilson's interval where an error of 0, or none, would mislead.
+    With its error, named by `label`, or (of `count` tokens) Wilson's interval where an error of 0, or none, would
+    mislead.
     """
     if math.isnan(share):
         return "-"
@@ -347,7 +348,7 @@ def share_text(share: float, error: float | None = None, count: int = 0) -> str:
         return f"{100 * share:.{digits}f} %"
     if error > 0 and 0 < share < 1:
         digits = max(digits, _decimals(error))
-        return f"{100 * share:.{digits}f} % ± {100 * error:.{digits}f}"
+        return f"{100 * share:.{digits}f} % {label} {100 * error:.{digits}f}"
     low, high = wilson_interval(share, count)
     ends = _decimals(high - low)
     return f"{100 * share:.{digits}f} % (95 % interval {100 * low:.{ends}f} to {100 * high:.{ends}f})"

@@ -224,7 +224,7 @@ class ComparisonSummary:
             if s.infinite:
                 f = s.finite
                 lines.append(
-                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± {f.standard_error:.2g}, 99 % "
+                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± s.e. {f.standard_error:.2g}, 99 % "
                     f"{f.quantile(0.99):.{f.quantile_digits}g}, max {f.max:.4g}"
                 )
         share = self.same_top1

@@ -12,7 +12,7 @@ from kullback.evaluation.text import labels, visible
 from kullback.spread import Spread, share_text
 from kullback.summary import ComparisonSummary
 
-__all__ = ["print_facts", "print_summaries", "short"]
+__all__ = ["error_of", "percent", "print_facts", "print_summaries", "remarks", "short", "side_labels"]
 
 _ROWS = (
     ("kl", "KL(p‖q)"),
@@ -42,10 +42,10 @@ def _share(share: Spread) -> str:
     error, label = error_of(share)
     if not error > 0:
         error, label = share.standard_error, "± s.e."
-    return share_text(share.mean, error, share.count).replace("±", label)
+    return share_text(share.mean, error, share.count, label)
 
 
-def _percent(x: float, error: float | None = None) -> str:
+def percent(x: float, error: float | None = None) -> str:
     """A number of another kind than a share, in per cent."""
     text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
     return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
@@ -191,7 +191,7 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
     if isinstance(agreement, Agreement):
         for k, mean in agreement.overlap.items():
             same = share_text(agreement.ordered[k].mean)
-            shared = share_text(mean.mean, mean.standard_error, mean.count).replace("±", "± s.e.")
+            shared = share_text(mean.mean, mean.standard_error, mean.count)
             table.add_row(f"top {k} shared", f"{shared}; in the same order {same}")
     clipping = s.parts.get("clipping")
     if s.log_ratio.count:
@@ -199,7 +199,7 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
         d = s.delta_prob
         table.add_row(
             "Δp of the token",
-            f"mean {_percent(d.mean, d.standard_error).replace('±', '± s.e.')}, rms {_percent(d.rms)}",
+            f"mean {percent(d.mean, d.standard_error).replace('±', '± s.e.')}, rms {percent(d.rms)}",
         )
     null = s.parts.get("null_control")
     if isinstance(null, Mean) and null.count:

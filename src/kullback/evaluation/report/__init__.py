@@ -18,9 +18,9 @@ from typing import Any
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.report import drawings
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
-from kullback.evaluation.terminal import remarks, short, side_labels
+from kullback.evaluation.terminal import error_of, percent, remarks, short, side_labels
 from kullback.evaluation.text import visible
-from kullback.spread import Spread
+from kullback.spread import Spread, share_text
 from kullback.summary import ComparisonSummary
 
 __all__ = ["check_library", "render_report", "write_report"]
@@ -78,7 +78,7 @@ def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None =
         loader=jinja2.PackageLoader("kullback.evaluation.report", "."), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
-    environment.filters |= {"short": short, "percent": _percent}
+    environment.filters |= {"short": short, "percent": percent, "share": share_text}
     base, names = side_labels(summaries)
     style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
     digest = b64encode(sha256(style.encode()).digest()).decode()
@@ -103,26 +103,22 @@ def _printable(value: Any) -> Any:
     return visible(value, "\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _percent(x: float, digits: int = 2) -> str:
-    return "–" if math.isnan(x) else f"{100 * x:.{digits}f} %"
-
-
 def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
     """What the page shows of one candidate, as plain values."""
-    error = s.kl.group_standard_error
+    error, label = error_of(s.kl)
     low, high = s.kl.group_interval()
     null, clipping = s.parts.get("null_control"), s.parts.get("clipping")
     worst, convention = s.parts.get("worst_tokens"), s.parts.get("llama_cpp")
     confidence, agreement = s.parts.get("by_confidence"), s.parts.get("top_k_agreement")
-    log_error = s.log_ratio.group_standard_error
+    log_error, log_label = error_of(s.log_ratio)
     return {
         "name": name,
         "index": index,
         "summary": s,
         "remarks": remarks(s),
-        "kl_error": s.kl.standard_error if math.isnan(error) else error,
+        "kl_error": f"{label} {short(error, 2)}",
         "interval": None if math.isnan(low) else (low, high),
-        "ratio_error": s.perplexity_ratio * (s.log_ratio.standard_error if math.isnan(log_error) else log_error),
+        "ratio_error": f"{log_label} {short(s.perplexity_ratio * log_error, 2)}",
         "agreement_interval": s.same_top1.share_interval(),
         "spreads": [
             (label, note, spread)
