@@ -1,5 +1,6 @@
 """1 means above the gate and nothing else; whatever else goes wrong is 2 or 3, with a line that says what."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -285,3 +286,56 @@ def test_arguments_without_sense_are_refused(option, value, capsys):
         main(["compare", "p.npy", "q.npy", f"{option}={value}"])
     assert stop.value.code == 2
     assert f"'{value}', expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG])
+def test_names_that_are_no_use_are_2(pair, capsys, monkeypatch, number):
+    """As a name that is not there: to run it again will not help."""
+    monkeypatch.setattr(
+        "kullback.evaluation.job.open_each",
+        lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number), "p.npy")),
+    )
+    assert main(["compare", "p.npy", "q.npy"]) == 2
+    assert capsys.readouterr().err == f"kullback: p.npy: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize("command", ["info", "convert", "merge", "compare"])
+def test_what_is_no_file_is_one_line_and_2(pair, capsys, command):
+    """Whatever stands where a file was expected."""
+    os.mkdir("folder")
+    os.mkfifo("pipe")
+    os.symlink("loop", "loop")
+    (pair / "empty").touch()
+    (pair / "text.npy").write_text("hello")
+    for name in ("nothing", "folder", "pipe", "loop", "empty", "text.npy", "p.npy/x", "x" * 5000, "", "/dev/zero"):
+        others = {"convert": ["o.npy", "--quiet"], "compare": ["q.npy"]}.get(command, [])
+        assert main([command, name, *others]) == 2, name
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (pair / "o.npy").exists()
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--per-token", "--checkpoint"])
+def test_outputs_without_a_name_are_refused(pair, capsys, option):
+    """`--json ""` was once taken for no --json at all; a name that cannot be was found out after the job."""
+    os.symlink("loop", "loop")
+    for name, words in (("", "is empty, expected the name"), ("x" * 300, "too long"), ("loop", "levels")):
+        assert main(["compare", "p.npy", "q.npy", option, name, "--quiet"]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_numbers_that_are_none(capsys):
+    for text in ("²", "9" * 5000, "0", "-1", "1.5"):
+        with pytest.raises(SystemExit) as stop:
+            main(["bench", f"--rows={text}"])
+        assert stop.value.code == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert "expected a whole number from 1" in last
+        assert len(last) < 200
+
+
+def test_a_scheduler_without_a_port_is_refused(pair):
+    """The library raised it too, but its threads went on for ever."""
+    pytest.importorskip("distributed")
+    done = bash(f"{sys.executable} -m kullback.cli compare p.npy q.npy --dask tcp://nowhere")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "expected an address with a port" in done.stderr

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import safetensors.numpy
 from kullback.comparison import compare
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.report import drawings, render_report, write_report
-from kullback.evaluation.terminal import percent, print_facts, print_summaries, short
+from kullback.evaluation.terminal import percent, print_facts, print_summaries, ratio_text, short
 from kullback.spread import share_text
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -238,3 +239,48 @@ def test_a_tokenizer_file(tmp_path):
     model.save(str(tmp_path / "tokenizer.json"))
     assert decoder(tmp_path / "tokenizer.json")([2, 0, 1]) == "three one two"
     assert decoder(None) is None
+
+
+def ticks(svg, anchor):
+    """(x, y, text) of what is written beside an axis."""
+    found = [t for t in ElementTree.fromstring(svg).iter("text") if t.get("text-anchor") == anchor and t.get("x")]
+    return [(float(t.get("x")), float(t.get("y")), "".join(t.itertext())) for t in found]
+
+
+def test_nothing_that_is_written_beside_an_axis_touches(tmp_path):
+    """On a page of 420 points text is 17 units high and at most 10 a character wide."""
+    rng = np.random.default_rng(0)
+    p = rng.normal(0, 4, (2000, 30))
+    names = [tmp_path / f"{noise}.npy" for noise in (1e-7, 20)]
+    np.save(tmp_path / "p.npy", p)
+    for name in names:
+        np.save(name, p + rng.normal(0, float(name.stem), p.shape))
+    found = compare_candidates(tmp_path / "p.npy", names, tokens=rng.integers(0, 30, 2000))
+    for draw in (
+        drawings.kl_distribution,
+        drawings.delta_distribution,
+        drawings.kl_by_position,
+        drawings.agreement_by_confidence,
+    ):
+        svg = draw(found, ["a", "b"])
+        heights = sorted(y for _, y, _ in ticks(svg, "end"))
+        assert min(np.diff(heights)) > 17
+        lines = {}
+        for x, y, text in ticks(svg, "middle"):
+            lines.setdefault(y, []).append((x, text))
+        for line in lines.values():
+            for (x, text), (right, other) in pairwise(line):
+                assert right - x > 10 * (len(text) + len(other)) / 2
+
+
+def test_ratios_of_perplexity_have_the_digits_of_their_error():
+    p = np.zeros((400, 2))
+    tokens = np.arange(400) % 2
+    texts = [
+        ratio_text(compare(p, p + change * np.random.default_rng(0).normal(0, 1, p.shape), tokens=tokens).summary())
+        for change in (1e-8, 0.1, 1e3)
+    ]
+    assert re.fullmatch(r"(1|0)\.\d{10,12}", texts[0])
+    assert re.fullmatch(r"(1|0)\.\d{5}", texts[1])
+    assert len(texts[2]) < 12
+    assert "e" in texts[2]

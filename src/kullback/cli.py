@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -22,6 +23,9 @@ exit codes:
   130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on
 """
 DONE, ABOVE, UNUSABLE, FAILED = 0, 1, 2, 3
+# names that are no use: to run it again will not help
+_NO_FILE = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+_NO_NAME = errno.ELOOP, errno.ENAMETOOLONG
 
 
 class _Terminated(KeyboardInterrupt):
@@ -44,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except BrokenPipeError:
         return _fail("a reader of the output has gone", FAILED)
-    except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
+    except (ValueError, TypeError, ImportError, *_NO_FILE) as error:
         return _fail(error, UNUSABLE)
     except OSError as error:
-        return _fail(error, FAILED)
+        return _fail(error, UNUSABLE if error.errno in _NO_NAME else FAILED)
     except MemoryError as error:
         return _fail(f"not enough memory; see --chunk-mib and --threads ({error})", FAILED)
     except RecursionError:

@@ -159,9 +159,14 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1")
+    if not _is_number(text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected a whole number from 1")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a whole number that is one of something; a digit may be `²`, and int() has its own limit."""
+    return text.isdecimal() and len(text) <= 18
 
 
 def _numbers(text: str) -> list[int]:
@@ -177,6 +182,6 @@ def _limit(text: str) -> float:
 
 def _row_range(text: str) -> tuple[int, int]:
     first, colon, stop = text.partition(":")
-    if not (colon and first.isdigit() and stop.isdigit() and int(first) < int(stop)):
-        raise argparse.ArgumentTypeError(f"{text!r}, expected two row numbers A:B with A < B")
+    if not (colon and _is_number(first) and _is_number(stop) and int(first) < int(stop)):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected two row numbers A:B with A < B")
     return int(first), int(stop)

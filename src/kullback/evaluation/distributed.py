@@ -8,6 +8,7 @@ worker is done again elsewhere: the result does not depend on the cluster.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -89,6 +90,9 @@ def compare_on_cluster(
     with ExitStack() as stack:
         client = scheduler
         if isinstance(scheduler, str):
+            if not re.search(r":\d+/?$", scheduler) and not scheduler.startswith("inproc://"):
+                # the library says so too, but its threads then keep the process from ending
+                raise ValueError(f"`scheduler` is {scheduler!r}, expected an address with a port (tcp://host:8786)")
             client = stack.enter_context(distributed.Client(scheduler, set_as_default=False, timeout=30))
         elif scheduler is None:
             client = distributed.get_client()

@@ -51,6 +51,8 @@ def check_outputs(
     named = [(option, os.fspath(path)) for option, path in given if path is not None]
     named = [(option, path) for option, path in named if (option, path) != ("--json", "-")]
     for option, path in named:
+        if not path:
+            raise ValueError(f"{option} is empty, expected the name of a file")
         if path == "-":
             raise ValueError(f"{option} is -, expected the name of a file; only --json goes to standard output")
     taken: dict[Any, str] = {}
@@ -138,6 +140,12 @@ def _holds(folder: str, identities: list[Any]) -> bool:
 
 
 def _check_folder(path: str) -> None:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError(f"{path}: no file can have this name ({error.strerror})") from None
     folder = os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path}: there is no folder {os.path.dirname(path) or folder}")

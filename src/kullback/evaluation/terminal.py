@@ -12,7 +12,7 @@ from kullback.evaluation.text import labels, visible
 from kullback.spread import Spread, share_text
 from kullback.summary import ComparisonSummary
 
-__all__ = ["error_of", "percent", "print_facts", "print_summaries", "remarks", "short", "side_labels"]
+__all__ = ["error_of", "percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]
 
 _ROWS = (
     ("kl", "KL(p‖q)"),
@@ -129,9 +129,15 @@ def _ratio(s: ComparisonSummary, label: str | None = None) -> str:
     if not s.log_ratio.count:
         return "-"
     error, found = error_of(s.log_ratio)
-    return (
-        f"{s.perplexity_ratio:.5f} {(found if label is None else label) or '±'} {short(s.perplexity_ratio * error, 2)}"
-    )
+    return f"{ratio_text(s)} {(found if label is None else label) or '±'} {short(s.perplexity_ratio * error, 2)}"
+
+
+def ratio_text(s: ComparisonSummary) -> str:
+    """The ratio of perplexities: 5 decimals, and more where its error is smaller than these."""
+    ratio, error = s.perplexity_ratio, s.perplexity_ratio * error_of(s.log_ratio)[0]
+    if not 0.1 <= ratio < 1e5:
+        return short(ratio, 6)
+    return f"{ratio:.{min(12, max(5, 1 - math.floor(math.log10(error)))) if 0 < error < 1 else 5}f}"
 
 
 def _print_summary(out: Output, s: ComparisonSummary) -> None:

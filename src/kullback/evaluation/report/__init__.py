@@ -18,7 +18,7 @@ from typing import Any
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.report import drawings
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
-from kullback.evaluation.terminal import error_of, percent, remarks, short, side_labels
+from kullback.evaluation.terminal import error_of, percent, ratio_text, remarks, short, side_labels
 from kullback.evaluation.text import visible
 from kullback.spread import Spread, share_text
 from kullback.summary import ComparisonSummary
@@ -78,7 +78,7 @@ def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None =
         loader=jinja2.PackageLoader("kullback.evaluation.report", "."), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
-    environment.filters |= {"short": short, "percent": percent, "share": share_text}
+    environment.filters |= {"short": short, "percent": percent, "ratio": ratio_text, "share": share_text}
     base, names = side_labels(summaries)
     style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
     digest = b64encode(sha256(style.encode()).digest()).decode()

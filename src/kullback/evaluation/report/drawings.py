@@ -16,7 +16,9 @@ from kullback.summary import ComparisonSummary
 __all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution"]
 
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 12, 60
+_MOST_CHARACTERS = 50  # on a line of ticks
+_MOST_POWERS = 7  # of ten, that are written on a vertical axis
 _STEPS = 8  # bars in each power of ten
 
 
@@ -45,10 +47,13 @@ class _Frame:
             y = self.y(value)
             self.parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             self.parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_superscript(text)}</text>')
-        for value, text in x_ticks:
+        # neighbours that would touch on a narrow page stand on two lines
+        crowded = sum(len(text.partition("^")[0]) + 2 for _, text in x_ticks) > _MOST_CHARACTERS
+        for i, (value, text) in enumerate(x_ticks):
             x = self.x(value)
+            down = bottom + (34 if crowded and i % 2 else 18)
             self.parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-            self.parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{_superscript(text)}</text>')
+            self.parts.append(f'<text x="{x:.1f}" y="{down}" text-anchor="middle">{_superscript(text)}</text>')
         self.parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         self.parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
@@ -117,6 +122,11 @@ def _nice(top: float, count: int = 4) -> list[float]:
     return [step * i for i in range(math.ceil(top / step * 0.999) + 1)]
 
 
+def _few(powers: range) -> range:
+    """Every second, third, ... of them, so that what is written beside an axis does not touch."""
+    return powers[:: max(1, -(-len(powers) // _MOST_POWERS))]
+
+
 def _number(x: float) -> str:
     return f"{x:.3g}"
 
@@ -166,7 +176,7 @@ def delta_distribution(summaries: Sequence[ComparisonSummary], names: Sequence[s
     least = 100 / max(s.delta_prob.count for _, s, _ in kept)
     low = 10.0 ** math.floor(math.log10(least))
     frame = _Frame((-reach, reach), (low, 100.0), log_y=True)
-    powers = range(round(math.log10(low)), 3)
+    powers = _few(range(round(math.log10(low)), 3))
     frame.axes(
         "Δp = q - p of the true token, percentage points", "% of tokens (logarithmic)",
         [(x, f"{x:+g}" if x else "0") for x in (-reach, -reach / 2, 0.0, reach / 2, reach)],
@@ -219,6 +229,8 @@ def _lines(
     log_y = statistic == "kl" and len(summaries) > 1 and max(positive, default=1.0) > 30 * min(positive, default=1.0)
     if log_y:
         exponents = range(math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive))) + 1)
+        limits = 10.0 ** exponents[0], 10.0 ** exponents[-1]
+        exponents = _few(exponents)
         y_ticks = [10.0**e for e in exponents]
     elif statistic == "same_top1":
         low = max(0.0, math.floor(min(y - e for _, y, e in every) / 10) * 10)
@@ -229,7 +241,7 @@ def _lines(
     first = parts[0] if parts[0].bins else next(part for part in parts if part.bins)
     xs = [place(first, key) for key in keys]
     margin = 0.5 if first.labels else 0.0
-    frame = _Frame((min(xs) - margin, max(xs) + margin), (y_ticks[0], y_ticks[-1]), log_y)
+    frame = _Frame((min(xs) - margin, max(xs) + margin), limits if log_y else (y_ticks[0], y_ticks[-1]), log_y)
     shown = keys if first.labels else keys[:: max(1, len(keys) // 8)]
     x_ticks = [(place(first, key), first.label(key) if first.labels else f"{key * first.width}") for key in shown]
     y_texts = [f"10^{e}" for e in exponents] if log_y else [f"{t:.4g}" for t in y_ticks]
