@@ -142,7 +142,7 @@ def _holds(folder: str, identities: list[Any]) -> bool:
 def _check_folder(path: str) -> None:
     try:
         os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise ValueError(f"{path}: no file can have this name ({error.strerror})") from None
