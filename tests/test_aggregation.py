@@ -230,7 +230,7 @@ def test_infinities_propagate():
         ),
         (lambda: aggregate(VALUES, mode="dr_grpo", scale=0.0), "`scale` is 0.0, expected a positive"),
         (lambda: aggregate(VALUES, mode="grpo", scale=2.0), "`scale` is 2.0, expected None"),
-        (lambda: aggregate(VALUES, mode="grpo", denominator=0), "`denominator` is 0, expected a positive"),
+        (lambda: aggregate(VALUES, mode="grpo", denominator=0), "`denominator` is 0.0, expected a positive"),
         (lambda: aggregate(VALUES, mode="token-sum", denominator=3), "`denominator` is 3, expected None"),
     ],
 )

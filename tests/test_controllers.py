@@ -69,7 +69,7 @@ def test_a_coefficient_of_zero_switches_the_penalty_off():
             "`init_kl_coef` is -0.1, expected a number that is not neg",
         ),
         (lambda: AdaptiveKLController(0.1, 0.0, 10), "`target` is 0.0, expected a positive number"),
-        (lambda: AdaptiveKLController(0.1, 1.0, 0), "`horizon` is 0, expected a positive number"),
+        (lambda: AdaptiveKLController(0.1, 1.0, 0), "`horizon` is 0.0, expected a positive number"),
         (
             lambda: AdaptiveKLController(0.1, 1.0, 9).update(np.nan, 1),
             "`current_kl` is nan, expected a number",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
-from kullback import samples
+from kullback import closed_form, samples
 from kullback.closed_form import gaussian_kl, vae_kl
 from kullback.token_losses import cross_entropy_loss
 
@@ -20,6 +20,7 @@ def test_labels_that_differ_are_refused_wherever_two_things_meet():
     counts = pandas.Series([3.0, 2.0, 1.0], ["a", "b", "c"])
     frame = pandas.DataFrame(np.exp(S[:3, :3]), columns=["a", "b", "c"])
     other = frame[["c", "b", "a"]]
+    identity = pandas.DataFrame(np.eye(3), ["a", "b", "c"], ["a", "b", "c"])
     rows = pandas.Series([0, 1, 2], [2, 1, 0])
     for call in (
         lambda: samples.divergence_from_counts(counts, turned(counts)),
@@ -37,9 +38,32 @@ def test_labels_that_differ_are_refused_wherever_two_things_meet():
         lambda: kb.token_statistics(frame, rows),
         lambda: kb.compare(frame, frame, rows),
         lambda: cross_entropy_loss(frame, rows),
+        lambda: samples.knn_mutual_information(frame, turned(frame), 1),
+        lambda: kb.distillation_loss(frame, frame, labels=rows),
+        lambda: kb.distillation_loss(frame, frame, mask=rows > 0),
+        lambda: kb.distillation_loss(frame, frame, weights=rows),
+        lambda: kb.linear_distillation_loss(frame, np.eye(3), frame, np.eye(3), mask=rows > 0),
+        lambda: kb.linear_distillation_loss(frame, np.eye(3), turned(frame), np.eye(3)),
+        lambda: cross_entropy_loss(frame, [0, 1, 2], mask=rows > 0),
+        lambda: cross_entropy_loss(frame, [0, 1, 2], weights=rows),
+        lambda: kb.entropy_gradient(frame, rows),
+        lambda: kb.token_log_prob_gradient(frame, [0, 1, 2], rows),
+        lambda: kb.tail_weights(rows, 0.5, frame > 0),
+        lambda: closed_form.Normal(counts, turned(counts)),
+        lambda: closed_form.DiagonalNormal(counts, turned(counts)),
+        lambda: closed_form.Uniform(counts - 5.0, turned(counts)),
+        lambda: closed_form.MultivariateNormal(counts, turned(identity)[identity.columns[::-1]]),
+        lambda: closed_form.Mixture(counts, closed_form.Normal(turned(counts), 1.0)),
+        lambda: kb.closed_form_kl(closed_form.Normal(counts, 1.0), closed_form.Normal(0.0, turned(counts))),
+        lambda: kb.closed_form_kl(closed_form.Categorical(counts), closed_form.Categorical(turned(counts))),
     ):
         with pytest.raises(ValueError, match=r"has another (index|columns) than"):
             call()
+    same = closed_form.Normal(counts, counts)
+    assert kb.closed_form_kl(same, same).tolist() == [0.0] * 3
+    assert closed_form.MultivariateNormal(counts, identity).batch_shape == ()
+    assert closed_form.Mixture(counts, same).dimensions == 1
+    kb.distillation_loss(frame, frame, labels=rows.set_axis(frame.index), mask=frame["a"] > 0, weights=frame["b"])
     assert samples.divergence_from_counts(counts, counts).value == 0
     kb.token_log_probs(frame, rows.set_axis(frame.index))
 

@@ -204,7 +204,7 @@ def test_unscored_tokens_make_everything_nan_unless_they_are_to_be_left_out():
     assert not math.isnan(mismatch_report(train, rollout, [[1, 0], [1, 1]]).kl_k1.mean)  # masked NaN is not read
     with pytest.raises(ValueError, match="`other` has nan_policy omit, expected propagate"):
         report.merge(mismatch_report(train, rollout, nan_policy="omit"))
-    with pytest.raises(ValueError, match="`nan_policy` is 'raise', expected 'propagate' or 'omit'"):
+    with pytest.raises(ValueError, match="`nan_policy` is 'raise', expected one of propagate, omit"):
         mismatch_report(train, rollout, nan_policy="raise")
 
 

@@ -140,8 +140,8 @@ def sequence_sums(
     >>> sequence_sums([[1.0, float("nan")]]), sequence_sums([[1.0, float("nan")]], nan_policy="omit")
     (array([nan]), (array([1.]), array([1])))
     """
-    if nan_policy not in ("omit", "propagate"):
-        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
+    arrays.choice(nan_policy, "nan_policy", ("propagate", "omit"))
+    arrays.flag(return_counts, "return_counts")
     arrays.same_labels(("values", values), ("mask", mask))
     array = as_floats("values", values)
     batch = Batch.of(array, mask, offsets, "values")
@@ -266,12 +266,15 @@ def aggregate(
     total, count, omitted, tokens = _parts(values, mask, offsets, mode, scale, nan_policy)
     if _named(mode).count == "none":
         if denominator is not None:
-            raise ValueError(f"`denominator` is {denominator}, expected None: mode {mode!r} counts nothing")
+            raise ValueError(
+                f"`denominator` is {arrays.shown(denominator)}, expected None: mode {mode!r} counts nothing"
+            )
         value = total
     elif denominator is not None:
-        if not denominator > 0:
-            raise ValueError(f"`denominator` is {denominator}, expected a positive number")
-        value = total / denominator
+        divisor = arrays.real(denominator, "denominator")
+        if not divisor > 0:
+            raise ValueError(f"`denominator` is {divisor}, expected a positive number")
+        value = total / divisor
     else:
         value = total / count if count else 0.0
     if omitted and not tokens:
@@ -334,7 +337,7 @@ def _parts(
     if how.scaled:
         total /= _scale(scale, mode, np.shape(values)[-1], offsets is not None)
     elif scale is not None:
-        raise ValueError(f"`scale` is {scale}, expected None: mode {mode!r} has no such constant")
+        raise ValueError(f"`scale` is {arrays.shown(scale)}, expected None: mode {mode!r} has no such constant")
     tokens = int(counts.sum())
     if how.count == "nonempty":
         return total, int(np.count_nonzero(counts)), omitted, tokens
@@ -342,8 +345,7 @@ def _parts(
 
 
 def _named(mode: str) -> _Mode:
-    if mode not in AGGREGATION_MODES:
-        raise ValueError(f"`mode` is {mode!r}, expected one of {', '.join(AGGREGATION_MODES)}")
+    arrays.choice(mode, "mode", AGGREGATION_MODES)
     return AGGREGATION_MODES[mode]
 
 
@@ -354,9 +356,10 @@ def _scale(scale: float | None, mode: str, width: int, packed: bool) -> float:
             what = "packed tokens" if packed else "its libraries"
             raise ValueError(f"`scale` is None, expected a number: {what} in mode {mode!r} have no default")
         scale = width
-    if not scale > 0:
-        raise ValueError(f"`scale` is {scale}, expected a positive number")
-    return float(scale)
+    divisor = arrays.real(scale, "scale")
+    if not divisor > 0:
+        raise ValueError(f"`scale` is {divisor}, expected a positive number")
+    return divisor
 
 
 def _fsum(terms: NDArray[np.float64]) -> float:

@@ -80,6 +80,13 @@ def _vocabulary_last(array: NDArray[Any], name: str, axis: int) -> NDArray[Any]:
 
 def plain(x: Any, name: str) -> NDArray[Any]:
     """`x` as an ndarray of that very type, viewed where NumPy can; bfloat16 and float8 of torch as float32."""
+    array = _plain(x, name)
+    if array.ndim > 32:
+        raise ValueError(f"`{name}` has {array.ndim} axes, expected 32 at most: NumPy broadcasts no more")
+    return array
+
+
+def _plain(x: Any, name: str) -> NDArray[Any]:
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ma.MaskedArray):
@@ -118,8 +125,6 @@ def reals(x: Any, name: str) -> NDArray[np.float64]:
     array = plain(x, name)
     if not is_real(array.dtype, "fiubO"):
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
-    if array.ndim > 32:
-        raise ValueError(f"`{name}` has {array.ndim} axes, expected 32 at most")
     try:
         return array.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
@@ -221,7 +226,7 @@ def _affine(dtype: np.dtype[Any], name: str) -> int:
 
 def same_labels(*named: tuple[str, Any]) -> None:
     """Refuse pandas and Polars objects whose labels differ: here they would meet by position, there by label."""
-    labelled = [(name, x) for name, x in named if _library(x) in ("pandas", "polars")]
+    labelled = [(name, x) for name, x in named if has_labels(x)]
     for (first_name, first), (name, x) in combinations(labelled, 2):
         for axis in ("index", "columns"):
             if type(x) is type(first) and _differ(getattr(first, axis, None), getattr(x, axis, None)):
@@ -232,12 +237,17 @@ def same_axis(axis: int, *named: tuple[str, Any]) -> None:
     """`same_labels` of the first (0) or the last (-1) axis alone, of frames and series alike."""
     labelled = []
     for name, x in named:
-        if _library(x) in ("pandas", "polars"):
+        if has_labels(x):
             kind = "columns" if axis == -1 and hasattr(x, "columns") else "index"
             labelled.append((name, kind, getattr(x, kind, None)))
     for (first_name, _, first), (name, kind, labels) in combinations(labelled, 2):
         if _differ(first, labels):
             raise _other_labels(first_name, name, kind)
+
+
+def has_labels(x: Any) -> bool:
+    """Whether `x` is of a library whose labels are compared."""
+    return _library(x) in ("pandas", "polars")
 
 
 def _library(x: Any) -> str:
@@ -278,11 +288,18 @@ def shown(x: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def _is_scalar(x: Any) -> bool:
+    """Whether `x` is no array of any axes, and of NumPy no truth value, complex number, text, date or span of time."""
+    if isinstance(x, np.ndarray | np.generic):
+        return x.ndim == 0 and x.dtype.kind not in "bcSUmM"
+    return getattr(x, "ndim", 0) == 0
+
+
 def real(x: Any, name: str) -> float:
-    """`x` as a float: a number, not text that reads as one."""
+    """`x` as a float: a number, not text that reads as one, nor a truth value or a span of time."""
     if type(x) is float:
         return x
-    if isinstance(x, (str, bytes, bytearray, np.ma.MaskedArray)) or getattr(x, "ndim", 0) != 0:
+    if isinstance(x, (str, bytes, bytearray, bool, np.ma.MaskedArray)) or not _is_scalar(x):
         raise TypeError(f"`{name}` is {shown(x)}, expected a number")
     try:
         return float(x)
@@ -292,16 +309,81 @@ def real(x: Any, name: str) -> float:
         raise ValueError(f"`{name}` is beyond the range of float64") from None
 
 
+def number(x: Any, name: str, least: float, greatest: float) -> float:
+    """`x` as a float within [least, greatest]."""
+    value = real(x, name)
+    if not least <= value <= greatest:
+        raise ValueError(f"`{name}` is {value}, expected from {least:g} to {greatest:g}")
+    return value
+
+
+def share(x: Any, name: str) -> float:
+    """`x` as a float between 0 and 1."""
+    value = real(x, name)
+    if not 0.0 < value < 1.0:
+        raise ValueError(f"`{name}` is {value}, expected a number between 0 and 1")
+    return value
+
+
+def finite(x: Any, name: str) -> float:
+    """`x` as a float that is neither infinite nor NaN."""
+    value = real(x, name)
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` is {value}, expected a finite number")
+    return value
+
+
 def integer(x: Any, name: str, expected: str = "a whole number") -> int:
-    """`x` as an int, which an array is not, nor what is masked."""
+    """`x` as an int, which an array is not, nor what is masked, nor a truth value."""
     if type(x) is int:
         return x
     try:
-        if isinstance(x, np.ma.MaskedArray):
+        if isinstance(x, (bool, np.ma.MaskedArray)) or not _is_scalar(x):
             raise TypeError
         return operator.index(x)
     except TypeError:
         raise TypeError(f"`{name}` is {shown(x)}, expected {expected}") from None
+
+
+def whole(x: Any, name: str, least: int) -> int:
+    """`x` as an int of at least `least`."""
+    value = integer(x, name)
+    if value < least:
+        raise ValueError(f"`{name}` is {value}, expected at least {least}")
+    return value
+
+
+def flag(x: Any, name: str) -> bool:
+    """`x` as a bool, which text is not: "no" would count as true."""
+    if isinstance(x, (bool, np.bool_)):
+        return bool(x)
+    raise TypeError(f"`{name}` is {shown(x)}, expected True or False")
+
+
+def choice(x: Any, name: str, options: Iterable[str | None]) -> Any:
+    """`x`, one of the options, which are text or None."""
+    options = tuple(options)
+    if (x is None or isinstance(x, str)) and x in options:
+        return x
+    raise ValueError(f"`{name}` is {shown(x)}, expected one of {', '.join(map(str, options))}")
+
+
+def several(x: Any, name: str, expected: str) -> tuple[Any, ...]:
+    """`x` as a tuple: a list of things, not one of them, nor what has no order."""
+    try:
+        if not isinstance(x, (str, bytes, bytearray, set, frozenset, dict, np.ma.MaskedArray)):
+            return tuple(x)
+    except TypeError:
+        pass
+    raise TypeError(f"`{name}` is {shown(x)}, expected {expected}")
+
+
+def interval(x: Any, name: str) -> tuple[float, float]:
+    """`x` as two numbers."""
+    ends = several(x, name, "two numbers")
+    if len(ends) != 2:
+        raise ValueError(f"`{name}` is {shown(x)}, expected two numbers")
+    return real(ends[0], name), real(ends[1], name)
 
 
 def inverse_temperature(temperature: float, given: str) -> float:
@@ -372,7 +454,7 @@ def leading_shape(*arrays: tuple[str, Rows]) -> tuple[int, ...]:
         if array.lead != lead:
             try:
                 lead = np.broadcast_shapes(lead, array.lead)
-            except ValueError:
+            except (ValueError, RuntimeError):  # the latter for more axes than NumPy has
                 raise ValueError(
                     f"`{name}` has shape {(*array.lead, array.vocab)}, expected leading axes {first.lead} or such as "
                     f"broadcast with them, to match `{first_name}`"

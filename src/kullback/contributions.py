@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback.arrays import same_labels
+from kullback.arrays import choice, same_labels
 from kullback.closed_form.families import NON_NEGATIVE, checked
 from kullback.closed_form.registry import in_base
 from kullback.closed_form.special import bregman_terms, normalised_log_ratio
@@ -51,6 +51,7 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
     >>> kl_contributions([0.5, 0.5], [0.9, 0.1], kind="plain", base=2).round(4)
     array([-0.424,  1.161])
     """
+    choice(kind, "kind", ("generalized", "plain"))
     same_labels(("p", p), ("q", q))
     x, y = checked("p", p, NON_NEGATIVE, event_ndim=1), checked("q", q, NON_NEGATIVE, event_ndim=1)
     for name, measure in (("p", x), ("q", y)):
@@ -65,7 +66,5 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
     impossible = (x > 0) & (y == 0)  # however small the share is, which may underflow
     if kind == "generalized":
         return in_base(np.where(impossible, np.inf, bregman_terms(share_p, share_q, t)), base)
-    if kind == "plain":
-        with np.errstate(invalid="ignore"):
-            return in_base(np.where(impossible, np.inf, np.where(share_p > 0, -share_p * t, 0.0)), base)
-    raise ValueError(f"`kind` is {kind!r}, expected 'generalized' or 'plain'")
+    with np.errstate(invalid="ignore"):
+        return in_base(np.where(impossible, np.inf, np.where(share_p > 0, -share_p * t, 0.0)), base)

@@ -49,9 +49,9 @@ class AdaptiveKLController:
     def __init__(self, init_kl_coef: float, target: float, horizon: float) -> None:
         self.target, self.horizon = arrays.real(target, "target"), arrays.real(horizon, "horizon")
         if not self.target > 0:
-            raise ValueError(f"`target` is {target}, expected a positive number")
+            raise ValueError(f"`target` is {self.target}, expected a positive number")
         if not self.horizon > 0:
-            raise ValueError(f"`horizon` is {horizon}, expected a positive number")
+            raise ValueError(f"`horizon` is {self.horizon}, expected a positive number")
         self.value = _coefficient("init_kl_coef", init_kl_coef)
 
     def update(self, current_kl: float, n_steps: int) -> None:
@@ -152,6 +152,7 @@ def kl_penalized_rewards(
            [ 1.95 ,  0.   ]])
     """
     coefficient = _coefficient("kl_coef", kl_coef)
+    arrays.choice(level, "level", ("token", "sequence"))
     arrays.same_labels(("kl", kl), ("scores", scores), ("mask", mask))
     estimates, rewards = as_floats("kl", kl), as_floats("scores", scores)
     batch = Batch.of(estimates, mask, offsets, "kl")
@@ -160,8 +161,6 @@ def kl_penalized_rewards(
             raise ValueError(f"`scores` has shape {rewards.shape}, expected {batch.leading}, one a sequence")
         totals = sequence_sums(estimates, batch.mask, offsets)
         return rewards - _penalty(coefficient, totals)
-    if level != "token":
-        raise ValueError(f"`level` is {level!r}, expected 'token' or 'sequence'")
     penalised = -_penalty(coefficient, estimates)
     if rewards.shape == batch.leading:
         _add_at_the_end(penalised.reshape(-1), rewards.astype(np.float64).reshape(-1), batch.last_kept())
@@ -194,5 +193,5 @@ def _add_at_the_end(tokens: NDArray[np.float64], scores: NDArray[np.float64], la
 def _coefficient(name: str, value: Any) -> float:
     coefficient = arrays.real(value, name)
     if not 0 <= coefficient < np.inf:
-        raise ValueError(f"`{name}` is {value}, expected a number that is not negative, and finite")
+        raise ValueError(f"`{name}` is {coefficient}, expected a number that is not negative, and finite")
     return coefficient

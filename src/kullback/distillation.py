@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from kullback import arrays, calls
 from kullback.calls import LINEAR, MIXTURE, RENYI, VARIATION
 from kullback.reduction import Counted, Reduction, reduce_tokens
-from kullback.rowwise import number
 from kullback.softcap import capped_rows
 
 __all__ = ["DISTILLATION_LOSSES", "DistillationResult", "distillation_loss"]
@@ -143,9 +142,9 @@ def no_idle_out(out: Any, name: str, wanted: bool) -> None:
 def scale_of(temperature: float, squared: bool) -> float:
     """temperature², where it is wanted, else 1."""
     value = arrays.real(temperature, "temperature")
-    scale = value * value if squared else 1.0
+    scale = value * value if arrays.flag(squared, "temperature_squared") else 1.0
     if not 0.0 < scale < np.inf:
-        raise ValueError(f"`temperature` is {temperature}, whose square is beyond the range of float64")
+        raise ValueError(f"`temperature` is {value}, whose square is beyond the range of float64")
     return scale
 
 
@@ -187,14 +186,15 @@ class DistillationResult:
 
 def loss_kernel(loss: str, parameter: float | None) -> Kernel:
     """The kernel of a loss by name, its parameter checked."""
-    if loss not in DISTILLATION_LOSSES:
-        raise ValueError(f"`loss` is {loss!r}, expected one of {', '.join(DISTILLATION_LOSSES)}")
+    arrays.choice(loss, "loss", DISTILLATION_LOSSES)
     entry = DISTILLATION_LOSSES[loss]
     if parameter is None:
         return entry.kernel(entry.default)
     if entry.parameter is None:
-        raise ValueError(f"`parameter` is {parameter}, but {loss!r} has none")
-    return entry.kernel(number(parameter, f"parameter` ({entry.parameter}) of `{loss}", entry.least, entry.greatest))
+        raise ValueError(f"`parameter` is {arrays.shown(parameter)}, but {loss!r} has none")
+    return entry.kernel(
+        arrays.number(parameter, f"parameter` ({entry.parameter}) of `{loss}", entry.least, entry.greatest)
+    )
 
 
 def distillation_loss(
@@ -285,13 +285,14 @@ def distillation_loss(
     kernel = loss_kernel(loss, parameter)
     k = arrays.inverse_temperature(temperature, "logits")
     pair = calls.batch(("teacher_logits", teacher_logits), ("student_logits", student_logits), vocab_size=vocab_size)
+    rowwise = ("labels", labels), ("mask", mask), ("weights", weights)
+    arrays.same_axis(0, ("student_logits", student_logits), *rowwise)
     counted = Counted.of(pair.lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, pair.lead, pair.vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
-    sides = {None: (), "student": (STUDENT,), "teacher": (TEACHER,), "both": (STUDENT, TEACHER)}
-    if gradient not in sides:
-        raise ValueError(f"`gradient` is {gradient!r}, expected 'student', 'teacher', 'both' or None")
+    sides = {"student": (STUDENT,), "teacher": (TEACHER,), "both": (STUDENT, TEACHER), None: ()}
+    arrays.choice(gradient, "gradient", sides)
     logits = (teacher_logits, student_logits)
     outs = [teacher_out, student_out]
     for side, name in enumerate(("teacher_out", "student_out")):
@@ -305,7 +306,7 @@ def distillation_loss(
     if softcap is None:
         values = work.evaluate(pair, row_weights, sides[gradient], outs, counted.mask)
     else:
-        cap = number(softcap, "softcap", 1e-6, 1e6)
+        cap = arrays.number(softcap, "softcap", 1e-6, 1e6)
         values = capped_rows(work.evaluate, logits, cap, row_weights, sides[gradient], outs, counted.mask, pair)
     per_token = values.reshape(pair.lead)
     total = per_token * counted.weights * scale

@@ -18,7 +18,7 @@ def _pair_statistic(
 ) -> Any:  # fmt: skip
     """kl or cross_entropy of two arrays."""
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
-    unit = arrays.unit(base)
+    unit, normalize = arrays.unit(base), arrays.flag(normalize, "normalize")
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
     calls.check_out(out, pair)
     wanted: tuple[str, ...] = ("kl",) if statistic == "kl" else ("kl", "entropy_p")
@@ -177,7 +177,7 @@ def entropy(
     2.0
     """
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
-    unit = arrays.unit(base)
+    unit, normalize = arrays.unit(base), arrays.flag(normalize, "normalize")
     single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size)
     calls.check_out(out, single)
     found = parts.describe(single, space, k, ("entropy", "lse"), num_threads)

@@ -103,7 +103,7 @@ def _apply(
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     try:
         shape = np.broadcast_shapes(*(array.shape for array in given))
-    except (ValueError, RuntimeError):  # the latter for more axes than NumPy has
+    except ValueError:
         raise ValueError(
             f"`y` has shape {given[1].shape}, expected one that broadcasts with {given[0].shape}"
         ) from None

@@ -10,6 +10,7 @@ import concurrent.futures.thread  # noqa: F401 (it and logging hook into forks: 
 import contextlib
 import ctypes
 import itertools
+import operator
 import os
 import sys
 import threading
@@ -157,15 +158,19 @@ def default_threads() -> int:
     return _default_threads[0]
 
 
-def thread_count(num_threads: int | None) -> int:
+def thread_count(num_threads: Any) -> int:
     """The checked number of threads of a call."""
     if num_threads is None:
         return default_threads()
-    if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__"):
-        raise TypeError(f"`num_threads` is {num_threads!r}, expected a whole number or None")
-    if num_threads < 1:
-        raise ValueError(f"`num_threads` is {num_threads}, expected at least 1")
-    return int(num_threads)
+    try:
+        if isinstance(num_threads, bool):
+            raise TypeError
+        number = operator.index(num_threads)
+    except TypeError:
+        raise TypeError(f"`num_threads` is a {type(num_threads).__name__}, expected a whole number or None") from None
+    if number < 1:
+        raise ValueError(f"`num_threads` is {number}, expected at least 1")
+    return number
 
 
 # ------------------------------------------------------------------------------------------------ sharing out rows

@@ -209,7 +209,7 @@ def kl_estimate_gradient(
     array([ 1., -1.])
     """
     recipe = _settle(kind, preset, log_ratio_clamp, output_clamp, importance_log_ratio is not None)
-    if weight_gradient and importance_log_ratio is not None:
+    if arrays.flag(weight_gradient, "weight_gradient") and importance_log_ratio is not None:
         weights, ratios = np.shape(importance_log_ratio), np.shape(log_ratio)
         if weights not in ((), ratios):
             raise ValueError(
@@ -229,11 +229,12 @@ def _settle(
 ) -> _Recipe:
     """Names, preset and clamps -> one recipe, or the error that says what does not fit."""
     name = kind.removesuffix("+") if isinstance(kind, str) else kind
-    if name not in _ESTIMATORS:
-        raise ValueError(f"`kind` is {kind!r}, expected one of {', '.join(_ESTIMATORS)}, each also with '+'")
+    if not isinstance(name, str) or name not in _ESTIMATORS:
+        raise ValueError(
+            f"`kind` is {arrays.shown(kind)}, expected one of {', '.join(_ESTIMATORS)}, each also with '+'"
+        )
     if preset is not None:
-        if preset not in ESTIMATOR_PRESETS:
-            raise ValueError(f"`preset` is {preset!r}, expected one of {', '.join(ESTIMATOR_PRESETS)}")
+        arrays.choice(preset, "preset", ESTIMATOR_PRESETS)
         kinds = ESTIMATOR_PRESETS[preset]
         if name not in kinds:
             raise ValueError(f"`kind` is {kind!r}, expected one of {', '.join(kinds)} with preset {preset!r}")
@@ -241,8 +242,8 @@ def _settle(
             raise ValueError(f"preset {preset!r} sets the clamps; leave out `log_ratio_clamp` and `output_clamp`")
         log_ratio_clamp, output_clamp = kinds[name]
     for argument, clamp in (("log_ratio_clamp", log_ratio_clamp), ("output_clamp", output_clamp)):
-        if clamp is not None and not clamp > 0:
-            raise ValueError(f"`{argument}` is {clamp}, expected a positive number or None")
+        if clamp is not None and not arrays.real(clamp, argument) > 0:
+            raise ValueError(f"`{argument}` is {arrays.shown(clamp)}, expected a positive number or None")
     straight_through = name != kind
     if straight_through and weighted:
         raise ValueError(f"`kind` is {kind!r}, expected no '+' with `importance_log_ratio`: the weight replaces it")

@@ -1,5 +1,6 @@
 """f-divergences by name or from a function of the user's own, and the list of the whole family."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 
 from kullback import arrays, calls
 from kullback.calls import LINEAR, RENYI
+from kullback.engine import import_whole
 from kullback.jensen_shannon import (
     generalized_jsd,
     jensen_shannon_distance,
@@ -48,6 +50,16 @@ _GENERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
+@functools.lru_cache(maxsize=32)
+def _ieee(generator: Any) -> Any:
+    """`generator` where 1/0 is inf, unless it says otherwise.
+
+    Numba compiles a function so within our loop, but takes it as it is, with an exception, where it was called before.
+    """
+    options = {"error_model": "numpy"} | generator.targetoptions
+    return import_whole("numba").jit(**options)(generator.py_func)
+
+
 def f_divergence(
     p: Any,
     q: Any,
@@ -70,7 +82,8 @@ def f_divergence(
     generator : str or function
         "kl", "reverse_kl", "jeffreys", "jensen_shannon", "total_variation", "squared_hellinger", "chi2" or
         "neyman_chi2"; or f itself, a scalar function compiled with `numba.njit`. Its values are used as they come, in
-        float64, one outcome at a time: a generator with f'(1) = 0 keeps the digits of close rows.
+        float64, one outcome at a time: a generator with f'(1) = 0 keeps the digits of close rows. It divides as IEEE
+        says, 1/0 is inf, unless it was compiled with `error_model="python"`.
     slope_at_infinity : float, optional
         lim f(u)/u for u → ∞, what an outcome with q = 0 < p contributes a unit of p; may be inf. Needed for a
         function of your own where there is such an outcome; f(0) is asked of the function.
@@ -84,7 +97,7 @@ def f_divergence(
     ValueError
         An unknown name; q = 0 < p without `slope_at_infinity`; else as `kl_divergence`.
     TypeError
-        A function that Numba has not compiled.
+        A function that Numba has not compiled, or that is not one of a float.
 
     Notes
     -----
@@ -102,18 +115,30 @@ def f_divergence(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     if isinstance(generator, str):
-        if generator not in _GENERATORS:
-            raise ValueError(f"`generator` is {generator!r}, expected one of {', '.join(_GENERATORS)}")
+        arrays.choice(generator, "generator", _GENERATORS)
         if slope_at_infinity is not None:
             raise ValueError("`slope_at_infinity` belongs to a generator of your own, not to one with a name")
         return _GENERATORS[generator](p, q, out=out, **vars(rows))
-    if not hasattr(generator, "py_func"):
-        raise TypeError(f"`generator` is {generator!r}, expected a name or a function compiled with numba.njit")
+    if not (hasattr(generator, "py_func") and hasattr(generator, "targetoptions")):
+        raise TypeError(
+            f"`generator` is {arrays.shown(generator)}, expected a name or a function compiled with numba.njit"
+        )
     space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
     calls.check_out(out, pair)
-    slope = math.nan if slope_at_infinity is None else float(slope_at_infinity)
-    return arrays.finish(calls.generated(pair, space, k, generator, slope, num_threads), pair.lead, out)
+    slope = math.nan if slope_at_infinity is None else arrays.real(slope_at_infinity, "slope_at_infinity")
+    try:
+        value = calls.generated(pair, space, k, _ieee(generator), slope, num_threads)
+    except import_whole("numba.core.errors").NumbaError:  # whose message is pages about our loop
+        raise TypeError(
+            f"`generator` is {arrays.shown(generator)}, which Numba cannot compile into the loop over outcomes, "
+            f"expected a function of one float that gives a float: generator(0.5) shows what is wrong"
+        ) from None
+    except ZeroDivisionError:
+        raise ValueError(
+            "`generator` raises ZeroDivisionError, expected a number: numba.njit(error_model='numpy') makes 1/0 inf"
+        ) from None
+    return arrays.finish(value, pair.lead, out)
 
 
 @dataclass(frozen=True)

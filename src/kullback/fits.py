@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback.arrays import reals
+from kullback.arrays import choice, interval, reals, whole
 from kullback.closed_form import Mixture, Normal
 from kullback.closed_form.special import FloatArray, bregman_terms
 from kullback.seeds import generator
@@ -103,6 +103,7 @@ def fit_normal(
     >>> round(abs(float(reverse.distribution.loc)), 5), round(reverse.divergence, 6)
     (3.9996, 0.693053)
     """
+    starts = whole(starts, "starts", 1)
     points = _target(target, bounds)
     if _checked_direction(direction, points) == "reverse":
         return _search(points, 1, direction, starts, seed=0)
@@ -157,16 +158,14 @@ def fit_mixture(
     >>> fit.distribution.weights.round(4), fit.distribution.components.loc.round(4)
     (array([0.3, 0.7]), array([-2.,  1.]))
     """
-    if components < 1:
-        raise ValueError(f"`components` is {components}, expected 1 or more")
+    components, starts = whole(components, "components", 1), whole(starts, "starts", 1)
     points = _target(target, bounds)
     return _search(points, components, _checked_direction(direction, points), starts, seed)
 
 
 def _checked_direction(direction: str, points: _Target) -> str:
     """The direction, when it is one and the target has what it needs."""
-    if direction not in ("forward", "reverse"):
-        raise ValueError(f"`direction` is {direction!r}, expected 'forward' or 'reverse'")
+    choice(direction, "direction", ("forward", "reverse"))
     if direction == "reverse" and points.log_density is None:
         raise ValueError("`target` is samples, expected a log density or a grid: reverse KL needs a density")
     if direction == "reverse" and np.isneginf(np.asarray(points.log_density)).any():
@@ -205,9 +204,9 @@ def _target(target: Any, bounds: tuple[float, float] | None) -> _Target:
 
 def _from_callable(log_density: LogDensity, bounds: tuple[float, float], cuts: FloatArray) -> _Target:
     """Composite Gauss-Legendre nodes on the interval, with further cuts where a caller knows detail."""
-    low, high = bounds
+    low, high = interval(bounds, "bounds")
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(f"`bounds` is {bounds}, expected two finite numbers in order")
+        raise ValueError(f"`bounds` is {(low, high)}, expected two finite numbers in order")
     nodes, weights = np.polynomial.legendre.leggauss(16)
     edges = np.union1d(np.linspace(low, high, _PANELS + 1), cuts[(cuts > low) & (cuts < high)])
     half = np.diff(edges)[:, None] / 2
@@ -233,8 +232,6 @@ def _search(points: _Target, k: int, direction: str, starts: int, seed: int) -> 
         from scipy.optimize import minimize
     except ImportError as error:
         raise ImportError("this fit needs SciPy: pip install kullback[stats]") from error
-    if starts < 1:
-        raise ValueError(f"`starts` is {starts}, expected 1 or more")
     mean = float(points.mass @ points.x)
     scale = float(np.sqrt(points.mass @ (points.x - mean) ** 2))
     if scale == 0:

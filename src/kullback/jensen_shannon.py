@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kullback.arrays import choice, number
 from kullback.calls import LINEAR, MIXTURE
-from kullback.rowwise import Out, Rowwise, number
+from kullback.rowwise import Out, Rowwise
 
 __all__ = [
     "generalized_jsd",
@@ -163,8 +164,7 @@ def generalized_jsd(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     beta = number(beta, "beta", 0.0, 1.0)
-    if endpoint not in ("kl", "limit"):
-        raise ValueError(f"`endpoint` is {endpoint!r}, expected 'kl' or 'limit'")
+    choice(endpoint, "endpoint", ("kl", "limit"))
     kind, parameters = _mixture(beta, beta, 1.0 - beta)
     if kind == LINEAR:
         ends = (1.0 - beta, beta) if endpoint == "kl" else (0.0, 0.0)

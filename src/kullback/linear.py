@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from kullback import arrays, calls
 from kullback.distillation import STUDENT, Rows, array_like, loss_kernel, scale_of
 from kullback.reduction import Counted, Reduction, reduce_tokens
-from kullback.rowwise import number
 from kullback.softcap import cap, decoded, encode, through_cap
 
 __all__ = ["LinearResult", "linear_distillation_loss"]
@@ -83,12 +82,13 @@ class _Layer:
 
     def logits(self, hidden: NDArray[Any], scale: float, out: NDArray[Any]) -> NDArray[Any]:
         """scale·(hidden·Wᵀ + bias) of some rows."""
-        for outcomes, weight in self.columns():
-            out[:, outcomes] = hidden @ weight.T
-        if self.bias is not None:
-            out += self.bias
-        if scale != 1.0:
-            out *= scale
+        with np.errstate(over="ignore", invalid="ignore"):  # rows of infinite logits give NaN, as those given do
+            for outcomes, weight in self.columns():
+                out[:, outcomes] = hidden @ weight.T
+            if self.bias is not None:
+                out += self.bias
+            if scale != 1.0:
+                out *= scale
         return out
 
 
@@ -161,15 +161,17 @@ def linear_distillation_loss(
         found = (*teacher.hidden.lead, teacher.hidden.vocab)
         raise ValueError(f"`teacher_hidden` has shape {found}, expected leading axes {lead} as `student_hidden`")
     k = arrays.inverse_temperature(temperature, "logits")
+    rowwise = ("labels", labels), ("mask", mask), ("weights", weights)
+    arrays.same_axis(0, ("student_hidden", student_hidden), ("teacher_hidden", teacher_hidden), *rowwise)
     counted = Counted.of(lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, lead, vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
-    cap_at = None if softcap is None else number(softcap, "softcap", 1e-6, 1e6)
+    cap_at = None if softcap is None else arrays.number(softcap, "softcap", 1e-6, 1e6)
     loss_rows = Rows(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)
-    if rows is not None and not (hasattr(rows, "__index__") and rows >= 1):
-        raise ValueError(f"`rows` is {rows!r}, expected a whole number from 1, or None")
+    gradient, logit_scale = arrays.flag(gradient, "gradient"), arrays.finite(logit_scale, "logit_scale")
+    rows = None if rows is None else arrays.whole(rows, "rows", 1)
     step = min(total, rows or max(1, BLOCK_BYTES // (vocab * dtype.itemsize))) or 1
     scratch = np.empty((2, step, vocab), dtype)
     slope = np.empty((step, vocab), dtype) if gradient else None
@@ -227,8 +229,9 @@ class _Gradients:
         """The gradient along the logits of some rows, and the hidden states they came from."""
         slope = slope.astype(self.layer.dtype, copy=False)
         into_hidden = np.zeros_like(hidden)
-        for outcomes, weight in self.layer.columns():
-            into_hidden += slope[:, outcomes] @ weight
-            self.weight[outcomes] += slope[:, outcomes].T @ hidden
+        with np.errstate(over="ignore", invalid="ignore"):
+            for outcomes, weight in self.layer.columns():
+                into_hidden += slope[:, outcomes] @ weight
+                self.weight[outcomes] += slope[:, outcomes].T @ hidden
         encode(into_hidden, self.rows[which], self.storage)
         self.bias += slope.sum(0)

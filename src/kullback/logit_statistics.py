@@ -7,7 +7,6 @@ from typing import Any
 
 from kullback import arrays, calls, ragged
 from kullback.divergences import entropy
-from kullback.seeds import whole
 from kullback.tokens import IGNORE_INDEX
 
 __all__ = ["TokenStatistics", "entropy_from_logits", "token_statistics"]
@@ -111,7 +110,7 @@ def token_statistics(
     [0.3333]
     """
     slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
-    top_k, ignore_index = whole(top_k, "top_k", 0), arrays.integer(ignore_index, "ignore_index")
+    top_k, ignore_index = arrays.whole(top_k, "top_k", 0), arrays.integer(ignore_index, "ignore_index")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
     wanted: tuple[str, ...] = ("entropy", "lse")

@@ -79,8 +79,7 @@ def divergence_matrix(
     >>> print(kb.divergence_matrix([0.5, 0.5], [[0.9, 0.1], [0.5, 0.5]], metric="total_variation"))
     [0.4 0. ]
     """
-    if metric not in METRICS:
-        raise ValueError(f"`metric` is {metric!r}, expected one of {', '.join(METRICS)}")
+    arrays.choice(metric, "metric", METRICS)
     function, symmetric = METRICS[metric]
     keywords: dict[str, Any] = {
         "given": given, "temperature": temperature, "vocab_size": vocab_size, "num_threads": num_threads

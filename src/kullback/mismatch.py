@@ -75,11 +75,10 @@ class MismatchReport:
     """
 
     def __init__(self, ratio_bounds: tuple[float, float], nan_policy: NanPolicy = "propagate") -> None:
-        low, high = (arrays.real(bound, "ratio_bounds") for bound in ratio_bounds)
+        low, high = arrays.interval(ratio_bounds, "ratio_bounds")
         if not 0 < low < high:
-            raise ValueError(f"`ratio_bounds` is {ratio_bounds}, expected 0 < low < high")
-        if nan_policy not in ("propagate", "omit"):
-            raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate' or 'omit'")
+            raise ValueError(f"`ratio_bounds` is {(low, high)}, expected 0 < low < high")
+        arrays.choice(nan_policy, "nan_policy", ("propagate", "omit"))
         self.ratio_bounds = (low, high)
         self.nan_policy = nan_policy
         self.tokens = 0

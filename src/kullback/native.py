@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kullback import engine
+from kullback.arrays import choice
 from kullback.kernels import contract
 
 
@@ -67,7 +68,6 @@ def function_address(name: str) -> int:
     >>> kullback.function_address("kullback_describe") != 0
     True
     """
-    if name not in contract.functions():
-        raise ValueError(f"`name` is {name!r}, expected one of {', '.join(contract.functions())}")
+    choice(name, "name", contract.functions())
     chosen = engine.current()
     return int(chosen.ffi.cast("intptr_t", chosen.function(name)))

@@ -79,6 +79,7 @@ def batch(*named: tuple[str, Any], axis: int = -1, vocab_size: int | None = None
     """Check and place one or two arrays."""
     if not all(type(x) is np.ndarray for _, x in named):
         arrays.same_labels(*named)
+    axis = arrays.integer(axis, "axis")
     viewed = [(name, arrays.rows(x, name, axis)) for name, x in named]
     vocab = arrays.vocabulary(vocab_size, *viewed)
     lead = arrays.leading_shape(*viewed)

@@ -78,7 +78,7 @@ def preference_scores(
     array([ 0.    ,  0.6321, -1.7183])
     """
     arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x = _checked(log_ratios, divergence, exponent_clamp)
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.real(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl" or (divergence == "alpha_divergence" and alpha == 1.0):
             scores = x
@@ -120,7 +120,7 @@ def preference_score_gradient(
     array([0.5   , 0.2689])
     """
     arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x = _checked(log_ratios, divergence, exponent_clamp)
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.real(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl":
             slopes = np.where(np.isnan(x), x, 1.0)
@@ -172,7 +172,9 @@ def tail_weights(
     array([[1. , 1. , 0.3, 0. ],
            [0. , 1. , 1. , 0. ]])
     """
-    weight = arrays.real(tail_weight, "tail_weight")
+    weight = arrays.finite(tail_weight, "tail_weight")
+    if offsets is None:
+        arrays.same_axis(0, ("prefix_lengths", prefix_lengths), ("mask", mask))
     kept = arrays.plain(mask, "mask")
     batch = Batch.of(kept, kept, offsets, "mask")
     assert batch.mask is not None  # it was given
@@ -188,10 +190,12 @@ def tail_weights(
 
 
 def _checked(log_ratios: ArrayLike, divergence: str, exponent_clamp: float | None) -> NDArray[np.float64]:
-    if divergence not in _DIVERGENCES:
-        raise ValueError(f"`divergence` is {divergence!r}, expected one of {', '.join(_DIVERGENCES)}")
+    arrays.choice(divergence, "divergence", _DIVERGENCES)
     if exponent_clamp is not None and divergence != "alpha_divergence":
-        raise ValueError(f"`exponent_clamp` is {exponent_clamp}, expected None: {divergence} has no such exponent")
+        given = arrays.shown(exponent_clamp)
+        raise ValueError(f"`exponent_clamp` is {given}, expected None: {divergence} has no such exponent")
+    if exponent_clamp is not None and np.isnan(arrays.real(exponent_clamp, "exponent_clamp")):
+        raise ValueError("`exponent_clamp` is nan, expected a number or None")
     return as_floats("log_ratios", log_ratios).astype(np.float64)
 
 
@@ -207,5 +211,7 @@ def _per_token(scores: NDArray[np.float64], lengths: ArrayLike | None) -> NDArra
     tokens = as_floats("lengths", lengths)
     if tokens.shape not in ((), scores.shape):
         raise ValueError(f"`lengths` has shape {tokens.shape}, expected {scores.shape} to match `log_ratios`")
+    if not ((tokens >= 0) & np.isfinite(tokens)).all():
+        raise ValueError("`lengths` holds a negative number, an infinity or NaN, expected numbers of tokens")
     normalised: NDArray[np.float64] = scores / np.maximum(tokens, 1)
     return normalised

@@ -19,6 +19,17 @@ def _leading(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
+def row_factors(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[np.float64]:
+    """`x` as finite float64 factors of the rows."""
+    given = _leading(x, name, lead)
+    if not arrays.is_real(given.dtype, "biuf"):
+        raise TypeError(f"`{name}` has dtype {given.dtype}, expected real numbers")
+    factors = given.astype(np.float64)
+    if not np.isfinite(factors).all():
+        raise ValueError(f"`{name}` holds values that are not finite")
+    return factors
+
+
 class Counted(NamedTuple):
     """The rows of a batch that count: their weights, 0 for the others, and how many they are."""
 
@@ -40,14 +51,7 @@ class Counted(NamedTuple):
             if rows.dtype != np.bool_ and not np.isin(rows, (0, 1)).all():
                 raise ValueError("`mask` holds values other than 0 and 1, expected 1 for a row to count")
             kept &= rows.astype(np.bool_)
-        factors = np.ones(lead)
-        if weights is not None:
-            given = _leading(weights, "weights", lead)
-            if not arrays.is_real(given.dtype, "biuf"):
-                raise TypeError(f"`weights` has dtype {given.dtype}, expected real numbers")
-            factors = given.astype(np.float64)
-        if not np.isfinite(factors).all():
-            raise ValueError("`weights` holds values that are not finite")
+        factors = np.ones(lead) if weights is None else row_factors(weights, "weights", lead)
         everything = bool(kept.all())
         flat = None if everything else np.ascontiguousarray(kept).reshape(-1)
         return cls(np.where(kept, factors, 0.0), flat, int(kept.sum()))
@@ -70,8 +74,7 @@ def reduce_tokens(
     reduction: Reduction, counted: Counted, lead: tuple[int, ...], vocab: int, divisor: float | None
 ) -> Reducer:
     """The reduction of that name; a divisor of 0, of a batch without tokens, becomes 1: its sum is 0."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"`reduction` is {reduction!r}, expected one of {', '.join(REDUCTIONS)}")
+    arrays.choice(reduction, "reduction", REDUCTIONS)
     if divisor is not None:
         if not 0.0 < arrays.real(divisor, "divisor") < np.inf:
             raise ValueError(f"`divisor` is {divisor}, expected a finite number above 0")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.arrays import number
 from kullback.calls import LINEAR, RENYI, VARIATION
-from kullback.rowwise import Out, Rowwise, number
+from kullback.rowwise import Out, Rowwise
 
 __all__ = ["chi2_divergence", "hellinger_distance", "renyi_divergence", "total_variation"]
 

@@ -44,11 +44,3 @@ class Rowwise:
             with np.errstate(over="ignore", invalid="ignore"):
                 value = finish(value)
         return arrays.finish(value, pair.lead, out)
-
-
-def number(x: Any, name: str, least: float, greatest: float) -> float:
-    """`x` as a float within [least, greatest]."""
-    value = arrays.real(x, name)
-    if not least <= value <= greatest:
-        raise ValueError(f"`{name}` is {value}, expected from {least:g} to {greatest:g}")
-    return value

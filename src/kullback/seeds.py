@@ -1,18 +1,10 @@
-"""Generators of random numbers and whole numbers, from what callers give."""
+"""Generators of random numbers, from what callers give."""
 
 from typing import Any
 
 import numpy as np
 
-from kullback.arrays import integer
-
-
-def whole(x: Any, name: str, least: int) -> int:
-    """`x` as an int of at least `least`."""
-    value = integer(x, name)
-    if value < least:
-        raise ValueError(f"`{name}` is {value}, expected at least {least}")
-    return value
+from kullback.arrays import whole
 
 
 def generator(seed: Any, name: str) -> np.random.Generator:

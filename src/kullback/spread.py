@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from kullback import arrays
 from kullback.binned import Binned
 from kullback.exact import ExactSum
-from kullback.rowwise import number
-from kullback.seeds import generator, whole
+from kullback.seeds import generator
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
@@ -202,14 +201,14 @@ class Spread:
         Percentile method (Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13); the draws are the same at
         every call. Above 10,000 groups the normal interval, which it then comes to.
         """
-        level = number(level, "level", 0.0, 1.0)
+        level, draws = arrays.number(level, "level", 0.0, 1.0), arrays.whole(draws, "draws", 1)
+        rng = generator(seed, "seed")
         _, counts, means = self.group_means()
         if counts.size < 2 or not self._total.finite:
             return math.nan, math.nan
         if counts.size > 10_000:
             reach = NormalDist().inv_cdf((1 + level) / 2) * self.group_standard_error
             return self.mean - reach, self.mean + reach
-        rng, draws = generator(seed, "seed"), whole(draws, "draws", 1)
         found = np.empty(draws)
         step = max(1, (1 << 20) // counts.size)
         for start in range(0, draws, step):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kullback import arrays, calls
 from kullback.distillation import gradient_array, no_idle_out, target_of
-from kullback.reduction import Counted, Reduction, reduce_tokens
+from kullback.reduction import Counted, Reduction, reduce_tokens, row_factors
 
 __all__ = ["TokenLoss", "cross_entropy_loss", "entropy_gradient", "token_log_prob_gradient"]
 
@@ -80,10 +80,10 @@ def cross_entropy_loss(
     >>> print(f"{result.loss:.4f}", result.gradient)
     0.6931 [[ 0.5 -0.5]]
     """
-    k, z_loss = arrays.inverse_temperature(temperature, "logits"), arrays.real(z_loss, "z_loss")
-    no_idle_out(out, "out", gradient)
+    k, z_loss = arrays.inverse_temperature(temperature, "logits"), arrays.finite(z_loss, "z_loss")
+    no_idle_out(out, "out", arrays.flag(gradient, "gradient"))
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("labels", labels))
+    arrays.same_axis(0, ("logits", logits), ("labels", labels), ("mask", mask), ("weights", weights))
     ids = arrays.token_ids(labels, "labels", single.lead, single.vocab, ignore_index)
     if ids.shape != single.lead:
         raise ValueError(f"`labels` has shape {ids.shape}, expected {single.lead}")
@@ -157,7 +157,7 @@ def token_log_prob_gradient(
     """
     k = arrays.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("tokens", tokens))
+    arrays.same_axis(0, ("logits", logits), ("tokens", tokens), ("upstream", upstream))
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
     factors = arrays.reals(upstream, "upstream")
     if factors.shape != ids.shape:
@@ -207,10 +207,11 @@ def entropy_gradient(
     """
     k = arrays.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    counted = Counted.of(single.lead, None, 0, None, upstream)
+    arrays.same_axis(0, ("logits", logits), ("upstream", upstream))
+    factors = np.ones(single.lead) if upstream is None else row_factors(upstream, "upstream", single.lead)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads)
     out = gradient_array(logits, out, single)
-    weights = np.ascontiguousarray(counted.weights.reshape(-1))
+    weights = np.ascontiguousarray(factors.reshape(-1))
     calls.softmax_gradient(
         single, k, described, np.zeros(single.rows), weights, None, target_of(out, single), num_threads
     )

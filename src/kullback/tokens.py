@@ -66,6 +66,7 @@ def token_log_probs(
         calls.keep_apart(np.asarray(out), "out", single.memory)
     per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
     flat = ids.reshape(single.rows, per_row)
+    scale = arrays.real(scale, "scale")
     if softcap is None and scale == 1.0 and kept is None:
         value = parts.describe(single, space, k, (), num_threads, flat)["log_probs"]
     else:

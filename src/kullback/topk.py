@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from kullback import arrays, calls
 from kullback.distillation import gradient_array, no_idle_out, target_of
 from kullback.reduction import Counted
-from kullback.rowwise import number
 from kullback.softcap import decoded, row_blocks
 from kullback.topk_lists import Common, Floats, Listed, against_dense, common_lists, listed
 from kullback.topk_terms import Slopes, log_ratio, normalised_slopes, plain_slopes, renormalised, with_bucket
@@ -120,16 +119,15 @@ def topk_divergence(
     >>> print(f"{result.values[0]:.4f}", result.teacher_mass.round(2), result.student_mass.round(2))
     0.1212 [0.9] [0.7]
     """
-    if divergence not in DIVERGENCES:
-        raise ValueError(f"`divergence` is {divergence!r}, expected one of {', '.join(DIVERGENCES)}")
-    if tail not in TAILS:
-        raise ValueError(f"`tail` is {tail!r}, expected one of {', '.join(TAILS)}")
-    beta = number(beta, "beta", 0.0, 1.0)
+    arrays.choice(divergence, "divergence", DIVERGENCES)
+    arrays.choice(tail, "tail", TAILS)
+    beta, floor = arrays.number(beta, "beta", 0.0, 1.0), arrays.number(floor, "floor", -np.inf, 0.0)
+    gradient, overlap = arrays.flag(gradient, "gradient"), arrays.flag(overlap, "overlap")
     no_idle_out(out, "out", gradient)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # rows without a distribution give NaN
         return _topk_divergence(
-            teacher, student, divergence, tail, beta, number(floor, "floor", -np.inf, 0.0), temperature, gradient,
-            weights, overlap, vocab_size, out, num_threads,
+            teacher, student, divergence, tail, beta, floor, temperature, gradient, weights, overlap, vocab_size, out,
+            num_threads,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import real, reals
+from kullback.arrays import number, reals
 from kullback.closed_form.special import FloatArray, relative_entropy_term
 
 # Kernel entries held at a time: blocks of rows of about this many numbers, in two or three temporaries.
@@ -58,9 +58,7 @@ def tsne_objective(
     y = reals(embedding, "embedding")
     if y.ndim != 2 or y.shape[0] < 2 or not np.isfinite(y).all():
         raise ValueError(f"`embedding` has shape {y.shape}, expected a finite (n, d) with n >= 2")
-    nu = real(degrees_of_freedom, "degrees_of_freedom")
-    if not nu > 0 or not np.isfinite(nu):
-        raise ValueError(f"`degrees_of_freedom` is {nu}, expected a finite number > 0")
+    nu = number(degrees_of_freedom, "degrees_of_freedom", 1e-100, 1e100)  # squares over ν stay numbers
     row, column, p = _pairs(affinities, y.shape[0])
     total, repulsion = _repulsion(y, nu)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +48,9 @@ class Parameter:
 
     def __set__(self, instance: object, value: ArrayLike) -> None:
         where = f"{type(instance).__name__}.{self.name}"
+        if arrays.has_labels(value):
+            named = (f"{type(instance).__name__}.{self.name}", value)
+            instance.__dict__["labelled"] = (*instance.__dict__.get("labelled", ()), named)
         instance.__dict__[self.name] = checked(where, value, self.domain, self.event_ndim)
 
 
@@ -70,11 +73,15 @@ def checked(where: str, value: ArrayLike | None, domain: Domain, event_ndim: int
 class Distribution:
     """A batch of distributions; the parameters broadcast against each other."""
 
+    labelled: ClassVar[tuple[tuple[str, Any], ...]] = ()  # of an instance: parameters as given, where those have labels
+
     def __post_init__(self) -> None:
+        arrays.same_labels(*self.labelled)
         try:
             _ = self.batch_shape
         except ValueError as error:
-            raise ValueError(f"the parameters do not broadcast: {self!r}") from error
+            shapes = [f"`{type(self).__name__}.{x.name}` {np.shape(getattr(self, x.name))}" for x in fields(self)]  # type: ignore[arg-type]
+            raise ValueError(f"the parameters do not broadcast: {', '.join(shapes)}") from error
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -136,6 +143,7 @@ class MultivariateNormal(Distribution):
             raise ValueError("`MultivariateNormal` needs one of `cov` and `scale_tril`, and not both")
         name, given = ("cov", self.cov) if self.cov is not None else ("scale_tril", self.scale_tril)
         where = f"MultivariateNormal.{name}"
+        arrays.same_axis(-1, *self.labelled, (where, given))
         matrix = checked(where, given, REAL, event_ndim=2)
         d = self.mean.shape[-1]
         if matrix.shape[-2:] != (d, d):

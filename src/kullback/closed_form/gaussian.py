@@ -53,7 +53,16 @@ def gaussian_kl(
     """
     named = ("mean_p", mean_p), ("std_p", std_p), ("mean_q", mean_q), ("std_q", std_q)
     same_labels(*named)
-    return closed_form_kl(Normal(mean_p, std_p), Normal(mean_q, std_q), base=base)
+    return closed_form_kl(_normal("p", mean_p, std_p), _normal("q", mean_q, std_q), base=base)
+
+
+def _normal(side: str, mean: ArrayLike, std: ArrayLike) -> Normal:
+    """A Normal whose errors name the arguments of `gaussian_kl`."""
+    try:
+        return Normal(mean, std)
+    except (ValueError, TypeError) as error:
+        words = str(error).replace("Normal.loc", f"mean_{side}").replace("Normal.scale", f"std_{side}")
+        raise type(error)(words) from None
 
 
 def vae_kl(mean: ArrayLike, log_variance: ArrayLike, *, base: float | None = None) -> Any:

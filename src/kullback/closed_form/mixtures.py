@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kullback.arrays import choice, same_labels, shown, whole
 from kullback.closed_form.families import (
     NON_NEGATIVE,
     DiagonalNormal,
+    Distribution,
     MultivariateNormal,
     Normal,
     checked,
@@ -52,6 +54,8 @@ class Mixture:
     def __init__(self, weights: ArrayLike, components: Component) -> None:
         self.weights = checked("Mixture.weights", weights, NON_NEGATIVE, event_ndim=1)
         self.components = components
+        if isinstance(components, Distribution):
+            same_labels(("Mixture.weights", weights), *components.labelled[:1])
         if self.weights.ndim != 1 or not self.weights.sum() > 0:
             raise ValueError(f"`Mixture.weights` has shape {self.weights.shape}, expected (K,) with some mass")
         if not isinstance(components, Normal | DiagonalNormal | MultivariateNormal):
@@ -142,13 +146,13 @@ def mixture_kl(
     p, q = _as_mixture("p", p), _as_mixture("q", q)
     if p.dimensions != q.dimensions:
         raise ValueError(f"`q` has {q.dimensions} dimensions, expected {p.dimensions} to match `p`")
+    choice(method, "method", ("quadrature", "monte_carlo"))
+    samples = whole(samples, "samples", 100)
     rng = generator(seed, "seed")
     if method == "quadrature":
         value, error = _quadrature(p, q)
-    elif method == "monte_carlo":
-        value, error = _monte_carlo(p, q, samples, rng)
     else:
-        raise ValueError(f"`method` is {method!r}, expected 'quadrature' or 'monte_carlo'")
+        value, error = _monte_carlo(p, q, samples, rng)
     return Estimate(float(in_base(np.asarray(value), base)), float(in_base(np.asarray(error), base)))
 
 
@@ -162,7 +166,7 @@ def _as_mixture(name: str, d: Mixture | Component) -> Mixture:
         if isinstance(d, DiagonalNormal):
             return Mixture([1.0], DiagonalNormal(d.mean[None], d.scale))
         return Mixture([1.0], MultivariateNormal(d.mean[None], scale_tril=d.cholesky))
-    raise TypeError(f"`{name}` is {d!r}, expected a Mixture or one Gaussian")
+    raise TypeError(f"`{name}` is {shown(d)}, expected a Mixture or one Gaussian")
 
 
 def _factor(c: DiagonalNormal | MultivariateNormal) -> FloatArray:
@@ -209,8 +213,6 @@ def _quadrature(p: Mixture, q: Mixture) -> tuple[float, float]:
 
 def _monte_carlo(p: Mixture, q: Mixture, samples: int, generator: np.random.Generator) -> tuple[float, float]:
     """Mean and standard error of p φ(ln(q/p)) / m over draws from m = (p + q)/2, half from each."""
-    if samples < 100:
-        raise ValueError(f"`samples` is {samples}, expected 100 or more")
     value, variance = 0.0, 0.0
     for source in (p, q):
         x = source.sample(samples // 2, generator)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kullback.arrays import unit
+from kullback.arrays import same_labels, shown, unit
 from kullback.closed_form.families import Distribution
 from kullback.closed_form.special import FloatArray
 
@@ -47,6 +47,10 @@ def register_kl(family_p: type, family_q: type) -> Callable[[R], R]:
     >>> float(closed_form_kl(Point(0.0), Normal(0.0, 1.0)))
     inf
     """
+
+    for name, family in (("family_p", family_p), ("family_q", family_q)):
+        if not isinstance(family, type):
+            raise TypeError(f"`{name}` is {shown(family)}, expected a class")
 
     def register(rule: R) -> R:
         pair = (family_p, family_q)
@@ -109,6 +113,8 @@ def closed_form_kl(p: Any, q: Any, *, base: float | None = None) -> Any:
     """
     rule = _find(type(p), type(q))
     if isinstance(p, Distribution) and isinstance(q, Distribution):
+        if p.labelled and q.labelled:
+            same_labels(("p", p.labelled[0][1]), ("q", q.labelled[0][1]))  # those of one distribution are equal
         try:
             np.broadcast_shapes(p.batch_shape, q.batch_shape)
         except ValueError as error:

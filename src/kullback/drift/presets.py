@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback.arrays import real
+from kullback.arrays import choice, real
 from kullback.drift import rules
 from kullback.drift.counting import in_parallel
 from kullback.drift.report import psi_threshold
@@ -157,12 +157,12 @@ def reproduce(
     >>> round(reproduce(x, y, "frouros.psi", num_bins=20)["0"].value, 6)
     134.954091
     """
-    if preset not in PRESETS:
-        raise ValueError(f"`preset` is {preset!r}, expected one of {', '.join(PRESETS)}")
+    choice(preset, "preset", PRESETS)
     chosen = PRESETS[preset]
     by_value = names_of("categorical", categorical)
     _check_options(options)
-    if threshold not in (None, "auto") and np.isnan(real(threshold, "threshold")):
+    automatic = threshold is None or (isinstance(threshold, str) and threshold == "auto")
+    if not automatic and np.isnan(real(threshold, "threshold")):
         raise ValueError("`threshold` is nan, expected a number")
     ours, theirs = as_table("reference", reference), as_table("current", current)
     for name in [*ours.names, *by_value]:

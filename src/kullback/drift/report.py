@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.arrays import real, reals, shown
+from kullback.arrays import choice, number, reals, share, shown, whole
 from kullback.drift.cells import Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
-from kullback.rowwise import number
 from kullback.samples.shares import evaluate, kl_terms
 from kullback.samples.smoothing import Smoothing, smooth, smoothing_parameters
 from kullback.samples.transport import integral_of_absolute
-from kullback.seeds import whole
 
 Float64s = NDArray[np.float64]
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "total_variation")
@@ -134,16 +132,12 @@ def make_report(
 ) -> DriftReport:
     """The report of two Counts with the same cells."""
     smoothing_parameters(smoothing)
-    if missing not in ("drop", "bin"):
-        raise ValueError(f"`missing` is {missing!r}, expected 'drop' or 'bin'")
+    choice(missing, "missing", ("drop", "bin"))
     limits = reals(bands, "bands")
     if limits.shape != (2,) or not 0 <= limits[0] <= limits[1]:
         raise ValueError(f"`bands` is {shown(bands)}, expected two rising numbers")
     low, high = map(float, limits)
-    if not (smoothing is None or isinstance(smoothing, str | tuple)):  # columns without a value never come to `smooth`
-        raise TypeError(f"`smoothing` is {shown(smoothing)}, expected a name, (name, number) or None")
-    if band_metric not in (*METRICS, "wasserstein", "wasserstein_scaled"):
-        raise ValueError(f"`band_metric` is {band_metric!r}, expected {', '.join(METRICS)} or wasserstein[_scaled]")
+    choice(band_metric, "band_metric", (*METRICS, "wasserstein", "wasserstein_scaled"))
     rows = []
     for name, cells in reference.cells.items():
         r, c = reference.by_column[name], current.by_column[name]
@@ -245,9 +239,7 @@ def psi_threshold(n_reference: int, n_current: int, bins: int, p_value: float = 
     """
     freedom = number(whole(bins, "bins", 2) - 1, "bins", 1, 2.0**53)
     n, m = (number(x, name, 1, np.inf) for x, name in ((n_reference, "n_reference"), (n_current, "n_current")))
-    chance = real(p_value, "p_value")
-    if not 0 < chance < 1:
-        raise ValueError(f"`p_value` is {chance}, expected a number between 0 and 1")
+    chance = share(p_value, "p_value")
     return float(_special().chdtri(freedom, chance) * (1 / n + 1 / m))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.arrays import choice, whole
 from kullback.drift.cells import Bins, Cells, categorical_cells, numeric_cells
 from kullback.drift.counting import Counts, check_same_cells, in_parallel
 from kullback.drift.report import DriftReport, make_report
@@ -89,11 +90,9 @@ def fit(
         ("spacing", spacing, ("quantile", "width")),
         ("outside", outside, ("fold", "separate")),
     ):
-        if value not in allowed:
-            raise ValueError(f"`{option}` is {value!r}, expected one of {', '.join(allowed)}")
+        choice(value, option, allowed)
     for option, number in (("resolution", resolution), ("max_categories", max_categories)):
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"`{option}` is {number}, expected a positive integer")
+        whole(number, option, 1)
     table = as_table("reference", reference)
     if table.rows == 0:
         raise ValueError("`reference` has no rows, expected at least one")

@@ -80,16 +80,15 @@ class Job:
         dumps = [source for source in (p, *qs) if isinstance(source, Dump)]
         if dumps and given == "probs":
             raise ValueError(f"`given` is 'probs', but {dumps[0].path} holds log-probabilities")
-        if convention not in (None, "llama.cpp"):
-            raise ValueError(f"`convention` is {convention!r}, expected 'llama.cpp' or None")
+        jensen_shannon = arrays.flag(jensen_shannon, "jensen_shannon")
+        arrays.choice(convention, "convention", ("llama.cpp", None))
         if convention and not (isinstance(p, Dump) and vocab == p.shape[1]):
             raise ValueError(
                 f"`convention` is 'llama.cpp', which needs a llama.cpp dump with its whole vocabulary as P; "
                 f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
             )
-        if any(isinstance(k, bool) or k < 1 for k in top_k):
-            raise ValueError(f"`top_k` is {tuple(top_k)}, expected whole numbers from 1")
-        start, stop = (0, total) if rows is None else rows
+        top_k = tuple(arrays.whole(k, "top_k", 1) for k in arrays.several(top_k, "top_k", "whole numbers from 1"))
+        start, stop = (0, total) if rows is None else arrays.several(rows, "rows", "two row numbers")
         if not 0 <= start <= stop <= total:
             raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
         if convention and start == stop:
@@ -252,10 +251,9 @@ def compare_candidates(
         raise TypeError(f"`q_paths` is one path, {q_paths!r}; expected a sequence of them, or use compare_files")
     if not q_paths:
         raise ValueError("`q_paths` is empty, expected one candidate at least")
-    if resume and checkpoint is None:
+    if arrays.flag(resume, "resume") and checkpoint is None:
         raise ValueError("`resume` needs a `checkpoint`")
-    if not chunk_bytes >= 1:
-        raise ValueError(f"`chunk_bytes` is {chunk_bytes}, expected at least 1")
+    chunk_bytes = arrays.whole(chunk_bytes, "chunk_bytes", 1)
     named = (p_path, *q_paths, tokens, options.get("lm_head"))
     inputs = [os.fspath(x) for x in named if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in named if isinstance(source, Source)]

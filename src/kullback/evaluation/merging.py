@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.arrays import flag, several
 from kullback.evaluation.checkpoint import Candidates, difference, read_job, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.job import note_facts
@@ -45,6 +46,8 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
     ValueError
         If they are of different jobs, or rows are missing and `partial` does not allow it.
     """
+    flag(partial, "partial")
+    paths = several(paths, "paths", "a sequence of paths")
     try:
         return _merged(paths, partial)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback.arrays import plain, real, same_labels, unit
+from kullback.arrays import choice, integer, plain, real, same_labels, unit
 from kullback.divergences import entropy as _entropy
 from kullback.divergences import kl_divergence
 from kullback.elementwise import entr, kl_div, rel_entr
@@ -60,8 +60,7 @@ def entropy(
     >>> print(entropy([[1, 2], [1, 2]]))
     [0.69314718 0.69314718]
     """
-    if nan_policy not in ("propagate", "omit", "raise"):
-        raise ValueError(f"`nan_policy` is {nan_policy!r}, expected 'propagate', 'omit' or 'raise'")
+    choice(nan_policy, "nan_policy", ("propagate", "omit", "raise"))
     rows, shape = _rows(("pk", "qk")[: 1 if qk is None else 2], (pk,) if qk is None else (pk, qk), axis)
     missing = [np.isnan(row) for row in rows] if nan_policy != "propagate" else []
     if any(mask.any() for mask in missing):
@@ -129,6 +128,7 @@ def _rows(names: tuple[str, ...], inputs: tuple[Any, ...], axis: Any) -> tuple[l
         raise ValueError("Array shapes are incompatible for broadcasting.") from None
     ndim = arrays[0].ndim
     axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(integer(i, "axis") for i in axes)
     for i in axes:
         if not -ndim <= i < ndim:
             raise np.exceptions.AxisError(i, ndim)

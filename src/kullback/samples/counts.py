@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import same_axis
+from kullback.arrays import choice, flag, same_axis, share, shown, whole
 from kullback.arrays import unit as nats_in
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
@@ -132,25 +132,25 @@ def divergence_from_counts(
     >>> float(divergence_from_counts([1, 1], [1, 0]).value)
     inf
     """
-    if divergence not in DIVERGENCES:
-        raise ValueError(f"`divergence` is {divergence!r}, expected one of {', '.join(DIVERGENCES)}")
+    choice(divergence, "divergence", DIVERGENCES)
     kind = DIVERGENCES[divergence]
     if kind.pairs == (q_counts is None):
         wanted = "counts" if kind.pairs else "None"
-        raise ValueError(f"`q_counts` is {q_counts!r}, expected {wanted} for {divergence!r}")
+        raise ValueError(f"`q_counts` is {shown(q_counts)}, expected {wanted} for {divergence!r}")
     same_axis(-1, ("p_counts", p_counts), ("q_counts", q_counts))
     p_n = as_counts("p_counts", p_counts)
     q_n = p_n if q_counts is None else as_counts("q_counts", q_counts)
     if p_n.shape[-1] != q_n.shape[-1]:
         cells = p_n.shape[-1]
         raise ValueError(f"`q_counts` has shape {q_n.shape}, expected (..., {cells}) to match `p_counts`")
-    q_known = q_known or not kind.pairs
-    if bias_correction not in (None, "miller-madow", "jackknife"):
-        raise ValueError(f"`bias_correction` is {bias_correction!r}, expected 'miller-madow' or 'jackknife'")
+    q_known = flag(q_known, "q_known") or not kind.pairs
+    choice(bias_correction, "bias_correction", ("miller-madow", "jackknife", None))
     if bias_correction and smoothing is not None:
         raise ValueError("`bias_correction` was given with `smoothing`, expected one of them")
     if bias_correction and (kind.curvature_p is None or kind.root):
         raise ValueError(f"`bias_correction` is {bias_correction!r}, expected None for {divergence!r}")
+    choice(interval, "interval", ("basic", "percentile"))
+    confidence = share(confidence, "confidence")
     nats = nats_in(base)
     p_n, q_n = np.broadcast_arrays(p_n, q_n)
 
@@ -167,7 +167,7 @@ def divergence_from_counts(
         if not q_known:
             bias = bias + _jackknife_bias(divergence, q_n, p, plug_in, left=False)
     low = high = infinite = None
-    if resamples:
+    if whole(resamples, "resamples", 0):
         low, high, infinite = _bootstrap(
             p_n, None if q_known else q_n, q, lambda a, b: evaluate(divergence, *shares(a, b)),
             plug_in, resamples, confidence, interval, generator(rng, "rng"),
@@ -226,11 +226,6 @@ def _bootstrap(
     rng: np.random.Generator,
 ) -> tuple[Float64s, Float64s, Any]:
     """Interval ends and the number of infinite replicates of every row."""
-    if interval not in ("basic", "percentile") or not 0 < confidence < 1:
-        raise ValueError(
-            f"`interval` is {interval!r}, `confidence` {confidence}; expected 'basic' or 'percentile' and a "
-            "number between 0 and 1"
-        )
     for name, counts in (("p_counts", p_n), ("q_counts", q_n)):
         if counts is not None and (np.any(counts != np.floor(counts)) or np.any(counts.sum(-1) == 0)):
             raise ValueError(f"`{name}` has fractions or a row without counts, expected counts to resample")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import unit
+from kullback.arrays import choice, same_axis, unit, whole
 from kullback.samples.neighbours import _points, scipy_modules, tree_workers
 from kullback.samples.shares import kl_terms
 from kullback.samples.smoothing import as_counts
@@ -56,8 +56,7 @@ def mutual_information(
     table = as_counts("counts", counts)
     if table.ndim < 2:
         raise ValueError(f"`counts` has shape {table.shape}, expected (..., R, C)")
-    if bias_correction not in (None, "miller-madow"):
-        raise ValueError(f"`bias_correction` is {bias_correction!r}, expected 'miller-madow' or None")
+    choice(bias_correction, "bias_correction", ("miller-madow", None))
     rows, columns = table.sum(-1, keepdims=True), table.sum(-2, keepdims=True)
     total = rows.sum(-2, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -125,13 +124,15 @@ def knn_mutual_information(
     >>> bool(abs(knn_mutual_information(x, y) - 0.830) < 0.05)
     True
     """
-    if variant not in (1, 2):
-        raise ValueError(f"`variant` is {variant!r}, expected 1 or 2")
+    if whole(variant, "variant", 1) > 2:
+        raise ValueError(f"`variant` is {variant}, expected 1 or 2")
+    same_axis(0, ("x", x), ("y", y))
     points_x, points_y = _points("x", x), _points("y", y)
     n = len(points_x)
     if len(points_y) != n:
         raise ValueError(f"`y` has {len(points_y)} points, expected {n} to match `x`")
-    if not 1 <= k < n:
+    k = whole(k, "k", 1)
+    if not k < n:
         raise ValueError(f"`k` is {k}, expected 1 to {n - 1} for {n} points")
     spatial, special = scipy_modules()
     workers = tree_workers(num_threads)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, reals, same_axis, unit
+from kullback.arrays import choice, plain, reals, same_axis, share, unit, whole
 from kullback.engine import default_threads, thread_count
 from kullback.seeds import generator
 
@@ -118,13 +118,14 @@ def knn_kl_divergence(
     if points_x.shape[1] != points_y.shape[1]:
         expected = points_x.shape[1]
         raise ValueError(f"`y` has {points_y.shape[1]} coordinates, expected {expected} to match `x`")
-    if k < 1 or points_x.shape[0] <= k or points_y.shape[0] < k:
+    k = whole(k, "k", 1)
+    if points_x.shape[0] <= k or points_y.shape[0] < k:
         raise ValueError(
             f"`k` is {k} with {points_x.shape[0]} points in `x` and {points_y.shape[0]} in `y`, "
-            "expected at least 1, fewer than the points of `x` and at most those of `y`"
+            "expected fewer than the points of `x` and at most those of `y`"
         )
-    if method not in _METHODS:
-        raise ValueError(f"`method` is {method!r}, expected one of {', '.join(_METHODS)}")
+    choice(method, "method", _METHODS)
+    confidence = share(confidence, "confidence")
     nats = unit(base)
     workers = tree_workers(num_threads)
 
@@ -133,7 +134,7 @@ def knn_kl_divergence(
 
     value = estimate(points_x, points_y)
     low = high = None
-    if resamples:
+    if whole(resamples, "resamples", 0):
         low, high = _subsampling(estimate, points_x, points_y, value, k, resamples, confidence, rng)
         low, high = low / nats, high / nats
     return NeighbourEstimate(value / nats, low, high, k, method)
@@ -192,7 +193,8 @@ def knn_kl_divergence_from_density(
     same_axis(0, ("x", x), ("log_q", log_q))
     points = _points("x", x)
     n, d = points.shape
-    if not 1 <= k < n:
+    k = whole(k, "k", 1)
+    if not k < n:
         raise ValueError(f"`k` is {k}, expected 1 to {n - 1} for {n} points in `x`")
     log_density = reals(log_q(points) if callable(log_q) else log_q, "log_q")
     if log_density.shape != (n,):
@@ -286,8 +288,6 @@ def _subsampling(
     rng: np.random.Generator | int | None,
 ) -> tuple[float, float]:
     """value - quantiles of √s·(subsample - value)/√n: D. Politis & J. Romano, Ann. Statist. 22, 1994."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"`confidence` is {confidence}, expected a number between 0 and 1")
     draw = generator(rng, "rng")
     sizes = [max(round(len(sample) ** (2 / 3)), k + 1) for sample in (x, y)]
     deviations = np.empty(resamples)

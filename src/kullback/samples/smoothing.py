@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, real, same_axis, shown
+from kullback.arrays import choice, plain, real, same_axis, shown
 
 Float64s = NDArray[np.float64]
 Smoothing = str | tuple[str, float] | tuple[str, float, ArrayLike] | None
@@ -149,8 +149,7 @@ def smoothing_parameters(smoothing: Smoothing) -> tuple[str | None, tuple[Any, .
     if not isinstance(smoothing, str | tuple) or not smoothing:
         raise TypeError(f"`smoothing` is {shown(smoothing)}, expected a name, (name, number) or None")
     rule, *parameters = (smoothing,) if isinstance(smoothing, str) else smoothing
-    if rule not in RULES:
-        raise ValueError(f"`smoothing` is {rule!r}, expected one of {', '.join(RULES)}")
+    choice(rule, "smoothing", RULES)
     expected = (rule in _WITH_NUMBER) + (rule == "jelinek" and len(parameters) == 2)
     if len(parameters) != expected:
         raise ValueError(f"`smoothing` is {smoothing!r}, expected {expected} number(s) after {rule!r}")

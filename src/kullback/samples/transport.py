@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, reals, same_axis
+from kullback.arrays import choice, plain, reals, same_axis
 from kullback.samples.smoothing import as_counts
 
 __all__ = ["wasserstein_distance", "wasserstein_distance_histograms"]
@@ -121,8 +121,7 @@ def wasserstein_distance_histograms(p: ArrayLike, q: ArrayLike, positions: Array
     >>> float(wasserstein_distance_histograms([1, 1], [2, 0], [0.0, 1.0, 2.0], within="even"))
     0.5
     """
-    if within not in ("points", "even"):
-        raise ValueError(f"`within` is {within!r}, expected 'points' or 'even'")
+    choice(within, "within", ("points", "even"))
     same_axis(-1, ("p", p), ("q", q), *((("positions", positions),) if within == "points" else ()))
     p_mass, q_mass = as_counts("p", p), as_counts("q", q)
     cells = p_mass.shape[-1]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from kullback import arrays
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
@@ -131,6 +132,11 @@ def open_each(
 
     `tensor` is for those that have names: a .npy may be compared with an array of a file that holds several.
     """
+    for word, value in (("tensor", tensor), ("dtype", dtype), ("norm", norm)):
+        if not (value is None or isinstance(value, str)):
+            raise TypeError(f"`{word}` is {arrays.shown(value)}, expected text or None")
+    salvage = arrays.flag(salvage, "salvage")
+    layer = None if layer is None else arrays.integer(layer, "layer", "a whole number or None")
     names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
     if lm_head is None and (norm is not None or layer is not None):
         raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
