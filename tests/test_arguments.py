@@ -89,6 +89,7 @@ REAL = {
         lambda x: kb.divergence_from_counts(COUNTS, COUNTS, confidence=x),
     ],
     "slope_at_infinity": [lambda x: kb.f_divergence(ROWS, ROWS, numba.njit(lambda u: u - 1), slope_at_infinity=x)],
+    "level": [lambda x: kb.compare(ROWS, ROWS).summary().kl.quantile(x)],
     "logit_scale": [lambda x: kb.linear_distillation_loss(ROWS, ROWS, ROWS, ROWS, logit_scale=x)],
     "exponent_clamp": [lambda x: kb.preference_scores([1.0], "alpha_divergence", exponent_clamp=x)],
     "log_ratio_clamp": [lambda x: kb.kl_estimate([1.0], log_ratio_clamp=x)],
@@ -286,8 +287,26 @@ def test_errors_name_the_arguments_of_the_function_that_was_called():
         kb.entropy_gradient(ROWS, [1.0, 2.0])
     with pytest.raises(ValueError, match="`upstream` holds values that are not finite"):
         kb.entropy_gradient(ROWS, [1.0, 2.0, np.nan])
+    with pytest.raises(TypeError, match="`index` has dtype float64, expected integers"):
+        kb.selective_log_softmax(ROWS, [0.5, 1.0, 2.0])
+    with pytest.raises(ValueError, match="`logits` is a scalar"):
+        kb.entropy_from_logits(1.0)
     with pytest.raises(TypeError, match=r"`axis` is 1\.5"):
         kb.integrations.scipy.entropy(ROWS, axis=1.5)
+
+
+def test_arguments_are_checked_where_they_are_not_used():
+    with pytest.raises(ValueError, match=r"`weights` has shape \(2,\), expected \(3,\)"):
+        kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0])
+    with pytest.raises(ValueError, match="`target` is a tuple of 3, expected two"):
+        kb.fit_normal((1.0, 2.0, 3.0))
+    for name, wrong in itertools.product(("columns", "categorical"), ("ab", b"ab", 1.5)):
+        with pytest.raises(TypeError, match=f"`{name}` is .*, expected a list of names"):
+            drift.fit({"a": np.arange(9.0)}, **{name: wrong})
+    with pytest.raises(TypeError, match="`rng` is 'text', expected a whole number"):
+        kb.knn_kl_divergence(POINTS, OTHERS, rng="text")
+    with pytest.raises(TypeError, match="`rng` is 'text', expected a whole number"):
+        kb.divergence_from_counts(COUNTS, COUNTS, rng="text")
 
 
 def test_numbers_without_a_meaning():

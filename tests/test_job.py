@@ -160,7 +160,7 @@ def test_padded_vocabularies(files):
     [
         ({"given": "logit"}, "`given` is 'logit'"),
         ({"rows": (3, 61)}, r"`rows` is \(3, 61\), expected a range within 0 to 60"),
-        ({"top_k": [0]}, r"`top_k` is \(0,\)"),
+        ({"top_k": [0]}, "`top_k` is 0, expected at least 1"),
         ({"convention": "llama.cpp"}, "needs a llama.cpp dump"),
         ({"convention": "exllama"}, "`convention` is 'exllama'"),
         ({"resume": True}, "`resume` needs a `checkpoint`"),

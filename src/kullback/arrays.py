@@ -6,9 +6,10 @@ that very type: a subclass may say what it likes of its shape. Small things (ids
 that nobody can change them in between.
 """
 
+import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -286,6 +287,20 @@ def shown(x: Any) -> str:
     except Exception:
         return f"of type {type(x).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+@contextlib.contextmanager
+def renamed(names: dict[str, str]) -> Iterator[None]:
+    """Errors of a function that is called by another, with the names that arguments have there."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if type(error) not in (ValueError, TypeError):
+            raise
+        words = str(error)
+        for inner, outer in names.items():
+            words = words.replace(f"`{inner}`", f"`{outer}`")
+        raise type(error)(words) from None
 
 
 def _is_scalar(x: Any) -> bool:

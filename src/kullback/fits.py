@@ -189,6 +189,8 @@ def _target(target: Any, bounds: tuple[float, float] | None) -> _Target:
             raise ValueError("`bounds` is None, expected the interval that holds the mass of a callable `target`")
         return _from_callable(target, bounds, np.empty(0))
     if isinstance(target, tuple):
+        if len(target) != 2:
+            raise ValueError(f"`target` is a tuple of {len(target)}, expected two: a grid and the density on it")
         x, density = (reals(part, "target") for part in target)
         if x.ndim != 1 or x.shape != density.shape or x.size < 3 or not (np.diff(x) > 0).all():
             raise ValueError(f"`target` has grid shapes {x.shape} and {density.shape}, expected one increasing grid")

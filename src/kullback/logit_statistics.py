@@ -147,4 +147,5 @@ def entropy_from_logits(logits: Any, **options: Any) -> Any:
     >>> print(kb.entropy_from_logits([[0.0, 0.0, -np.inf]], base=2))
     [1.]
     """
-    return entropy(logits, given="logits", **options)
+    with arrays.renamed({"p": "logits"}):
+        return entropy(logits, given="logits", **options)

@@ -78,7 +78,7 @@ def preference_scores(
     array([ 0.    ,  0.6321, -1.7183])
     """
     arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.real(alpha, "alpha")
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.finite(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl" or (divergence == "alpha_divergence" and alpha == 1.0):
             scores = x
@@ -120,7 +120,7 @@ def preference_score_gradient(
     array([0.5   , 0.2689])
     """
     arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.real(alpha, "alpha")
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.finite(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl":
             slopes = np.where(np.isnan(x), x, 1.0)

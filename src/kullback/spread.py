@@ -240,8 +240,7 @@ class Spread:
 
     def quantile(self, level: float) -> float:
         """The value below which a share `level` of the tokens lies, linear between neighbours (NumPy's "linear")."""
-        if not 0.0 <= level <= 1.0:
-            raise ValueError(f"`level` is {level}, expected from 0 to 1")
+        level = arrays.number(level, "level", 0.0, 1.0)
         if not self.count:
             return math.nan
         place = level * (self.count - 1)

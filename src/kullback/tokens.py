@@ -89,7 +89,8 @@ def selective_log_softmax(logits: Any, index: Any, **options: Any) -> Any:
     >>> print(np.exp(kb.selective_log_softmax(np.log([[0.5, 0.5]]), [0])))
     [0.5]
     """
-    return token_log_probs(logits, index, **options)
+    with arrays.renamed({"tokens": "index"}):
+        return token_log_probs(logits, index, **options)
 
 
 def token_log_ratios(

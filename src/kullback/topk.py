@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kullback import arrays, calls
 from kullback.distillation import gradient_array, no_idle_out, target_of
-from kullback.reduction import Counted
+from kullback.reduction import row_factors
 from kullback.softcap import decoded, row_blocks
 from kullback.topk_lists import Common, Floats, Listed, against_dense, common_lists, listed
 from kullback.topk_terms import Slopes, log_ratio, normalised_slopes, plain_slopes, renormalised, with_bucket
@@ -162,14 +162,23 @@ def _topk_divergence(
             raise ValueError(f"`teacher` has rows of shape {known.lead}, expected {single.lead} as `student`")
         common, described = against_dense(known, single, k, num_threads)
         entropy = described["entropy"]
+    factors = np.ones(known.lead) if weights is None else row_factors(weights, "weights", known.lead)
     slopes = _slopes(common, divergence, tail, beta, floor, entropy)
     result = None
     if gradient:
         result = gradient_array(student, out, single)
-        factors = Counted.of(single.lead, None, 0, None, weights).weights.reshape(-1)
         dense = tail == "floor" and (divergence == "reverse_kl" or (divergence == "jsd" and beta == 1.0))
         _write_gradient(
-            known, common, slopes, factors, single, k, described, floor if dense else None, result, num_threads
+            known,
+            common,
+            slopes,
+            factors.reshape(-1),
+            single,
+            k,
+            described,
+            floor if dense else None,
+            result,
+            num_threads,
         )
     shape = known.lead
     tokens = ((common.log_p > -np.inf).sum(-1) if sparse else known.counts).reshape(shape)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback.arrays import same_labels
+from kullback.arrays import renamed, same_labels
 from kullback.closed_form.families import DiagonalNormal, MultivariateNormal, Normal
 from kullback.closed_form.registry import closed_form_kl, in_base, register_kl
 from kullback.closed_form.special import FloatArray, log_ratio, phi, two_product
@@ -53,16 +53,11 @@ def gaussian_kl(
     """
     named = ("mean_p", mean_p), ("std_p", std_p), ("mean_q", mean_q), ("std_q", std_q)
     same_labels(*named)
-    return closed_form_kl(_normal("p", mean_p, std_p), _normal("q", mean_q, std_q), base=base)
-
-
-def _normal(side: str, mean: ArrayLike, std: ArrayLike) -> Normal:
-    """A Normal whose errors name the arguments of `gaussian_kl`."""
-    try:
-        return Normal(mean, std)
-    except (ValueError, TypeError) as error:
-        words = str(error).replace("Normal.loc", f"mean_{side}").replace("Normal.scale", f"std_{side}")
-        raise type(error)(words) from None
+    with renamed({"Normal.loc": "mean_p", "Normal.scale": "std_p"}):
+        p = Normal(mean_p, std_p)
+    with renamed({"Normal.loc": "mean_q", "Normal.scale": "std_q"}):
+        q = Normal(mean_q, std_q)
+    return closed_form_kl(p, q, base=base)
 
 
 def vae_kl(mean: ArrayLike, log_variance: ArrayLike, *, base: float | None = None) -> Any:

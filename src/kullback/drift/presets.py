@@ -159,7 +159,7 @@ def reproduce(
     """
     choice(preset, "preset", PRESETS)
     chosen = PRESETS[preset]
-    by_value = names_of("categorical", categorical)
+    by_value = set(names_of("categorical", categorical))
     _check_options(options)
     automatic = threshold is None or (isinstance(threshold, str) and threshold == "auto")
     if not automatic and np.isnan(real(threshold, "threshold")):

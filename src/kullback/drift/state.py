@@ -96,8 +96,8 @@ def fit(
     table = as_table("reference", reference)
     if table.rows == 0:
         raise ValueError("`reference` has no rows, expected at least one")
-    by_value = names_of("categorical", categorical)
-    wanted = table.names if columns is None else list(columns)
+    by_value = set(names_of("categorical", categorical))
+    wanted = table.names if columns is None else names_of("columns", columns)
     for name in [*wanted, *by_value, *(bins if isinstance(bins, Mapping) else ())]:
         if name not in table.columns:
             raise ValueError(f"`reference` has no column {name!r}, expected one of {', '.join(table.names)}")

@@ -67,11 +67,13 @@ def as_table(name: str, data: Any) -> Table:
     return Table({str(column): frame[column] for column in frame.columns}, len(frame))
 
 
-def names_of(option: str, names: Iterable[str]) -> set[str]:
-    """The names of columns that an option lists; one string would be the set of its letters."""
+def names_of(option: str, names: Iterable[str]) -> list[str]:
+    """The names of columns that an option lists; one string would be those of its letters."""
     if isinstance(names, str):
         raise TypeError(f"`{option}` is {names!r}, expected a list of names: [{names!r}]")
-    return set(names)
+    if isinstance(names, bytes) or not isinstance(names, Iterable):
+        raise TypeError(f"`{option}` is {arrays.shown(names)}, expected a list of names")
+    return list(names)
 
 
 def _check_names(name: str, columns: Iterable[Any]) -> None:

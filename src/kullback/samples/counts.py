@@ -167,10 +167,11 @@ def divergence_from_counts(
         if not q_known:
             bias = bias + _jackknife_bias(divergence, q_n, p, plug_in, left=False)
     low = high = infinite = None
+    draw = generator(rng, "rng")
     if whole(resamples, "resamples", 0):
         low, high, infinite = _bootstrap(
             p_n, None if q_known else q_n, q, lambda a, b: evaluate(divergence, *shares(a, b)),
-            plug_in, resamples, confidence, interval, generator(rng, "rng"),
+            plug_in, resamples, confidence, interval, draw,
         )  # fmt: skip
     unit = 1.0 / nats if kind.in_nats else 1.0
     unit = math.sqrt(unit) if kind.root else unit

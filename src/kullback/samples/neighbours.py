@@ -125,7 +125,11 @@ def knn_kl_divergence(
             "expected fewer than the points of `x` and at most those of `y`"
         )
     choice(method, "method", _METHODS)
-    confidence = share(confidence, "confidence")
+    resamples, confidence, draw = (
+        whole(resamples, "resamples", 0),
+        share(confidence, "confidence"),
+        generator(rng, "rng"),
+    )
     nats = unit(base)
     workers = tree_workers(num_threads)
 
@@ -134,8 +138,8 @@ def knn_kl_divergence(
 
     value = estimate(points_x, points_y)
     low = high = None
-    if whole(resamples, "resamples", 0):
-        low, high = _subsampling(estimate, points_x, points_y, value, k, resamples, confidence, rng)
+    if resamples:
+        low, high = _subsampling(estimate, points_x, points_y, value, k, resamples, confidence, draw)
         low, high = low / nats, high / nats
     return NeighbourEstimate(value / nats, low, high, k, method)
 
@@ -285,10 +289,9 @@ def _subsampling(
     k: int,
     resamples: int,
     confidence: float,
-    rng: np.random.Generator | int | None,
+    draw: np.random.Generator,
 ) -> tuple[float, float]:
     """value - quantiles of √s·(subsample - value)/√n: D. Politis & J. Romano, Ann. Statist. 22, 1994."""
-    draw = generator(rng, "rng")
     sizes = [max(round(len(sample) ** (2 / 3)), k + 1) for sample in (x, y)]
     deviations = np.empty(resamples)
     for i in range(resamples):
