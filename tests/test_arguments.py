@@ -327,6 +327,19 @@ def test_numbers_without_a_meaning():
     assert all(isinstance(family, type) for pair in registry.registered_pairs() for family in pair)
 
 
+def test_what_is_told_of_progress_can_be_called(rows_file, tmp_path):
+    for name, wrong in itertools.product(("progress", "warn"), (1, "print", np.ma.masked_array([1], [1]))):
+        with pytest.raises(TypeError, match=rf"(?s)`{name}` is .*, expected a function or None"):
+            kb.compare_files("rows.npy", "rows.npy", **{name: wrong})
+    with pytest.raises(TypeError, match="`progress` is 1, expected a function or None"):
+        kb.convert("rows.npy", "new.npy", progress=1)
+    with pytest.raises(TypeError, match="`dtype` is 4, expected text or None"):
+        kb.convert("rows.npy", "new.npy", dtype=4)
+    with pytest.raises(TypeError, match="`q_paths` is 3, expected a sequence of paths"):
+        kb.compare_candidates("rows.npy", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]  # refused before anything was written
+
+
 def test_pairs_are_two_numbers():
     for wrong in ({0.5, 2.0}, b"ab", "ab", (1.0,), (1.0, 2.0, 3.0), 1.0, None, ("a", "b"), (True, 2.0)):
         with pytest.raises((ValueError, TypeError), match="`ratio_bounds` is"):

@@ -383,6 +383,12 @@ def choice(x: Any, name: str, options: Iterable[str | None]) -> Any:
     raise ValueError(f"`{name}` is {shown(x)}, expected one of {', '.join(map(str, options))}")
 
 
+def callback(x: Any, name: str) -> None:
+    """Refuse what cannot be called, before the work that it is to be told of."""
+    if not (x is None or callable(x)):
+        raise TypeError(f"`{name}` is {shown(x)}, expected a function or None")
+
+
 def several(x: Any, name: str, expected: str) -> tuple[Any, ...]:
     """`x` as a tuple: a list of things, not one of them, nor what has no order."""
     try:

@@ -248,12 +248,17 @@ def compare_candidates(
     True
     """
     if isinstance(q_paths, (str, bytes, os.PathLike, Source)):
-        raise TypeError(f"`q_paths` is one path, {q_paths!r}; expected a sequence of them, or use compare_files")
+        raise TypeError(
+            f"`q_paths` is one path, {arrays.shown(q_paths)}; expected a sequence of them, or use compare_files"
+        )
+    q_paths = arrays.several(q_paths, "q_paths", "a sequence of paths")
     if not q_paths:
         raise ValueError("`q_paths` is empty, expected one candidate at least")
     if arrays.flag(resume, "resume") and checkpoint is None:
         raise ValueError("`resume` needs a `checkpoint`")
     chunk_bytes = arrays.whole(chunk_bytes, "chunk_bytes", 1)
+    arrays.callback(progress, "progress")
+    arrays.callback(warn, "warn")
     named = (p_path, *q_paths, tokens, options.get("lm_head"))
     inputs = [os.fspath(x) for x in named if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in named if isinstance(source, Source)]
