@@ -1,8 +1,14 @@
 """What a full run measures, in an order that lets neighbours share their inputs."""
 
 from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+import kullback as kb
 
 from .harness import Case
+from .inputs import number_type
 from .operations import OPERATIONS
 
 VOCAB = 131072
@@ -16,6 +22,27 @@ def case(operation, kind, dtype="float32", rows=256, threads=1, peers=(), vocab=
         return []
     known = OPERATIONS[operation].peers
     return [Case(operation, kind, dtype, rows, vocab, threads, tuple(known if peers is ALL else peers))]
+
+
+@cache
+def read(dtype):
+    """Whether this version reads that dtype."""
+    try:
+        kb.logsumexp(np.zeros((1, 1), number_type(dtype)))
+    except TypeError:
+        return False
+    return True
+
+
+def float8_cases():
+    """The fused pass and one function of each sort over rows of a byte an outcome."""
+    found = []
+    for dtype in filter(read, ("float8_e4m3fn", "float8_e5m2")):
+        for threads in (1, 2):
+            found += case("compare", "ordinary", dtype, threads=threads)
+            for name in ("kl_divergence", "token_log_probs"):
+                found += case(name, "ordinary", dtype, threads=threads)
+    return found
 
 
 def compare_cases():
@@ -84,7 +111,7 @@ def other_cases():
 
 
 def full():
-    found = compare_cases() + logit_cases() + probability_cases() + other_cases()
+    found = compare_cases() + logit_cases() + float8_cases() + probability_cases() + other_cases()
     return sorted(dict.fromkeys(found), key=lambda c: (c.rows * c.vocab < 1 << 20, c.rows != 1024, c.kind, c.dtype))
 
 

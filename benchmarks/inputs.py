@@ -37,9 +37,9 @@ class Inputs:
         import torch
 
         def tensor(x):
-            if x.dtype.name == "bfloat16":
-                return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-            return torch.from_numpy(x)
+            if hasattr(np, x.dtype.name):
+                return torch.from_numpy(x)
+            return torch.from_numpy(x.view(f"u{x.itemsize}")).view(getattr(torch, x.dtype.name))
 
         return tensor(self.p), tensor(self.q), torch.from_numpy(self.tokens)
 
@@ -55,11 +55,11 @@ def reference():
 
 
 def number_type(name):
-    if name == "bfloat16":
-        import ml_dtypes
+    if hasattr(np, name):
+        return np.dtype(name)
+    import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+    return np.dtype(getattr(ml_dtypes, name))
 
 
 def probabilities(logits):

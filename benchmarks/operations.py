@@ -31,7 +31,7 @@ class Operation:
     tolerance: dict[str, float] = field(default_factory=dict)  # relative error by dtype; else TOLERANCE
 
 
-TOLERANCE = {"float64": 1e-11, "float32": 1e-6, "float16": 1e-6, "bfloat16": 1e-6}
+TOLERANCE = {"float64": 1e-11} | dict.fromkeys(("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"), 1e-6)
 
 
 def compare(inputs, threads, given="logits"):

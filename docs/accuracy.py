@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+from kullback.kernels.storage import FLOATS
 
 import kullback as kb
 
@@ -17,12 +18,7 @@ from space import FUNCTIONS  # noqa: E402
 PAGE = ROOT / "docs" / "accuracy.md"
 VOCAB, ROWS = 32_000, 4
 NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 3.0)
-DTYPES = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "bfloat16": ml_dtypes.bfloat16,
-}
+DTYPES = {kind.name: np.dtype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name)) for kind in FLOATS}
 ONE_ROW = ("entropy", "logsumexp")
 PAIRS = {
     "kl_divergence": {},

@@ -11,6 +11,7 @@ import numpy as np
 from kullback.kernels.storage import FLOATS
 
 NATIVE = {kind.name: np.dtype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name)) for kind in FLOATS}
+FLOAT8 = [kind.name for kind in FLOATS if kind.bytes == 1]
 FINITE = {NATIVE[kind.name] for kind in FLOATS if not kind.infinities}  # in which -inf would be NaN
 CONVERTED = ("int64", "int32", "uint8", "uint64", "bool", "longdouble")
 RELATIONS = ("near", "offset", "astray", "apart", "equal", "permuted", "scaled", "one bit")
@@ -272,11 +273,14 @@ class Inputs:
         return all(x.dtype.kind in "iub" or x.dtype in (np.float64, np.longdouble) for x in self.plain)
 
 
-def draw(rng, given, count, most=GREATEST, converted=0.06, shares=(4, 4, 1, 2, 0, 0)):
-    """Inputs of `count` arrays for what takes `given`; `shares` of the dtypes in NATIVE."""
-    names = [name for name, share in zip(NATIVE, shares, strict=True) if share]
-    first = pick(rng, names, [share for share in shares if share])
+def draw(rng, given, count, most=GREATEST, converted=0.06, float8=0.12):
+    """Inputs of `count` arrays for what takes `given`; `float8`: the share of those that hold it."""
+    names = [name for name in NATIVE if name not in FLOAT8]
+    first = pick(rng, names, (4, 4, 1, 2))
     second = first if rng.random() < 0.8 else pick(rng, names)
+    apart = rng.spawn(1)[0]  # so that cases of other dtypes are those they were before there was float8
+    if apart.random() < float8:
+        first, second = pick(apart, FLOAT8), pick(apart, FLOAT8)
     dtypes = [NATIVE[first], NATIVE[second]][:count]
     v = width(rng, most)
     rows = 1 if v > 5000 else int(rng.integers(1, 4))
