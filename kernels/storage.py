@@ -39,8 +39,9 @@ class Storage(NamedTuple):
         return float(2.0 ** (1 - self.bias - self.mantissa))
 
 
-# float8 has no version of the loops: decoding its blocks on the way in costs less than the loops' time to compile is
-# worth (a third of a minute an instruction set, for the speed see docs/benchmarks.md)
+# float8 has no version of the loops: its blocks are decoded on the way in. Measured on 16 rows of 131072 logits, one
+# thread: `compare` takes 1.55 ms (e4m3fn) and 1.21 ms (e5m2) either way, float32 1.20; and the loops of compare and
+# describe compile in 69 seconds instead of 105.
 STORAGES = (
     Storage("float64", 8, "float64", 11, 52, gradients=True, numpy=True, safetensors="F64"),
     Storage("float32", 4, "float32", 8, 23, gradients=True, numpy=True, safetensors="F32"),
