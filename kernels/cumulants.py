@@ -29,6 +29,7 @@ from .lanes import (
     maximum,
     negative,
     number,
+    rounded,
     select,
     smaller,
     splat,
@@ -93,6 +94,15 @@ def beside_heaviest(a, n, like, k, shift, value, sums):
 
 
 @kernel
+def settled(mass, moment, k, like):
+    """What weights w of outcomes beside the greatest, Σw = `mass` and Σw·log2(w) = `moment`, must be multiplied by: the
+    lanes have rounded k·log2(e), which is worth as much of a weight as it lies nats below the greatest."""
+    if not mass > 0.0 or width(like) == 8:
+        return 1.0
+    return math.exp((1.0 - rounded(k * LOG2E, like) / (k * LOG2E)) * (moment / mass) / LOG2E)
+
+
+@kernel
 def in_reach(k, like):
     """Whether k and what is made of it lie well within the range of the lanes."""
     return 1e-30 < k < 1e30 if width(like) == 16 else 1e-280 < k < 1e280
@@ -139,7 +149,7 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
             z = stream(b, i, like)
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
-            x = maximum(x, least)
+            x = maximum(least, x)  # in this order a NaN stays
             w = scaled_exp2(x, scale, origin)
             y = difference(z, x, k_lanes, minus_centre, like)
             far = maximum(y * y, far)
@@ -212,7 +222,7 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
             impossible = both(equal(x, nothing), equal(z, nothing))
-            x = maximum(x, least)
+            x = maximum(least, x)  # in this order a NaN stays
             w = select(impossible, zero, scaled_exp2(x, scale, origin))
             y = select(impossible, zero, difference(z, x, k_lanes, minus_centre, like))
             far = maximum(absolute(y), far)

@@ -159,7 +159,9 @@ def normalised_row(p, q, vocab, k, like, result):
         # float32 rounds d to 2^-24 of the offset between the rows, and each normaliser by as much of a whole
         return least > 0.3 and (lse_p - lse_q) ** 2 <= 64.0 * least
     error = 2.2e-16 * (1.0 + abs(lse_p) + abs(lse_q))
-    return least > (1e12 if exact else 1e7) * error * error
+    # each d is rounded for itself, to as much of the offset between the rows: relative to d, about the root of the KL
+    own = 2.2e-16 * (lse_p - lse_q)
+    return least > (1e12 if exact else 1e7) * error * error and least > (1e22 if exact else 1e12) * own * own
 
 
 @kernel
@@ -183,7 +185,7 @@ def direct_row(p, q, vocab, k, result):
     if block_p < 0 or block_q < 0:
         return
     unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
-    constants = apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, like)
+    constants = apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, mass_q - mass_p, like)
     forward, reverse, excess = 0.0, 0.0, 0.0
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
@@ -206,8 +208,8 @@ def direct_row(p, q, vocab, k, result):
 
 
 @inlined
-def apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, like):
-    """What `apart_lanes` needs of a pair of rows, in registers."""
+def apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, gap, like):
+    """What `apart_lanes` needs of a pair of rows, in registers; `gap` is mass_q - mass_p, as well as it is known."""
     x, y = unit * top_p, unit * top_q
     d = y - x
     again = y - d
@@ -222,6 +224,7 @@ def apart_constants(unit, scale, top_p, top_q, mass_p, mass_q, like):
         splat(mass_p, like),
         splat(mass_q, like),
         splat(0.5 * LOG2E * scale, like),
+        splat(-gap, like),
     )
 
 
@@ -235,7 +238,7 @@ def lost_lanes(a, b, difference):
 @inlined
 def apart_lanes(a, b, constants):
     """(√p, √q, (b - a) - (top_q - top_p), d) of logs of any size; where one is -inf the differences are no numbers."""
-    units, scale, top_p, top_q, tops, tops_lost, mass_p, mass_q, half_scale = constants
+    units, scale, top_p, top_q, tops, tops_lost, mass_p, mass_q, half_scale, offset = constants
     half = number(a, "1/2") * number(a, "log2(e)")
     zero = number(a, "0")
     x, y = a * units, b * units
@@ -244,7 +247,7 @@ def apart_lanes(a, b, constants):
     d = y - x
     gap = d - tops
     gap = gap + ((lost_lanes(d, tops, gap) + lost_lanes(y, x, d)) - tops_lost)
-    return root_p, root_q, gap, fma(gap, scale, mass_p - mass_q)
+    return root_p, root_q, gap, fma(gap, scale, offset)
 
 
 @inlined
@@ -255,7 +258,7 @@ def direct_terms(a, b, constants):
     nothing = number(a, "-infinity")
     infinite = number(a, "infinity")
     scale = constants[1]
-    offset = constants[6] - constants[7]
+    offset = constants[9]
     root_p, root_q, gap, d = apart_lanes(a, b, constants)
     no_p, no_q = equal(a, nothing), equal(b, nothing)
     p, q = root_p * root_p, root_q * root_q

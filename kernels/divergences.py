@@ -18,6 +18,7 @@ import math
 import numpy as np
 from numba import types
 
+from .beyond import ABOUT_THE_END, linear_beyond, renyi_beyond
 from .decode import element, row_of
 from .elementary import log, phi_and_exp
 from .far import apart, below
@@ -39,7 +40,6 @@ from .lanes import (
     sum_lanes,
     width,
 )  # fmt: skip
-from .mass_sums import EXCESS, EXCESS_LOW, RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN
 from .masses import NEGATIVE, mass_alone
 from .pairs import (
     DISTANT,
@@ -64,7 +64,7 @@ from .pairs import (
     scale_pair,
     series,
 )  # fmt: skip
-from .probabilities import fused
+from .probabilities import mass_difference
 from .status import ARGUMENT, LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
@@ -386,21 +386,24 @@ def series_sums(p, q, vocab, space, k, like, kind, weight, first, second, state,
 
 
 @kernel
-def log_masses(p, q, v, space, k, state, scales):
-    """(p > 0, q > 0, ln p, ln q, ln q - ln p) of one outcome, in float64 at any distance."""
+def log_masses(p, q, v, space, k, epsilon, state, scales):
+    """(p > 0, q > 0, ln p, ln q, ln q - ln p, `tilted`) of one outcome, in float64 at any distance."""
     x, y = element(p, v), element(q, v)
     if space == LOGS:
         top_p, top_q = state[GREATEST_P], state[GREATEST_Q]
         log_p, log_q = below(x, top_p, k) - state[LOG_MASS_P], below(y, top_q, k) - state[LOG_MASS_Q]
-        d = apart(x, y, top_p, top_q, k) + (state[LOG_MASS_P] - state[LOG_MASS_Q])
-        return x > -np.inf, y > -np.inf, log_p, log_q, d
+        gap = state[GAP] if state[PATH] == DISTANT else state[LOG_MASS_Q] - state[LOG_MASS_P]
+        d = apart(x, y, top_p, top_q, k) - gap
+        power = tilted(log_p, log_q, d, epsilon)
+        if epsilon < 0.0:  # its terms, each of any size, may be the same: their difference before k rounds it
+            power = 4.0 * (k * (below(x, top_p, 0.25) / -epsilon - apart(x, y, top_p, top_q, 0.25)))
+            power += gap - state[LOG_MASS_P] / -epsilon
+        return x > -np.inf, y > -np.inf, log_p, log_q, d, power
     log_x = math.log(x) if x > 0.0 else -np.inf
     log_y = math.log(y) if y > 0.0 else -np.inf
-    d = log_y - log_x - state[GAP]
-    x, y = x * scales[RAISE_P] * scales[RAISE_P_AGAIN], y * scales[RAISE_Q] * scales[RAISE_Q_AGAIN]
-    if abs(d) < 0.5 and x > 1e-290:  # from the difference at one total, see mass_sums.py
-        d = math.log1p(fused(y, scales[EXCESS_LOW], fused(y, scales[EXCESS], y - x)) / x)
-    return log_x > -np.inf, log_y > -np.inf, log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q], d
+    d = mass_difference(x, y, state[GAP], scales) if x > 0.0 and y > 0.0 else log_y - log_x
+    log_p, log_q = log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q]
+    return x > 0.0, y > 0.0, log_p, log_q, d, tilted(log_p, log_q, d, epsilon)
 
 
 @kernel
@@ -415,12 +418,12 @@ def phi(y):
 
 
 @kernel
-def tilted(log_p, log_q, order, epsilon):
-    """α·ln p + (1-α)·ln q; for α > 1 that over α - 1, which is within the range of float64 where the divergence is."""
+def tilted(log_p, log_q, d, epsilon):
+    """α·ln p + ε·ln q, ε = 1 - α; for α > 1 that over α - 1, which is within the range of float64 where the divergence
+    is."""
     if epsilon > 0.0:
-        return (order * log_p if order > 0.0 else 0.0) + epsilon * log_q
-    value = (1.0 if order == np.inf else order / -epsilon) * log_p - log_q
-    return value if value == value else -np.inf
+        return (1.0 - epsilon) * log_p + epsilon * log_q if epsilon < 1.0 else log_q
+    return log_p / -epsilon - d
 
 
 @kernel
@@ -432,7 +435,7 @@ def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
     """
     most, lost, outside, meets = -np.inf, 0.0, 0.0, False
     for v in range(vocab):
-        in_p, in_q, log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        in_p, in_q, log_p, log_q, d, power = log_masses(p, q, v, space, k, epsilon, state, scales)
         if in_p and not in_q and epsilon < 0.0:
             return np.inf
         if not in_p or not in_q:
@@ -440,8 +443,7 @@ def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
             lost += epsilon * math.exp(log_q) if in_q else order * math.exp(log_p) if in_p else 0.0
             continue
         meets = True
-        power = tilted(log_p, log_q, order, epsilon)
-        most = max(most, -d if order == np.inf else power)
+        most = max(most, power)
         if abs(d) < 1.0:
             lost += math.exp(log_p) * (epsilon * phi(d) - phi(epsilon * d))
         elif abs(epsilon * d) < 1.0:
@@ -459,9 +461,9 @@ def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
         return max(-math.log1p(-lost) * scale, 0.0)
     power_sum, units = 0.0, 1.0 if epsilon > 0.0 else -epsilon
     for v in range(vocab):
-        in_p, in_q, log_p, log_q, d = log_masses(p, q, v, space, k, state, scales)
+        in_p, in_q, log_p, log_q, d, power = log_masses(p, q, v, space, k, epsilon, state, scales)
         if in_p and in_q:
-            power_sum += math.exp(units * (tilted(log_p, log_q, order, epsilon) - most))
+            power_sum += math.exp(units * (power - most))
     return -(most + math.log(power_sum)) * scale if epsilon > 0.0 else most + math.log(power_sum) / units
 
 
@@ -492,7 +494,10 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
             return np.nan
         if kind == LINEAR:
             state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
-            return weighted_sum(first, state[FORWARD], second, state[REVERSE])
+            value = weighted_sum(first, state[FORWARD], second, state[REVERSE])
+            if value == np.inf and space == LOGS and first > 0.0 and second > 0.0:
+                value = linear_beyond(p, q, vocab, k, first, second, state)
+            return value
         if space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0:
             state[MOMENT] = 0.0
             return 0.0
@@ -513,6 +518,8 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
     if not done:
         scale = 1.0 / weight if second == 1.0 else 1.0 / first
         sums[0] = distant_renyi(p, q, vocab, space, k, weight, first, scale, state, scales)
+        if space == LOGS and not sums[0] < ABOUT_THE_END:
+            sums[0] = renyi_beyond(p, q, vocab, k, weight, first, scale, state)
         sums[1] = np.nan
     elif kind == RENYI and second == 1.0:
         sums[0] *= first / weight

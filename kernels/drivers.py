@@ -19,7 +19,7 @@ from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, apart, below, far_row
 from .gradients import kullback_divergence_gradient, kullback_softmax_gradient  # noqa: F401 (entry points too)
 from .lanes import fma, kernel, load, pointer, splat, stack, store, width
 from .masses import NEGATIVE, mass_alone, mass_log_prob
-from .probabilities import mass_pair
+from .probabilities import mass_difference, mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
@@ -86,24 +86,24 @@ def log_prob(row, v, space, k, beside, top):
 
 
 @kernel
-def log_ratio(p, q, v, space, k, gap, top_p, top_q):
+def log_ratio(p, q, v, space, k, gap, top_p, top_q, scales):
     """log p(v) - log q(v), where `gap` is lse_q - lse_p, or of logs that of what lies beside the greatest elements; NaN
-    for a negative id and where both are impossible."""
+    for a negative id and where both are impossible. `scales` are those of a pair of rows of masses."""
     if v < 0:
         return np.nan
     x, y = element(p, v), element(q, v)
     if space == LOGS:
         return gap - apart(x, y, top_p, top_q, k)
-    if y > 0.0 and 0.5 * y < x < 2.0 * y:
-        return gap + np.log1p((x - y) / y)
+    if x > 0.0 and y > 0.0:
+        return -mass_difference(x, y, gap, scales)
     return gap + (np.log(x) - np.log(y))
 
 
 @kernel
-def compare_row(p, q, vocab, space, k, full, result):
+def compare_row(p, q, vocab, space, k, full, result, scales):
     """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q.
 
-    Of masses, entropies and what token log-probabilities need only if `full`.
+    Of masses also their `scales`; entropies and what token log-probabilities need only if `full`.
     """
     double = p[2] == FLOAT64 or q[2] == FLOAT64
     if space == LOGS:
@@ -117,7 +117,6 @@ def compare_row(p, q, vocab, space, k, full, result):
             if not served and not normalised_row(p, q, vocab, k, 0.0, result):
                 direct_row(p, q, vocab, k, result)
         return OK
-    scales = stack(8, 0.0)
     if mass_pair(p, q, vocab, True, full, result, scales) != NEGATIVE:
         return OK
     return NEGATIVE_P if mass_alone(p, vocab, result) == NEGATIVE else NEGATIVE_Q
@@ -140,11 +139,12 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
     if not (valid_array(p, vocab, space) and valid_array(q, vocab, space)):
         return report(bad_row, start, ARGUMENT)
     result = stack(12, 0.0)
+    scales = stack(8, 0.0)
     full = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0 or tokens != 0
     for t in range(start, stop):
         row_p = row_of(p, t)
         row_q = row_of(q, t)
-        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result)
+        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result, scales)
         if status != OK:
             return report(bad_row, t, status)
         write_statistics(result, out, t)
@@ -152,12 +152,12 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
-            write_token(row_p, row_q, v, space, inverse_temperature, result, out, t)
+            write_token(row_p, row_q, v, space, inverse_temperature, result, scales, out, t)
     return OK
 
 
 @kernel
-def write_token(p, q, v, space, k, result, out, t):
+def write_token(p, q, v, space, k, result, scales, out, t):
     """Log-probabilities and log-ratio of the outcome v of a pair of rows whose statistics are known."""
     top_p, top_q = greatest(p, result[ARGMAX_P]), greatest(q, result[ARGMAX_Q])
     gap = result[BESIDE_GAP] if space == LOGS else result[LSE_GAP]
@@ -166,7 +166,7 @@ def write_token(p, q, v, space, k, result, out, t):
     if out[LOG_PROB_Q] != 0:
         pointer(out[LOG_PROB_Q], types.float64)[t] = log_prob(q, v, space, k, result[BESIDE_Q], top_q)
     if out[LOG_RATIO] != 0:
-        pointer(out[LOG_RATIO], types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q)
+        pointer(out[LOG_RATIO], types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q, scales)
 
 
 @kernel
@@ -237,7 +237,8 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
     known_q, entropy_q, top_q = one[LSE], one[ENTROPY], one[ARGMAX]
     other = room + 4 * vocab
     write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, room, other)
-    compare_row((room, 4, FLOAT32), (other, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
+    scales = stack(8, 0.0)  # of masses, which these are not
+    compare_row((room, 4, FLOAT32), (other, 4, FLOAT32), vocab, LOGS, 1.0, True, result, scales)
     gap = result[LSE_Q] - result[LSE_P]
     if top_p >= 0.0 and top_q >= 0.0:
         result[KL] = math.exp(result[LSE_P]) * (result[KL] + phi(gap))

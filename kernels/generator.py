@@ -12,7 +12,7 @@ from numba import njit, types
 from .decode import element, row_of
 from .far import apart, below
 from .lanes import pointer
-from .pairs import GAP, GREATEST_P, GREATEST_Q, LOG_MASS_P, LOG_MASS_Q, PATH, STATE, UNDEFINED
+from .pairs import DISTANT, GAP, GREATEST_P, GREATEST_Q, LOG_MASS_P, LOG_MASS_Q, PATH, STATE, UNDEFINED
 from .status import LOGS
 
 
@@ -37,7 +37,7 @@ def driver(generator):
                     log_p = below(x, of_row[GREATEST_P], k) - of_row[LOG_MASS_P]
                     log_q = below(y, of_row[GREATEST_Q], k) - of_row[LOG_MASS_Q]
                     d = apart(x, y, of_row[GREATEST_P], of_row[GREATEST_Q], k)
-                    d += of_row[LOG_MASS_P] - of_row[LOG_MASS_Q]
+                    d -= of_row[GAP] if of_row[PATH] == DISTANT else of_row[LOG_MASS_Q] - of_row[LOG_MASS_P]
                 else:
                     no_p, no_q = x == 0.0, y == 0.0
                     log_p = math.log(x) - of_row[LOG_MASS_P]

@@ -58,6 +58,7 @@ from .probabilities import DOUBLE, SINGLE, mass_pair
 from .rows import (
     ARGMAX_P,
     ARGMAX_Q,
+    BESIDE_GAP,
     BESIDE_P,
     BESIDE_Q,
     DONE,
@@ -87,12 +88,13 @@ DISTANT, UNDEFINED, NEGATIVE_MASS = 2, 3, 4  # SINGLE and DOUBLE are those of pr
 
 # what is kept of a pair between the passes, all float64
 # of logs LOG_MASS is what lies beside the greatest element: ln p = k·(a - GREATEST_P) - LOG_MASS_P
+# GAP is LSE_Q - LSE_P, of DISTANT pairs LOG_MASS_Q - LOG_MASS_P, without the rounding of either
 PATH, LOG_MASS_P, LOG_MASS_Q, GAP, GREATEST_P, GREATEST_Q, FORWARD, REVERSE, MOMENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 STATE = 9
 
 # constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
 SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
-TOP_P, LOG_REST_P, TOP_Q, LOG_REST_Q = 0, 1, 2, 3
+TOP_P, LOG_REST_P, TOP_Q, LOG_REST_Q, REST_GAP = 0, 1, 2, 3, 4
 # (of masses: those of mass_sums.py)
 
 
@@ -181,7 +183,7 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
     state[PATH] = path
     state[LOG_MASS_P] = result[BESIDE_P] if space == LOGS else result[LSE_P]
     state[LOG_MASS_Q] = result[BESIDE_Q] if space == LOGS else result[LSE_Q]
-    state[GAP] = result[LSE_GAP]
+    state[GAP] = result[BESIDE_GAP] if path == DISTANT else result[LSE_GAP]
     state[GREATEST_P] = element(p, np.int64(result[ARGMAX_P])) if result[ARGMAX_P] >= 0.0 else np.nan
     state[GREATEST_Q] = element(q, np.int64(result[ARGMAX_Q])) if result[ARGMAX_Q] >= 0.0 else np.nan
     state[FORWARD] = result[KL]
@@ -197,6 +199,7 @@ def scale_pair(p, q, vocab, space, k, state, scales):
     if state[PATH] == DISTANT:
         scales[TOP_P], scales[LOG_REST_P] = state[GREATEST_P], state[LOG_MASS_P]
         scales[TOP_Q], scales[LOG_REST_Q] = state[GREATEST_Q], state[LOG_MASS_Q]
+        scales[REST_GAP] = state[GAP]
     else:
         # in the lanes k·log2(e) is rounded; the greatest element, which weighs most, is given its own probability
         scale = np.float64(np.float32(k * LOG2E)) if state[PATH] == SINGLE else k * LOG2E
@@ -270,7 +273,8 @@ def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
     """p, q and d of a block of any logs, for float64; only -inf is impossible, whatever p and q have come to."""
     top_p, top_q = scales[TOP_P], scales[TOP_Q]
     unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
-    constants = apart_constants(unit, scale, top_p, top_q, scales[LOG_REST_P], scales[LOG_REST_Q], like)
+    rest_p, rest_q, rest_gap = scales[LOG_REST_P], scales[LOG_REST_Q], scales[REST_GAP]
+    constants = apart_constants(unit, scale, top_p, top_q, rest_p, rest_q, rest_gap, like)
     zero = splat(0.0, like)
     nothing = number(zero, "-infinity")
     most = splat(GREATEST_FLOAT, like)

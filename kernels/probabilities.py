@@ -18,7 +18,7 @@ from numba.extending import overload
 
 from .cumulants import LOG2E
 from .decode import BLOCK, FLOAT64, view
-from .lanes import fma, greatest, kernel, load, splat, stack, store, sum_lanes, width
+from .lanes import kernel, load, splat, stack, store, sum_lanes, width
 from .mass_sums import (
     DELTA,
     EXCESS,
@@ -63,6 +63,7 @@ from .rows import (
     LSE_P,
     LSE_Q,
     REVERSE_KL,
+    fused,
     index_of,
     log1p_minus,
 )
@@ -109,12 +110,6 @@ def exact_total(row, vocab, first, second, room):
 
 
 @kernel
-def fused(x, y, z):
-    """x·y + z, rounded once."""
-    return np.float64(greatest(fma(splat(x, 0.0), splat(y, 0.0), splat(z, 0.0))))
-
-
-@kernel
 def scale_rows(p, q, vocab, scales):
     """Fill `scales`; False where a row has no finite elements, no mass or a NaN."""
     room = stack(2048, 0.0)
@@ -139,6 +134,16 @@ def scale_rows(p, q, vocab, scales):
     scales[INVERSE] = 1.0 / high
     scales[LOG_EXCESS] = (rise_q + binades - rise_p) * LN2 + math.log1p(scales[EXCESS])
     return True
+
+
+@kernel
+def mass_difference(x, y, gap, scales):
+    """ln Q - ln P of an outcome whose masses, as they are stored, are x and y > 0; `gap` is LSE_Q - LSE_P."""
+    d = math.log(y) - math.log(x) - gap
+    x, y = x * scales[RAISE_P] * scales[RAISE_P_AGAIN], y * scales[RAISE_Q] * scales[RAISE_Q_AGAIN]
+    if abs(d) < 0.5 and x > 1e-290:  # from the difference at one total, see mass_sums.py
+        d = math.log1p(fused(y, scales[EXCESS_LOW], fused(y, scales[EXCESS], y - x)) / x)
+    return d
 
 
 @kernel

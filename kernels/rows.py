@@ -38,10 +38,11 @@ from .cumulants import (
     in_reach,
     least_argument,
     least_rest,
+    settled,
     weight,
 )
 from .decode import BLOCK, NO_LOG, element, pair_by_words, view
-from .lanes import any_lane, equal, greatest, inlined, kernel, load, maximum, rounded, splat, stack, width
+from .lanes import any_lane, equal, fma, greatest, inlined, kernel, load, maximum, rounded, splat, stack, width
 from .storage import STORAGES
 
 LN2 = 0.69314718055994530942
@@ -69,6 +70,12 @@ def log1p_minus(x):
         power = -power * x
         total += power / n
     return total
+
+
+@kernel
+def fused(x, y, z):
+    """x·y + z, rounded once."""
+    return np.float64(greatest(fma(splat(x, 0.0), splat(y, 0.0), splat(z, 0.0))))
 
 
 @kernel
@@ -196,7 +203,7 @@ def hold(held, sums, new_p, new_q):
 def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, result):
     """BESIDE_P and ENTROPY_P from the sums of a pair; False if the lanes cannot tell them."""
     heaviest = weight(top, k, shift, like)
-    depth = rounded(k * LOG2E, like) * top - top_log
+    depth = fused(rounded(k * LOG2E, like), top, -top_log)
     s = held[S_REST] + held[S_TOP]
     if s >= 4.0 * heaviest:
         result[BESIDE_P] = math.log(s / heaviest)
@@ -206,16 +213,17 @@ def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, 
     n = min(BLOCK, vocab - block)
     beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
     rest = held[S_REST] + (sums[0] + (sums[2] - 1.0) * heaviest)
-    result[BESIDE_P] = math.log1p(rest / heaviest)
     fall = (held[U_REST] - depth * held[S_REST]) + sums[1]
-    result[ENTROPY_P] = result[BESIDE_P] - LN2 * fall / (heaviest + rest)
+    factor = settled(rest, fall, k, like)
+    result[BESIDE_P] = math.log1p(factor * rest / heaviest)
+    result[ENTROPY_P] = result[BESIDE_P] - LN2 * factor * fall / (heaviest + rest)
     return rest == 0.0 or rest > least_rest(like) * heaviest
 
 
 @kernel
 def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, room, sums, result):
     """BESIDE_Q and ENTROPY_Q from the sums of a pair; False if the lanes cannot tell them."""
-    depth = rounded(k * LOG2E, like) * top - top_log
+    depth = fused(rounded(k * LOG2E, like), top, -top_log)
     z = held[Z_REST] + held[Z_TOP]
     beside = result[BESIDE_P] + result[BESIDE_GAP]
     if beside > 1.4:
@@ -231,12 +239,23 @@ def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, roo
     heaviest = weight(x, k, shift, like) * math.exp(k * (top - x) - centre)
     others = held[Z_REST] / heaviest
     rest = others + (sums[0] / own + (sums[2] - 1.0))
-    result[BESIDE_Q] = math.log1p(rest)
     fall = (held[W_REST] / heaviest - depth * others) + sums[1] / own
-    result[ENTROPY_Q] = result[BESIDE_Q] - LN2 * fall / (1.0 + rest)
+    factor = settled(rest, fall, k, like)
+    result[BESIDE_Q] = math.log1p(factor * rest)
+    result[ENTROPY_Q] = result[BESIDE_Q] - LN2 * factor * fall / (1.0 + rest)
     if width(like) == 16 and held[Z_REST] < 0.05 * held[SIZE_REST]:
         return False  # exp(y) = 1 + y + φ(y) has cancelled
     return rest == 0.0 or rest > least_rest(like)
+
+
+@kernel
+def deep(kl, far, k, like):
+    """Whether a KL rests on outcomes so far below the greatest that the rounding of k·log2(e) in the lanes, worth as
+    much of a weight as it lies nats deep, is too much: KL ≤ weight·φ(far)."""
+    if not 0.0 < kl < 1e-4 * far * far:
+        return False
+    depth = math.log(0.5 * far * far / kl) + far
+    return abs(rounded(k * LOG2E, like) / (k * LOG2E) - 1.0) * depth > 6e-7
 
 
 @kernel
@@ -346,7 +365,7 @@ def cumulant_row(p, q, vocab, k, like, result):
             cancels = a > 4.0 * z_mass or spread > 2.0 * kl or spread_q > 2.0 * reverse
         else:
             cancels = math.log1p(e) > 2.0 * reverse
-        if not (centre * centre <= 64.0 * least) or cancels:
+        if not (centre * centre <= 64.0 * least) or cancels or deep(least, far, k, like):
             return TOO_CLOSE
 
     result[KL] = max(kl, 0.0)

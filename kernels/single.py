@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, least_rest, weight
+from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, least_rest, settled, weight
 from .decode import BLOCK, NO_LOG, by_words, view
 from .elementary import parted_exp2
 from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, undefined
@@ -30,7 +30,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .order import see_block
-from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, greatest_of
+from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, fused, greatest_of
 from .storage import STORAGES
 
 
@@ -160,15 +160,17 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
         result[LSE] = -np.inf
         return True
     heaviest = weight(top, k, shift, like)
-    depth = rounded(k * LOG2E, like) * top - top_log
+    depth = fused(rounded(k * LOG2E, like), top, -top_log)
     if total < 4.0 * heaviest:  # the sums have rounded what shares a lane with it
         n = min(BLOCK, vocab - block)
         beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
         rest = s + (sums[0] + (sums[2] - 1.0) * heaviest)
         if rest < least_rest(like) * heaviest:
             return False
-        beside = math.log1p(rest / heaviest)
-        spread = -LN2 * ((u - depth * s) + sums[1]) / (heaviest + rest)
+        fall = sums[1] + (u - depth * s if entropy is not None else s * math.log(rest / heaviest) * LOG2E)
+        factor = settled(rest, fall, k, like)
+        beside = math.log1p(factor * rest / heaviest)
+        spread = -LN2 * factor * fall / (heaviest + rest)
     else:
         beside = math.log(total / heaviest)
         spread = LN2 * (depth - moment / total)

@@ -223,8 +223,15 @@ def _renyi(pair, alpha):
     value = pair.renyi(alpha)
     if alpha == math.inf:  # the logarithm of one ratio
         return distance(value, pair, math.inf)
-    near = 0 if alpha == 1 else 1e-15 / abs(1 - alpha)
-    return divergence(value, pair=pair)._replace(slack=SLACK * pair.apart**2 + near * np.minimum(value, 1e9))
+    near, loose = (0, 0) if alpha == 1 else (1e-15 / abs(1 - alpha), pair.loose(alpha) / abs(1 - alpha))
+    return divergence(value, pair=pair)._replace(slack=SLACK * pair.apart**2 + near * np.minimum(value, 1e9) + loose)
+
+
+def _chi2(pair):
+    claim = divergence(pair.chi2, pair=pair)
+    with np.errstate(over="ignore", invalid="ignore"):
+        loose = pair.loose(2.0)
+        return claim._replace(slack=claim.slack + np.where(loose > 0, loose * (1 + np.minimum(claim.value, 1e300)), 0))
 
 
 GENERATORS: dict[str, Callable[[Pair], Any]] = {
@@ -232,10 +239,10 @@ GENERATORS: dict[str, Callable[[Pair], Any]] = {
     "reverse_kl": lambda pair: pair.reverse_kl,
     "jeffreys": lambda pair: pair.kl + pair.reverse_kl,
     "jensen_shannon": lambda pair: pair.jensen_shannon(),
-    "total_variation": lambda pair: pair.total_variation,
+    "total_variation": lambda pair: distance(pair.total_variation, pair, 1 + ROUNDING),  # as the function of that name
     "squared_hellinger": lambda pair: pair.squared_hellinger,
-    "chi2": lambda pair: pair.chi2,
-    "neyman_chi2": lambda pair: pair.swapped().chi2,
+    "chi2": _chi2,
+    "neyman_chi2": lambda pair: _chi2(pair.swapped()),
 }
 
 
@@ -280,7 +287,7 @@ FUNCTIONS: dict[str, Function] = {
         MIXED,
         styles=UNITLESS,
     ),
-    "chi2_divergence": _simple("chi2_divergence", lambda pair: pair.chi2, MIXED, styles=UNITLESS),
+    "chi2_divergence": _simple("chi2_divergence", _chi2, MIXED, styles=UNITLESS),
     "f_divergence": _simple(
         "f_divergence",
         lambda pair, generator: GENERATORS[generator](pair),

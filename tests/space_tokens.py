@@ -25,6 +25,7 @@ from kullback.matrix import METRICS
 
 TERMS = Bound(1e-14, 1e-6)
 REAL = np.longdouble
+KNOWN = 1e-14  # ln P/Q of one outcome in kl_contributions: the difference of two numbers of the size of 1 or more
 
 
 # ---- statistics of tokens ----
@@ -149,11 +150,12 @@ def _contributions(pair, options):
         delta = np.where(pair.both, pair.delta, 0)
         if options.get("kind") == "plain":
             terms = np.where(pair.only_p, np.inf, -p * delta)
-            return {"value": Claim(terms, p * np.maximum(np.abs(delta), 1e-3), 1e-30)}
+            return {"value": Claim(terms, p * np.abs(delta), 1e-30 + KNOWN * p)}
         small = np.where(near, delta, 0)
         terms = np.where(near, p * phi(small), q - p - p * delta)
+        slack = 1e-30 + KNOWN * np.where(near, p * np.abs(small), 0)
     terms = np.where(pair.only_q, q, np.where(pair.only_p, np.inf, np.where(pair.both, terms, 0)))
-    return {"value": Claim(terms, None, 1e-30, 0.0)}
+    return {"value": Claim(terms, None, slack, 0.0)}
 
 
 # ---- short lists of a teacher ----
@@ -269,7 +271,8 @@ def _relative_terms(name, x, y):
         scale = np.abs(value)
     value = np.where(x == 0, np.where(name == "rel_entr", 0, y), value)
     value = np.where((x < 0) | (y < 0) | ((x > 0) & (y == 0)), np.inf, value)
-    value = np.where(np.isinf(x) != np.isinf(y), np.where(np.isinf(x) | (name == "kl_div"), np.inf, -np.inf), value)
+    lone = (np.isinf(x) != np.isinf(y)) & ((x != 0) | (name == "kl_div"))  # 0·ln(0/inf) is 0
+    value = np.where(lone, np.where(np.isinf(x) | (name == "kl_div"), np.inf, -np.inf), value)
     return np.where((np.isnan(x) | np.isnan(y) | (np.isinf(x) & np.isinf(y))), np.nan, value), scale
 
 

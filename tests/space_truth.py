@@ -268,6 +268,15 @@ class Pair:
         value = np.where(self.common, value, np.inf)
         return self._spoilt(np.where(self.only_p.any(-1) & (alpha > 1), np.inf, value))
 
+    def loose(self, alpha):
+        """What long double itself does not know of ln Σ P^α Q^(1-α): logs far from 0 cancel in its greatest terms."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = (1 - REAL(alpha)) * np.where(self.both, self.delta, 0)
+            powers = np.where(self.both, self.p.log + delta, -np.inf)
+            counts = powers > powers.max(-1, keepdims=True) - 100
+            size = np.where(counts, np.abs(np.where(self.both, self.p.log, 0)) + np.abs(delta), 0).max(-1)
+        return np.where((size > 1e6) & (size < np.inf), 4 * np.finfo(REAL).eps * size, 0)
+
     @property
     def total_variation(self):
         near, t = self._near()

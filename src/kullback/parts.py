@@ -35,7 +35,7 @@ def compare(
     """`calls.compare` for rows of any length."""
     if not _cut(pair):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
-    fields = tuple(dict.fromkeys((*wanted, "lse_p", "lse_q")))
+    fields = tuple(dict.fromkeys((*wanted, "lse_p", "lse_q", "top1_p", "top1_q")))
     tokens = None if tokens is None else tokens.reshape(-1)
     held = None if tokens is None else _by_part(tokens, pair.vocab)
 
@@ -56,7 +56,7 @@ def compare(
     masses = calls.batch(("p", within["lse_p"]), ("q", within["lse_q"]))
     place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
     found = calls.compare(masses, arrays.LOGS, 1.0, fields, 1, place)
-    if _rounded(found["lse_p"], found["lse_q"]):
+    if any(_rounded(found[f"lse_{side}"], within[f"lse_{side}"], within[f"top1_{side}"]) for side in "pq"):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
     for field, lse in _SIDES:
         if field in wanted:
@@ -91,7 +91,7 @@ def describe(
     place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
     masses = calls.batch(("x", within["lse"]))
     found = calls.describe(masses, arrays.LOGS, 1.0, ("lse", "entropy", "top1"), 1, place)
-    if _rounded(found["lse"]):
+    if _rounded(found["lse"], within["lse"], within["top1"]):
         return calls.describe(single, space, inverse_temperature, wanted, num_threads, tokens)
     found["entropy"] += _mean(within["entropy"], within["lse"])
     found["top1"] = _top1(single.structs[0], single, within["top1"], found["top1"], num_threads)
@@ -196,9 +196,13 @@ def _by_part(tokens: NDArray[np.int64], vocab: int) -> NDArray[np.int64]:
     return np.where(tokens[:, None] // PART == parts, tokens[:, None] % PART, -1)
 
 
-def _rounded(*lse: NDArray[np.float64]) -> bool:
-    """Whether normalisers are so large that their rounding is worth something of a part's share: rows stay whole."""
-    return any(bool((np.abs(values) > 1e5).any()) for values in lse)
+def _rounded(lse: NDArray[np.float64], within: NDArray[np.float64], top1: NDArray[np.int64]) -> bool:
+    """Whether normalisers are so large that their rounding is worth something of a part's share: rows stay whole.
+
+    So they do where those of the parts, `within`, have left the range of float64; without mass one may be -inf.
+    """
+    beyond = (np.isinf(within) | np.isnan(within)) & (top1 >= 0)
+    return bool((np.abs(lse) > 1e5).any() or beyond.any())
 
 
 def _mean(values: NDArray[np.float64], lse: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -109,6 +109,11 @@ def measure_kl(x: FloatArray, y: FloatArray, difference: FloatArray) -> FloatArr
     return np.where(impossible, np.inf, bregman_terms(share_x, share_y, t).sum(-1))
 
 
+def _total(x: FloatArray) -> FloatArray:
+    """Σx over the last axis, kept. Its rounding is in every t, and that of NumPy's sum goes by the layout."""
+    return np.asarray(np.sum(x, -1, dtype=np.longdouble, keepdims=True), np.float64)
+
+
 def normalised_log_ratio(
     x: FloatArray, y: FloatArray, difference: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -118,11 +123,13 @@ def normalised_log_ratio(
     and r's own is -ln(1 + Σ P (exp(t) - 1)): nothing cancels however close P and Q are and however far the totals.
     """
     x, y, difference = np.broadcast_arrays(x, y, difference)
+    stored_x, stored_y = x, y
     size = np.frexp(np.stack([x.max(-1, keepdims=True), y.max(-1, keepdims=True)]))[1]
     size = np.where(abs(size[0] - size[1]) < 64, size.max(0), size)  # then the difference is scaled with them
     with np.errstate(over="ignore"):  # of a difference that is not used then
         x, y, difference = np.ldexp(x, -size[0]), np.ldexp(y, -size[1]), np.ldexp(difference, -size[0])
-    p, q = x / x.sum(-1, keepdims=True), y / y.sum(-1, keepdims=True)
+    total_x, total_y = _total(x), _total(y)
+    p, q = x / total_x, y / total_y
     both = (p > 0) & (q > 0)
     at = np.where(both, p, -1.0).argmax(-1)[..., None]
     x_r, y_r, d_r, p_r, q_r = (np.take_along_axis(a, at, -1) for a in (x, y, difference, p, q))
@@ -132,10 +139,18 @@ def normalised_log_ratio(
         down, down_error = two_product(x, np.where(close, d_r, y_r))
         rise = ((up - down) + (up_error - down_error)) / (x * y_r)
         t = np.where(np.abs(rise) <= 0.5, np.log1p(rise), log_ratio(x, y) - log_ratio(x_r, y_r))
-        terms = np.where(both, p * np.expm1(t), np.where(p > 0, -p, q * (p_r / q_r)))
-        excess = terms.sum(-1, keepdims=True)
+        # far from the outcome r exp(t) has the rounding of a large t, which q itself has not
+        far = np.where(both, q * (p_r / q_r) - p, np.where(p > 0, -p, q * (p_r / q_r)))
+        terms = np.where(both & (np.abs(rise) <= 0.5), p * np.expm1(t), far)
+        excess = _total(terms)
         t_r = np.where(np.abs(excess) <= 0.5, -np.log1p(excess), np.log(q_r) - np.log(p_r))
-        return p, q, np.where(both, t + t_r, np.log(q) - np.log(p))
+        t = np.where(both, t + t_r, np.log(q) - np.log(p))
+        # a share may be below the normal numbers; its logarithm is not
+        gone = (stored_x > 0) & (stored_y > 0) & (np.minimum(x, y) < 1e-300)
+        if gone.any():
+            totals = np.log(total_y) - np.log(total_x) + np.log(2.0) * (size[1] - size[0])
+            t = np.where(gone, np.log(stored_y) - np.log(stored_x) - totals, t)
+        return p, q, t
 
 
 def bregman_terms(x: FloatArray, y: FloatArray, t: FloatArray) -> FloatArray:
