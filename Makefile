@@ -89,8 +89,9 @@ fuzz: $(VENV)/.installed-test ## damaged files of every format, SECONDS_EACH (40
 sanitize: $(VENV)/.installed-test ## the C functions between pages that may not be touched, and under valgrind where it is installed
 	$(BIN)/python tests/sanitize.py
 
-test-space: $(VENV)/.installed-test ## functions of rows on inputs nobody thought of, against long double: MINUTES=, SEED=, ONLY="names"
-	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
+test-space: $(VENV)/.installed-test ## functions of rows on inputs nobody thought of, against long double: MINUTES=, SEED=, ONLY="names", SETTLED=1
+	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(SETTLED),--settled)
 
 nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function; ROWS=..., FIRST=batch
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)

@@ -49,7 +49,12 @@ totals, temperature, layout and number of threads, each case against long double
   log-ratio;
 - 1e-15 of an entropy, a cross-entropy and a log-probability, where one outcome takes nearly all of a row;
 - 1 nat in place of a normaliser that is smaller; the greatest derivative of the row in place of a smaller one;
-- 1e-15/|α - 1| of a Rényi divergence whose order α is near 1.
+- 1e-15/|α - 1| of a Rényi divergence whose order α is near 1;
+- 1e-14 of an outcome's probability in what it contributes to KL (`kl_contributions`), times |ln P/Q| in a generalized
+  term.
+
+A result beyond the range of its type is inf of the right sign, never NaN; one within it is a number, though what it is
+made of may lie beyond.
 
 Integers, bool and long double are computed in float64.
 

@@ -99,7 +99,8 @@ def settled(mass, moment, k, like):
     lanes have rounded k·log2(e), which is worth as much of a weight as it lies nats below the greatest."""
     if not mass > 0.0 or width(like) == 8:
         return 1.0
-    return math.exp((1.0 - rounded(k * LOG2E, like) / (k * LOG2E)) * (moment / mass) / LOG2E)
+    scale = k * LOG2E
+    return 1.0 + (scale - rounded(scale, like)) * moment / (scale * LOG2E * mass)
 
 
 @kernel

@@ -79,6 +79,13 @@ def fused(x, y, z):
 
 
 @kernel
+def binades_above(top, k, top_log, like):
+    """k·log2(e)·top - top_log as the lanes have it: a product that is rounded, unless it is of float32, is not here."""
+    scale = rounded(k * LOG2E, like)
+    return scale * top - top_log if width(like) == 16 else fused(scale, top, -top_log)
+
+
+@kernel
 def greatest_of(x, n, like):
     """The greatest of n padded elements (NaN passed over), -inf if there is none."""
     top = splat(-np.inf, like)
@@ -203,7 +210,7 @@ def hold(held, sums, new_p, new_q):
 def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, result):
     """BESIDE_P and ENTROPY_P from the sums of a pair; False if the lanes cannot tell them."""
     heaviest = weight(top, k, shift, like)
-    depth = fused(rounded(k * LOG2E, like), top, -top_log)
+    depth = binades_above(top, k, top_log, like)
     s = held[S_REST] + held[S_TOP]
     if s >= 4.0 * heaviest:
         result[BESIDE_P] = math.log(s / heaviest)
@@ -223,7 +230,7 @@ def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, 
 @kernel
 def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, room, sums, result):
     """BESIDE_Q and ENTROPY_Q from the sums of a pair; False if the lanes cannot tell them."""
-    depth = fused(rounded(k * LOG2E, like), top, -top_log)
+    depth = binades_above(top, k, top_log, like)
     z = held[Z_REST] + held[Z_TOP]
     beside = result[BESIDE_P] + result[BESIDE_GAP]
     if beside > 1.4:

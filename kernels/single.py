@@ -30,7 +30,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .order import see_block
-from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, fused, greatest_of
+from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, binades_above, greatest_of
 from .storage import STORAGES
 
 
@@ -160,7 +160,7 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
         result[LSE] = -np.inf
         return True
     heaviest = weight(top, k, shift, like)
-    depth = fused(rounded(k * LOG2E, like), top, -top_log)
+    depth = binades_above(top, k, top_log, like)
     if total < 4.0 * heaviest:  # the sums have rounded what shares a lane with it
         n = min(BLOCK, vocab - block)
         beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)

@@ -91,8 +91,8 @@ def kl_divergence(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         ≥ 0, exactly 0 for identical rows; relative error below 1e-6 for 32- and 16-bit input and 1e-11 for
-        float64, however small the divergence. An outcome with p = 0 contributes 0; q = 0 where p > 0 gives inf;
-        NaN or +inf (of logs) in a row, and rows without mass, give NaN.
+        float64, however small the divergence. An outcome with p = 0 contributes 0; q = 0 where p > 0 gives inf,
+        as does what is beyond the range of float64; NaN or +inf (of logs) in a row, and rows without mass, give NaN.
 
     Raises
     ------

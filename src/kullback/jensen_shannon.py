@@ -241,6 +241,7 @@ def symmetric_kl_divergence(
     Returns
     -------
     float64 array of the leading shape (a scalar for 1-D input)
+        A number wherever the mean itself is within the range of float64, though one of the two may not be.
 
     Examples
     --------
