@@ -150,9 +150,9 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
             z = stream(b, i, like)
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
+            y = difference(z, x, k_lanes, minus_centre, like)  # of x as it is: -inf, or far below, must be seen in FAR
             x = maximum(least, x)  # in this order a NaN stays
             w = scaled_exp2(x, scale, origin)
-            y = difference(z, x, k_lanes, minus_centre, like)
             far = maximum(y * y, far)
             phi = phi_of(y)
             expm1 = y + phi
@@ -213,6 +213,7 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
     minus_top_p = splat(-top_log_p, like)
     minus_top_q = splat(-top_log_q, like)
     least = splat(least_argument(k, shift, like), like)
+    least_q = splat(least_argument(k, shift, like) + centre / k, like)
     k_lanes = splat(k, like)
     minus_centre = splat(-centre, like)
     for j in range(0, n, SPAN):
@@ -223,9 +224,10 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
             impossible = both(equal(x, nothing), equal(z, nothing))
-            x = maximum(least, x)  # in this order a NaN stays
-            w = select(impossible, zero, scaled_exp2(x, scale, origin))
             y = select(impossible, zero, difference(z, x, k_lanes, minus_centre, like))
+            x = maximum(least, x)  # in this order a NaN stays
+            z = maximum(least_q, z)
+            w = select(impossible, zero, scaled_exp2(x, scale, origin))
             far = maximum(absolute(y), far)
             phi, exp_y = phi_and_exp(y)
             t = fma(x, scale, minus_top_p)
@@ -235,7 +237,7 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             near = smaller(absolute(y), one)  # beyond, exp(y) - 1 = y + φ(y) would lose what y is larger than 1
             g = fma(w, select(near, fma(y, y + phi, negative(phi)), fma(y - one, exp_y, one)), g)
             u = fma(w, t, u)
-            q = fma(w * exp_y, select(impossible, zero, fma(z, scale, minus_top_q)), q)
+            q = fma(w * exp_y, fma(z, scale, minus_top_q), q)
         s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
         g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
     write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)

@@ -228,7 +228,7 @@ def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, 
 
 
 @kernel
-def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, room, sums, result):
+def beside_q(p, q, vocab, k, like, shift, top_log, centre, far, block, top, held, room, sums, result):
     """BESIDE_Q and ENTROPY_Q from the sums of a pair; False if the lanes cannot tell them."""
     depth = binades_above(top, k, top_log, like)
     z = held[Z_REST] + held[Z_TOP]
@@ -252,7 +252,7 @@ def beside_q(p, q, vocab, k, like, shift, top_log, centre, block, top, held, roo
     result[ENTROPY_Q] = result[BESIDE_Q] - LN2 * factor * fall / (1.0 + rest)
     if width(like) == 16 and held[Z_REST] < 0.05 * held[SIZE_REST]:
         return False  # exp(y) = 1 + y + φ(y) has cancelled
-    return rest == 0.0 or rest > least_rest(like)
+    return rest == 0.0 or rest > least_rest(like) * math.exp(far)
 
 
 @kernel
@@ -361,8 +361,8 @@ def cumulant_row(p, q, vocab, k, like, result):
     least = min(kl, reverse)
     if not single and a > 1e3 * z_mass:
         return TOO_FAR  # q's mass lies where p has next to none: S + A + B has lost it
-    if far > 0.0 and not least > (1e-25 if single else 1e-280):
-        return TOO_CLOSE if single else TOO_FAR  # of the order of weights that stop at 2^-125 or 2^-1021
+    if far > 0.0 and not least > (1e-25 if single else 1e-280) * math.exp(far):
+        return TOO_CLOSE if single else TOO_FAR  # of the order of weights that stop at 2^-125 or 2^-1021, times exp(y)
     if not single and far > 0.0 and e < 0.5 and (spread > 1e4 * kl or spread_q > 1e4 * reverse):
         return TOO_FAR  # a constant apart up to rounding
     if single and (a > 0.0 or centre != 0.0):
@@ -383,7 +383,7 @@ def cumulant_row(p, q, vocab, k, like, result):
     if not beside_p(p, vocab, k, like, shift, log_p, block_p, top_p, held, room_p, sums, result):
         return TOO_CLOSE if single else TOO_FAR
     result[BESIDE_GAP] = (centre - k * (top_q - top_p)) + math.log1p(e)
-    if not beside_q(p, q, vocab, k, like, shift, log_q, centre, block_q, top_q, held, room_q, sums, result):
+    if not beside_q(p, q, vocab, k, like, shift, log_q, centre, far, block_q, top_q, held, room_q, sums, result):
         return TOO_CLOSE if single else TOO_FAR
     result[LSE_P] = k * top_p + result[BESIDE_P]
     result[LSE_Q] = result[LSE_P] + result[LSE_GAP]

@@ -197,3 +197,91 @@ def test_long_rows_whose_normalisers_are_beyond_float64(sign):
     assert found.kl == pytest.approx((1 - kept / p.size) * 2.5 * abs(far), rel=1e-11)
     assert found.reverse_kl == pytest.approx(np.log(p.size / kept), rel=1e-11)
     assert kb.entropy(q, given="logits", temperature=0.1) == pytest.approx(np.log(kept), rel=1e-12)
+
+
+# ---- what one row has far below the least weight of the lanes, and the other just about there
+
+
+@pytest.mark.parametrize("vocab", [6, 5000])
+@pytest.mark.parametrize(
+    ("dtype", "low", "other"),
+    [
+        (np.float64, -np.inf, -708.0),
+        (np.float64, -np.inf, -800.0),
+        (np.float64, -1e306, -707.0),
+        (np.float32, -1e30, -80.0),
+        (np.float32, -1e30, -86.0),
+        (np.float32, -1e34, -92.0),
+        (np.float32, -np.inf, -86.0),
+        (BFLOAT16, -1e30, -84.0),
+        (np.float16, -np.inf, -86.0),
+        (np.dtype(ml_dtypes.float8_e5m2), -np.inf, -80.0),
+        (np.dtype(ml_dtypes.float8_e5m2), -57344.0, -80.0),
+    ],
+)
+def test_what_only_one_row_has_below_the_least_weight(dtype, low, other, vocab):
+    """p's log used to be held at that weight before it was compared with q's: it passed for q's own."""
+    p, q = np.tile([0.015625, -0.015625], (2, vocab))[:, :vocab]
+    q = 0.0 * q
+    p[1], q[1] = low, other
+    p, q = p.astype(dtype), q.astype(dtype)
+    pair = truth(p, q)
+    bound = 1e-11 if dtype == np.float64 else 1e-6
+    found, mirrored = kb.compare(p, q, given="logits"), kb.compare(q, p, given="logits")
+    forward, reverse = float(pair.kl[0]), float(pair.reverse_kl[0])
+    for got, expected in (
+        (found.kl, forward),
+        (found.reverse_kl, reverse),
+        (mirrored.kl, reverse),
+        (mirrored.reverse_kl, forward),
+        (kb.kl_divergence(q, p, given="logits"), reverse),
+        (kb.kl_divergence(p, q, given="logits"), forward),
+        (kb.symmetric_kl_divergence(p, q, given="logits"), 0.5 * (forward + reverse)),
+        (kb.divergence_matrix(q[None], p[None], given="logits")[0, 0], reverse),
+    ):
+        assert got == expected or abs(got - expected) <= bound * expected < np.inf
+
+
+def test_what_only_one_row_has_of_three_far_from_0():
+    p, q = np.array([-np.inf, 352.335, 352.326]), np.array([-448.0, 352.0, 352.0])
+    assert kb.compare(p, q, given="logits").reverse_kl == np.inf
+    assert kb.compare(q, p, given="logits").kl == np.inf
+
+
+@pytest.mark.parametrize("vocab", [3, 5000])
+@pytest.mark.parametrize("other", [-425.0, -450.0, -590.0, -640.0])
+def test_deep_on_one_side_and_deeper_on_the_other(other, vocab):
+    """q/p = exp(300) of a p that the lanes hold at 2^-1021: neither q's weight nor ln q/p may be made of that."""
+    p, q = np.zeros(vocab), np.zeros(vocab)
+    p[1], q[1] = other / 2.0, other / 2.0 - 290.0
+    p[2:], q[2:] = other - 290.0, other
+    pair, found = truth(p, q), kb.compare(p, q, given="logits")
+    assert close(found.kl, pair.kl[0], 1e-11)
+    assert close(found.reverse_kl, pair.reverse_kl[0], 1e-11)
+    assert close(found.entropy_q, pair.q.entropy[0], 1e-11)
+
+
+def test_masks_on_both_sides_far_below_the_least_weight():
+    """They weigh nothing, in q's entropy too, which is made of q's own logs."""
+    rng = np.random.default_rng(5)
+    for dtype, mask in ((np.float32, F32.min), (np.float32, -1e30), (np.float64, F64.min), (BFLOAT16, -1e9)):
+        p, q = (rng.standard_normal((2, 3000)) * [[1.0], [1.5]]).astype(dtype)
+        p[::3] = q[::3] = mask
+        pair, found = truth(p, q), kb.compare(p, q, given="logits")
+        for got, expected in (
+            (found.kl, pair.kl[0]),
+            (found.reverse_kl, pair.reverse_kl[0]),
+            (found.entropy_p, pair.p.entropy[0]),
+            (found.entropy_q, pair.q.entropy[0]),
+        ):
+            assert close(got, expected, 1e-6 if dtype != np.float64 else 1e-11)
+
+
+@pytest.mark.parametrize("far", [F64.min, -1e300])
+@pytest.mark.parametrize("deep", [-448.0, -700.0, -740.0])
+def test_mixtures_of_what_is_lost_on_one_side(deep, far):
+    """The least weight of the lanes times 1.8e308 is a whole number of nats."""
+    p, q = np.array([deep, 0.0, -0.0039]), np.array([far, -0.053, -0.022])
+    bound = kb.generalized_jsd(p[1:], q[1:], 0.01)
+    for got in (kb.generalized_jsd(p, q, 0.01), kb.generalized_jsd(q, p, 0.99)):
+        assert close(got, bound, 1e-11)
