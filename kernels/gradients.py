@@ -302,25 +302,26 @@ def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weigh
 
 
 @kernel
-def far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, entropy, add, address, storage):
-    """`softmax_lanes` of a row of logs of any size."""
+def far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, add, address, storage):
+    """`softmax_lanes` of a row of logs of any size. ln s + H is k·(x - top) less its mean: 0 where all else is nothing,
+    not the rounding of a normaliser, which k may make as great as anything."""
     like = 0.0
     room = stack(2048, like)
     block = stack(1024, like)
     zero = splat(0.0, like)
-    top, _, beside, _ = normaliser(row, vocab, k, None, room)
+    top, _, beside, entropy = normaliser(row, vocab, k, None, room)
     unit, scale = unit_of(top, k)
     half_scale = splat(0.5 * LOG2E * scale, like)
     half_beside = splat(-0.5 * LOG2E * beside, like)
-    own_entropy, nats = splat(entropy, like), splat(2.0 * LN2, like)
+    scales, minus_mean = splat(scale, like), splat(entropy - beside, like)
     constant, minus = splat(mass_weight, like), splat(-entropy_weight, like)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         x = view(row, start, n, room, NO_LOG)
         for i in range(0, n, width(like)):
             gap = fma(load(x, i, like), splat(unit, like), splat(-unit * top, like))
-            half, h = half_weight(gap, half_scale, half_beside)
-            surprise = fma(h, nats, own_entropy)  # ln s + H, before a weight that may be of the size of 1e308
+            half, _ = half_weight(gap, half_scale, half_beside)
+            surprise = fma(gap, scales, minus_mean)  # before a weight that may be of the size of 1e308
             store(block, i, select(equal(half, zero), zero, (half * half) * fma(minus, surprise, constant)))
         write_softmax_block(block, n, start, add, address, storage)
 
@@ -369,7 +370,7 @@ def kullback_softmax_gradient(
             greatest = element(row, pointer(top1, types.int64)[t])
             if not (abs(log_mass) < (1e3 if row[2] == FLOAT64 else 1e5) and in_reach(k, np.float32(0.0))):
                 # what lies beside the greatest element is not to be had from the normaliser
-                far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, own_entropy, add, address, storage)
+                far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, add, address, storage)
             elif row[2] == FLOAT64:
                 softmax_lanes(
                     row, vocab, k, 0.0, log_mass, greatest, mass_weight, entropy_weight, own_entropy, add, address,

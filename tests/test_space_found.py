@@ -285,3 +285,13 @@ def test_mixtures_of_what_is_lost_on_one_side(deep, far):
     bound = kb.generalized_jsd(p[1:], q[1:], 0.01)
     for got in (kb.generalized_jsd(p, q, 0.01), kb.generalized_jsd(q, p, 0.99)):
         assert close(got, bound, 1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1e-20, 2e-151, 1e-300])
+def test_entropy_gradient_of_ties_beside_nothing(temperature, dtype):
+    """ln s + H was the rounding of the normalisers of both, of which 1/temperature makes anything, inf too."""
+    for ties in (2, 3, 5, 8, 17):
+        row = np.full(ties + 3, -5.0, dtype)
+        row[:ties] = 1.0
+        assert (kb.entropy_gradient(row, temperature=temperature) == 0.0).all()
