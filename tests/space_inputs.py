@@ -280,7 +280,9 @@ def draw(rng, given, count, most=GREATEST, converted=0.06, float8=0.12):
     second = first if rng.random() < 0.8 else pick(rng, names)
     apart = rng.spawn(1)[0]  # so that cases of other dtypes are those they were before there was float8
     if apart.random() < float8:
-        first, second = pick(apart, FLOAT8), pick(apart, FLOAT8)
+        first, second = pick(apart, FLOAT8), pick(apart, [*FLOAT8, "float64"])
+        if count == 2 and apart.random() < 0.5:
+            first, second = second, first
     dtypes = [NATIVE[first], NATIVE[second]][:count]
     v = width(rng, most)
     rows = 1 if v > 5000 else int(rng.integers(1, 4))
