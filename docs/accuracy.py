@@ -48,7 +48,11 @@ totals, temperature, layout and number of threads, each case against long double
   rounds such a difference to 1e-16 of itself; 1e-14 times d of a distance and of total variation; 1e-15 times d of a
   log-ratio;
 - 1e-15 of an entropy, a cross-entropy and a log-probability, where one outcome takes nearly all of a row;
-- 1 nat in place of a normaliser that is smaller; the greatest derivative of the row in place of a smaller one;
+- 1 nat in place of a normaliser that is smaller; in place of a derivative that is smaller the greatest one of its row,
+  and the greatest of the terms that one is a difference of: P·(|ln P| + H) of an entropy, u·P of a token's
+  log-probability, and P·|d| of a loss of two rows below float64, whose log-ratios d count up to 8;
+- 1e-14 over the temperature of a derivative, times d as above of a loss of two rows. What is beyond the type of the
+  gradient is an infinity, and so may be what is beyond it but for this;
 - 1e-15/|α - 1| of a Rényi divergence whose order α is near 1;
 - 1e-14 of an outcome's probability in what it contributes to KL (`kl_contributions`), times |ln P/Q| in a generalized
   term.

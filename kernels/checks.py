@@ -13,7 +13,7 @@ from .lanes import kernel, pointer
 from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
 
-LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
+LINEAR, MIXTURE, VARIATION, RENYI, CROSS_ENTROPY = 0, 1, 2, 3, 4
 LOG_PROB_P, LOG_PROB_Q, LOG_RATIO = 8, 9, 10  # words of a kullback_comparison
 LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5  # words of a kullback_token_description
 
@@ -145,7 +145,9 @@ def check_divergence_gradient(
     good = rows_of_logs(p, vocab, inverse_temperature, start, stop)
     good = good and rows_of_logs(q, vocab, inverse_temperature, start, stop)
     good = good and weights != 0 and values != 0 and state != 0 and gradient != 0
-    good = good and valid_kind(kind, weight, first, second) and 0 <= side <= 1 and takes_gradients(storage)
+    cross = kind == CROSS_ENTROPY and side == 0 and known != 0
+    good = good and (cross or valid_kind(kind, weight, first, second))
+    good = good and 0 <= side <= 1 and takes_gradients(storage)
     return answer(good, start)
 
 

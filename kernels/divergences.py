@@ -68,6 +68,7 @@ from .probabilities import mass_difference
 from .status import ARGUMENT, LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
+CROSS_ENTROPY = 4  # of gradients along p alone: that of the KL and of the entropy may be nothing but each other's rest
 
 # Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
 # 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.

@@ -5,7 +5,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import by_words, item_bytes
+from .decode import by_words, element, item_bytes
 from .lanes import F32, STORED, _constant, has_half_conversion, inlined, kernel, load, stack
 from .storage import STORAGES
 
@@ -98,3 +98,19 @@ _write = by_words([kind for kind in _written if kind.bytes >= 4], _write_floats,
 def write(block, n, address, storage):
     """Write n elements of `block`, which is readable up to a whole register beyond, as `storage` at `address`."""
     _write((address, item_bytes(storage), storage), 0, block, n)
+
+
+@kernel
+def row_place(address, storage):
+    """A contiguous row as `element` reads it."""
+    return address, item_bytes(storage), storage
+
+
+@kernel
+def write_block(block, n, start, add, address, storage):
+    """Elements start ... start + n of a row; added to what is there if `add`."""
+    place = row_place(address, storage)
+    if add != 0:
+        for i in range(n):
+            block[i] += element(place, start + i)
+    write(block, n, address + start * item_bytes(storage), storage)

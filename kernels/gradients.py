@@ -19,10 +19,20 @@ from numba import types
 
 from .cumulants import LOG2E, in_reach, least_argument
 from .decode import FLOAT64, NO_LOG, element, item_bytes, row_of, takes_gradients, view
-from .divergences import LINEAR, MIXTURE, RENYI, VARIATION, divergence_row, mixture_logs, sign, write_series
+from .divergences import (
+    CROSS_ENTROPY,
+    LINEAR,
+    MIXTURE,
+    RENYI,
+    VARIATION,
+    divergence_row,
+    mixture_logs,
+    sign,
+    write_series,
+)  # fmt: skip
 from .elementary import phi_and_exp, scaled_exp2
-from .encode import write
-from .far import half_weight, normaliser, unit_of
+from .encode import row_place, write, write_block
+from .far_gradients import PARTNER, RATIO, far_gradient
 from .lanes import (
     absolute,
     equal,
@@ -42,6 +52,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .pairs import (
+    DISTANT,
     MOMENT,
     NEAR,
     PAIRS,
@@ -55,6 +66,8 @@ from .pairs import (
 )  # fmt: skip
 from .rows import LN2
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
+
+APART = 20.0  # nats of KL(q‖p) from which on the rounding of d and R is too much where q is nearly all on one outcome
 
 
 @kernel
@@ -232,7 +245,7 @@ def kullback_divergence_gradient(
     row_stride, storage, start, stop, bad_row,
 ):  # fmt: skip
     """weights[t]·dD/dlogits of row t, of q's logits (side 1) or of p's (side 0). Rows of weight 0 are not read."""
-    valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and LINEAR <= kind <= RENYI
+    valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and LINEAR <= kind <= CROSS_ENTROPY
     valid = valid and weights != 0 and values != 0 and state != 0 and gradient != 0
     if not (valid and takes_gradients(storage)):
         return report(bad_row, start, ARGUMENT)
@@ -243,13 +256,20 @@ def kullback_divergence_gradient(
         address = gradient + t * row_stride
         value = pointer(values + 8 * t, types.float64)
         of_row = pointer(state + 8 * t * STATE, types.float64)
-        factor = k * pointer(weights, types.float64)[t]
-        if factor == 0.0:
+        own_weight = pointer(weights, types.float64)[t]
+        factor = k * own_weight
+        if own_weight == 0.0:
             if known == 0:
                 value[0] = 0.0
             fill(0.0, vocab, address, storage)
             continue
         row_p, row_q = row_of(p, t), row_of(q, t)
+        if kind == CROSS_ENTROPY:
+            if math.isfinite(value[0]):
+                far_gradient(row_q, row_p, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
+            else:
+                fill(np.nan, vocab, address, storage)
+            continue
         step_kind, w, c1, c2 = kind, weight, first, second
         for turn in range(2):
             if turn == 1:
@@ -269,7 +289,12 @@ def kullback_divergence_gradient(
             w, c1, c2 = weight, weight, -1.0
             if side == 0:
                 c1, c2 = 1.0 - weight, weight / (weight - 1.0)
-        gradient_row(row_p, row_q, vocab, k, kind, w, c1, c2, of_row, scales, value[0], factor, address, storage)
+        far = of_row[PATH] == DISTANT or abs(of_row[MOMENT]) > APART * abs(c2)
+        if kind == LINEAR and c2 != 0.0 and far and math.isfinite(of_row[MOMENT]) and of_row[PATH] < UNDEFINED:
+            first_weight, second_weight = c1 * own_weight, c2 * own_weight
+            far_gradient(row_p, row_q, vocab, k, RATIO, first_weight, second_weight, 0.0, 0, address, storage)
+        else:
+            gradient_row(row_p, row_q, vocab, k, kind, w, c1, c2, of_row, scales, value[0], factor, address, storage)
     return OK
 
 
@@ -298,47 +323,13 @@ def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weigh
             a = maximum(a, least)
             s = scaled_exp2(a, times, origin) * rest
             store(block, i, select(gone, zero, s * fma(minus, a - top, constant)))
-        write_softmax_block(block, n, start, add, address, storage)
+        write_block(block, n, start, add, address, storage)
 
 
 @kernel
-def far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, add, address, storage):
-    """`softmax_lanes` of a row of logs of any size. ln s + H is k·(x - top) less its mean: 0 where all else is nothing,
-    not the rounding of a normaliser, which k may make as great as anything."""
-    like = 0.0
-    room = stack(2048, like)
-    block = stack(1024, like)
-    zero = splat(0.0, like)
-    top, _, beside, entropy = normaliser(row, vocab, k, None, room)
-    unit, scale = unit_of(top, k)
-    half_scale = splat(0.5 * LOG2E * scale, like)
-    half_beside = splat(-0.5 * LOG2E * beside, like)
-    scales, minus_mean = splat(scale, like), splat(entropy - beside, like)
-    constant, minus = splat(mass_weight, like), splat(-entropy_weight, like)
-    for start in range(0, vocab, PAIRS):
-        n = min(PAIRS, vocab - start)
-        x = view(row, start, n, room, NO_LOG)
-        for i in range(0, n, width(like)):
-            gap = fma(load(x, i, like), splat(unit, like), splat(-unit * top, like))
-            half, _ = half_weight(gap, half_scale, half_beside)
-            surprise = fma(gap, scales, minus_mean)  # before a weight that may be of the size of 1e308
-            store(block, i, select(equal(half, zero), zero, (half * half) * fma(minus, surprise, constant)))
-        write_softmax_block(block, n, start, add, address, storage)
-
-
-@kernel
-def write_softmax_block(block, n, start, add, address, storage):
-    place = row_place(address, storage)
-    if add != 0:
-        for i in range(n):
-            block[i] += element(place, start + i)
-    write(block, n, address + start * item_bytes(storage), storage)
-
-
-@kernel
-def row_place(address, storage):
-    """A contiguous row as `element` reads it."""
-    return address, item_bytes(storage), storage
+def moderate(weight):
+    """Whether float32 lanes can hold what a weight makes of a row."""
+    return weight == 0.0 or 1e-30 < abs(weight) < 1e30
 
 
 @kernel
@@ -356,10 +347,10 @@ def kullback_softmax_gradient(
         address = gradient + t * row_stride
         row = row_of(x, t)
         log_mass = pointer(lse, types.float64)[t]
-        mass_weight = k * pointer(mass_weights, types.float64)[t]
+        mass_weight = pointer(mass_weights, types.float64)[t]
         entropy_weight, own_entropy = 0.0, 0.0
         if entropy_weights != 0:
-            entropy_weight = k * pointer(entropy_weights, types.float64)[t]
+            entropy_weight = pointer(entropy_weights, types.float64)[t]
             own_entropy = pointer(entropy, types.float64)[t]
         if mass_weight == 0.0 and entropy_weight == 0.0:
             if add == 0:
@@ -368,19 +359,17 @@ def kullback_softmax_gradient(
             fill(np.nan, vocab, address, storage)
         else:
             greatest = element(row, pointer(top1, types.int64)[t])
-            if not (abs(log_mass) < (1e3 if row[2] == FLOAT64 else 1e5) and in_reach(k, np.float32(0.0))):
-                # what lies beside the greatest element is not to be had from the normaliser
-                far_softmax_lanes(row, vocab, k, mass_weight, entropy_weight, add, address, storage)
+            small = abs(log_mass) < (50.0 if row[2] == FLOAT64 else 1e3) and in_reach(k, np.float32(0.0))
+            a, b = k * mass_weight, k * entropy_weight
+            if not (small and moderate(a) and moderate(b) and moderate(k * b)):
+                # what lies beside the greatest element is not to be had from the normaliser, or weights are far from 1
+                far_gradient(row, row, vocab, k, PARTNER, 0.0, entropy_weight, mass_weight, add, address, storage)
             elif row[2] == FLOAT64:
-                softmax_lanes(
-                    row, vocab, k, 0.0, log_mass, greatest, mass_weight, entropy_weight, own_entropy, add, address,
-                    storage,
-                )  # fmt: skip
+                softmax_lanes(row, vocab, k, 0.0, log_mass, greatest, a, b, own_entropy, add, address, storage)
             else:
                 softmax_lanes(
-                    row, vocab, k, np.float32(0.0), log_mass, greatest, mass_weight, entropy_weight, own_entropy, add,
-                    address, storage,
-                )  # fmt: skip
+                    row, vocab, k, np.float32(0.0), log_mass, greatest, a, b, own_entropy, add, address, storage
+                )
         if offsets != 0:
             place = row_place(address, storage)
             for i in range(pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1]):

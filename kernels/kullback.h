@@ -133,6 +133,8 @@ int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mas
 #define KULLBACK_MIXTURE 1   /* c1 KL(p||m) + c2 KL(q||m), m = w p + (1-w) q, 0 < w < 1: Jensen-Shannon, skew KL */
 #define KULLBACK_VARIATION 2 /* sum |p - q| / 2 */
 #define KULLBACK_RENYI 3     /* Renyi divergence D_w(p||q), w >= 0 and not 1, inf too */
+/* -sum p ln q: of kullback_divergence_gradient along p (side 0) alone, with `known` values, whatever `state` holds */
+#define KULLBACK_CROSS_ENTROPY 4
 
 /* doubles kept of a pair of rows between kullback_divergence and its gradient */
 #define KULLBACK_STATE 9

@@ -74,20 +74,29 @@ def errors_of(got, claim, bound):
         beyond = np.isinf(got) & (np.abs(value) > most * (1 - 1e-5)) & (np.sign(got) == np.sign(value))
         scale = np.abs(value) if claim.scale is None else np.abs(claim.scale)
         allowed = bound * np.where(np.isfinite(scale), scale, 0) + claim.slack
+        # what is beyond the type is an infinity, that of a number within the bound too
+        low, high = (_rounded_out(value + side * allowed, most) for side in (-1, 1))
+        value = _rounded_out(value, most)
+        greatest = _rounded_out(np.asarray(claim.greatest, np.longdouble), most)
         miss = np.abs(got - value)
         same = (got == value) | (np.isnan(got) & np.isnan(value))
-        right = (got >= claim.least) & (got <= claim.greatest)
+        same |= np.isinf(got) & (low <= got) & (got <= high) | (np.isinf(value) & (low <= got) & (got <= high))
+        right = (got >= claim.least) & (got <= greatest)
         same = same if claim.whole else right
         error = np.where(
             same | beyond | ~np.asarray(claim.where),
             0,
             np.where(np.isfinite(miss) & (allowed > 0), miss / np.where(allowed > 0, allowed, 1), np.inf),
         )
-        outside = ((got < claim.least) | (got > claim.greatest)) & claim.where
+        outside = ((got < claim.least) | (got > greatest)) & claim.where
     worst = float(error.max(initial=0))
     if outside.any():
         return np.inf, _words(got, value, outside) + " is out of range"
     return worst, _words(got, value, error > 1) if worst > 1 else ""
+
+
+def _rounded_out(value, most):
+    return np.where(np.abs(value) > most, np.copysign(np.inf, value), value)
 
 
 def _words(got, value, wrong):
@@ -108,7 +117,7 @@ def said_otherwise(function, inputs, options, keywords, plain):
             for x in arrays
         ]
         found = function.call(wide, options, keywords | {"vocab_size": columns})
-        return {name: x[:, :columns] if np.shape(x)[1:] == (columns + 3,) else x for name, x in found.items()}
+        return {name: x[:, :columns] if x.shape != plain[name].shape else x for name, x in found.items()}
     if inputs.style == "out":
         out = np.full((*plain["value"].shape, 2), np.nan, plain["value"].dtype)[..., 0]
         found = function.call(arrays, options, keywords | {"out": out})
@@ -205,7 +214,9 @@ def _part(inputs, options, rows, columns):
     plain = [np.ascontiguousarray(x[np.ix_(rows, columns)]) for x in inputs.plain]
     kept = dict(options)
     for name, value in options.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype.kind != "i":  # of rows, or of elements
+            kept[name] = value[rows] if value.shape != inputs.plain[0].shape else value[np.ix_(rows, columns)]
+        elif isinstance(value, np.ndarray):
             at = np.searchsorted(columns, np.where(value < 0, columns[0], value))
             known = (at < len(columns)) & (
                 columns[np.minimum(at, len(columns) - 1)] == np.where(value < 0, columns[0], value)

@@ -18,14 +18,14 @@ def along(share, slopes, temperature):
     return (slopes - share * slopes.sum(-1, keepdims=True)) / REAL(temperature)
 
 
-def gradient_claim(gradient, dtype, temperature, where):
+def gradient_claim(gradient, dtype, temperature, where, apart=1.0):
     """Relative to the row's greatest derivative, and once rounded to the dtype it is written in."""
     info = ml_dtypes.finfo(dtype if dtype.kind not in "iub" and dtype != np.longdouble else np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         gradient = np.where(where, gradient, 0)
         size = np.abs(np.where(np.isfinite(gradient), gradient, 0))
         scale = np.broadcast_to(size.max(-1, keepdims=True), gradient.shape)
-        rounding = size * float(info.eps) + float(info.smallest_subnormal) + 10 * LOG_SLACK / temperature
+        rounding = size * float(info.eps) + float(info.smallest_subnormal) + 10 * LOG_SLACK * apart / temperature
     return Claim(gradient, scale, rounding, where=where)
 
 
@@ -51,7 +51,9 @@ def _loss(pair, loss, parameter):
         delta = np.where(pair.both, pair.delta, 0)
         near = np.abs(delta) < 1
         gap = np.where(near, p * np.expm1(np.where(near, delta, 0)), q - p)
-        forward, reverse = (pair.kl, -p * delta, gap), (pair.reverse_kl, -gap, q * delta)
+        # slopes to a constant that all outcomes share, which `along` takes off: ln Q/P may be 1e20, their rounding 1
+        to_p, to_q = (np.where(pair.both, pair.ratios(row.top), 0) for row in (pair.p, pair.q))
+        forward, reverse = (pair.kl, -p * to_p, gap), (pair.reverse_kl, -gap, q * to_q)
         w = REAL(parameter or 0)
         if loss == "jsd" and 0 < w < 1:  # M = βT + (1-β)S
             to_p, to_q = (np.where(pair.both, to, 0) for to in pair.to_mixture(w))
@@ -73,8 +75,10 @@ def _loss(pair, loss, parameter):
             less_p = np.where(np.abs(from_p) < 1, p * np.expm1(np.clip(from_p, -1, 1)), tilted - p)
             less_q = np.where(np.abs(from_q) < 1, q * np.expm1(np.clip(from_q, -1, 1)), tilted - q)
             return value[..., 0], w / (w - 1) * less_p, -less_q
-        if loss == "soft_cross_entropy":
-            return pair.cross_entropy, -p * np.where(pair.both, pair.q.log, 0), gap
+        if loss == "soft_cross_entropy":  # its slope to a constant that all outcomes share, which `along` takes off
+            at = pair.p.top
+            surprise = np.where(pair.both, np.take_along_axis(pair.q.rise, at, -1) - pair.q.rise, 0)
+            return pair.cross_entropy, p * surprise, gap
         mix = {"forward_kl": 1, "reverse_kl": 0, "jsd": 1 - w, "symmetric_kl": w, "skew_kl": 1, "skew_reverse_kl": 0}
         u = REAL(mix[loss])
         terms = [(share, part) for share, part in ((u, forward), (1 - u, reverse)) if share > 0]
@@ -107,22 +111,33 @@ def _distillation(pair, options):
     values, *slopes = _loss(pair, loss, options["parameter"])
     weights = options.get("weights", np.ones(len(values)))
     least = -math.inf if loss == "soft_cross_entropy" else 0.0
-    slack = {"soft_cross_entropy": LOG_SLACK, "total_variation": FIRST_ORDER}.get(loss, SLACK)
+    # as of the divergences themselves, see space_functions.divergence and .distance
+    slack = {"soft_cross_entropy": LOG_SLACK, "total_variation": FIRST_ORDER * pair.apart}
+    slack = slack.get(loss, SLACK * pair.apart**2)
     claims = {"value": Claim(values, None, slack, least)}
     with np.errstate(invalid="ignore"):
-        weighted = np.where(weights == 0, 0, values * weights)
-    claims["weighted"] = claims["value"]._replace(value=weighted)
-    simple = ~(pair.only_p | pair.only_q).any(-1) & ~pair.undefined & np.isfinite(values) & (weights > 0)
+        most = np.finfo(np.float64).max  # beyond which a loss is inf, whatever its weight
+        weighted = np.where(weights == 0, 0, np.where(np.abs(values) > most, np.inf, values) * weights)
+    claims["weighted"] = claims["value"]._replace(value=weighted, slack=slack * np.maximum(weights, 1))
+    finite = np.abs(values) < most  # where a loss is infinite there is no gradient
+    simple = ~(pair.only_p | pair.only_q).any(-1) & ~pair.undefined & finite & (weights > 0)
     if loss == "total_variation":  # where its sign is lost in rounding, so is the derivative
         share = np.maximum(pair.p.share, pair.q.share)
         simple &= ~((share > 0) & (np.abs(np.where(pair.both, pair.delta, 1)) < 1e-5)).any(-1)
     if loss == "renyi":
         simple &= values < 500
+    # float32 lanes, which serve log-ratios up to 8, round them: what is left of P·(d - Σ P·d) is relative to its terms
+    single = any(row.dtype.name in ("float32", "float16", "bfloat16") for row in (pair.p, pair.q))
+    gap = np.minimum(np.abs(np.where(pair.both, pair.delta, 0)), 8 if single else 0)
     for side, row, slope in zip(("teacher", "student"), (pair.p, pair.q), slopes, strict=True):
         if options["gradient"] in (side, "both"):
             gradient = along(row.share, slope, row.temperature) * weights[:, None]
             where = np.broadcast_to(simple[:, None], gradient.shape)
-            claims[side] = gradient_claim(gradient, row.dtype, row.temperature, where)
+            apart = pair.apart[:, None] * weights[:, None]
+            claim = gradient_claim(gradient, row.dtype, row.temperature, where, apart)
+            with np.errstate(over="ignore"):
+                terms = (row.share * gap).max(-1, keepdims=True) * weights[:, None] / row.temperature
+            claims[side] = claim._replace(scale=np.where(where, np.maximum(claim.scale, terms), 0))
     return claims
 
 
@@ -147,7 +162,8 @@ def _cross_entropy_loss(row, options):
         at_top = row.top == np.arange(row.share.shape[-1])
         at_label = np.where(at_top, -row.others / (1 + row.others), row.share - 1)
         gradient = np.where(hit, at_label + 2 * z_loss * lse[:, None] * row.share, mass) / row.temperature
-    where = np.broadcast_to((counted & ~row.undefined & np.isfinite(values))[:, None], gradient.shape)
+    finite = values < np.finfo(np.float64).max
+    where = np.broadcast_to((counted & ~row.undefined & finite)[:, None], gradient.shape)
     return {
         "value": Claim(values, scale, LOG_SLACK, 0.0),
         "gradient": gradient_claim(gradient, row.dtype, row.temperature, where),
@@ -164,7 +180,9 @@ def _loss_options(rng, inputs):
 def _entropy_gradient(row, options):
     upstream = options.get("upstream", np.ones(len(row.share)))
     with np.errstate(invalid="ignore", over="ignore"):
-        surprise = np.where(row.zero, 0, row.log) + row.entropy[:, None]
+        # ln P + H, of which a term that all outcomes share would leave its rounding where the others are nothing
+        rise = np.where(row.share > 0, np.where(row.zero, 0, row.rise), 0)
+        surprise = rise - (row.share * rise).sum(-1, keepdims=True)
         gradient = -row.share * surprise / row.temperature * upstream[:, None]
         # ln P + H cancels where nearly all is on one outcome; its terms are what it is relative to
         size = row.share * (np.abs(np.where(row.zero, 0, row.log)) + row.entropy[:, None]) / row.temperature

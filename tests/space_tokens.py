@@ -115,7 +115,10 @@ def _sequences(pair, options):
     with np.errstate(invalid="ignore"):
         value = np.where(mask, claim.value, 0).sum(-1)
         slack = np.where(mask, claim.slack, 0).sum(-1)[None] + LOG_SLACK
-        return {"value": Claim(value[None], np.where(mask, claim.scale, 0).sum(-1)[None], slack)}
+        # log-ratios beyond float64 are infinities, and those of both signs make no sum
+        beyond = np.where(mask & (np.abs(claim.value) > np.finfo(np.float64).max), np.sign(claim.value), 0)
+        judged = not ((beyond > 0).any() and (beyond < 0).any())
+        return {"value": Claim(value[None], np.where(mask, claim.scale, 0).sum(-1)[None], slack, where=judged)}
 
 
 # ---- all pairs ----
@@ -174,7 +177,8 @@ def _listed(teacher, k, temperature):
     row = Row(teacher, "logits", temperature)
     logs = np.where(row.undefined[:, None], -np.inf, row.log)
     ids = np.argsort(-logs, -1, kind="stable")[:, :k]
-    return ids, np.minimum(np.take_along_axis(logs, ids, -1), 0).astype(float)
+    with np.errstate(over="ignore"):  # beyond float64 the log-probability of nothing
+        return ids, np.minimum(np.take_along_axis(logs, ids, -1), 0).astype(float)
 
 
 def _call_topk(arrays, options, keywords):

@@ -70,6 +70,7 @@ class Row:
                 logs = (safe - greatest) / self.temperature
                 weights = np.exp(logs)
                 self.greatest = greatest[..., 0] / self.temperature
+        self.rise = logs  # ln p_i/p_top
         others = weights.copy()
         np.put_along_axis(others, self.top, 0, -1)
         self.others = others.sum(-1, keepdims=True)
@@ -109,11 +110,11 @@ class Pair:
         self.common = self.both.any(-1) & ~self.undefined
         self.only_p, self.only_q = ~p.zero & q.zero, p.zero & ~q.zero
         at = np.where(self.both, p.share, -1).argmax(-1)[..., None]
-        t = self._ratios(at)
+        t = self.ratios(at)
         self.apart = self._apart()
         self.delta = self._deltas(t, at)
 
-    def _ratios(self, at):
+    def ratios(self, at):
         """ln q/p of each common outcome, less that at the outcome `at`; 0 elsewhere."""
         a, b = (np.where(self.both, side.x, 1) for side in (self.p, self.q))
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
@@ -145,11 +146,24 @@ class Pair:
             rise += np.where(self.only_q, scale_q, 0).sum(-1, keepdims=True)
             rise -= np.where(self.only_p, p.share, 0).sum(-1, keepdims=True)
             near = (rise > -0.5) & (rise < 1) & (np.where(self.both, t, 0).max(-1, keepdims=True) < FAR)
-            at_r = np.where(near, -np.log1p(np.where(near, rise, 0)), _at(q.log, at) - _at(p.log, at))
-            direct = np.where(self.both, q.log, 0) - np.where(self.both, p.log, 0)
-            certain = np.abs(t) + np.abs(at_r) <= np.abs(q.log) + np.abs(p.log)  # which has the smaller parts
+            direct, size = self._direct()
+            at_r = np.where(near, -np.log1p(np.where(near, rise, 0)), _at(direct, at))
+            certain = np.abs(t) + np.abs(at_r) <= size  # which has the smaller parts
             delta = np.where(self.both, np.where(certain, t + at_r, direct), 0)
         return np.where(self.only_p, -np.inf, np.where(self.only_q, np.inf, delta))
+
+    def _direct(self):
+        """(ln Q/P from the greatest elements and the sums beside them, the size of the parts it is made of)."""
+        p, q = self.p, self.q
+        if p.given == "probs":
+            direct = np.where(self.both, q.log, 0) - np.where(self.both, p.log, 0)
+            return direct, np.abs(q.log) + np.abs(p.log)
+        a, b = (np.where(self.both, side.x, 1) for side in (p, q))
+        gap, lost = two_sum(b, -a)
+        tops, lost_of_tops = two_sum(_at(q.x, q.top), -_at(p.x, p.top))
+        apart, lost_too = two_sum(gap, -tops)
+        rise = (apart + (lost_too + (lost - lost_of_tops))) / p.temperature
+        return rise - (q.log_sum - p.log_sum), np.abs(rise) + q.log_sum + p.log_sum
 
     def swapped(self):
         other = object.__new__(Pair)

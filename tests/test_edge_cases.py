@@ -373,3 +373,15 @@ def test_reference_and_package_name_the_same_functions():
     """Every public function of one or two rows has a reference of its name."""
     for name in ALL:
         assert hasattr(reference, name)
+
+
+@pytest.mark.parametrize("top", [470.0, 477.0, 484.0])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_nan_beside_a_peak_of_477_is_not_passed_over(top, side):
+    """The least argument of an exponential lies there within reach of the others: it took the place of the NaN."""
+    rows = np.zeros((2, 1, 4))
+    rows[:, 0, 1] = top
+    rows[side, 0, 3] = np.nan
+    for function in (kb.kl_divergence, kb.symmetric_kl_divergence):
+        assert np.isnan(function(*rows, given="logits")).all()
+    assert np.isnan(kb.token_log_ratios(*rows, [2])).all()

@@ -169,6 +169,33 @@ def test_rows_of_targets_without_mass_add_nothing():
     assert kt.kl_div(logs, target, "sum").isnan()
 
 
+OPTIONS = (None, 1.0, 0, 0.5, 1.0, 0.0)
+KNOWN = (torch.ones(4, 6), torch.zeros(4, 6), torch.zeros(24, 9), *OPTIONS[1:])
+
+
+def dual(function):
+    with torch.autograd.forward_ad.dual_level():
+        return function(torch.autograd.forward_ad.make_dual(S, torch.ones_like(S)))
+
+
+def test_an_ignore_index_is_a_whole_number():
+    labels = torch.arange(24).reshape(4, 6)
+    losses = (
+        lambda index: kt.distillation_loss(S, T, labels=labels, ignore_index=index),
+        lambda index: kt.ForwardKLLoss(index)(S, T, labels),
+    )
+    for loss in losses:
+        for wrong in (1.0, "3", None, np.bool_(True), torch.tensor([1, 2])):
+            with pytest.raises(TypeError, match="`ignore_index` is"):
+                loss(wrong)
+        for beyond in (2**63, 2**70, -(2**63) - 1):  # no label is that
+            torch.testing.assert_close(loss(beyond), kt.distillation_loss(S, T))
+        mask = labels != 3
+        torch.testing.assert_close(loss(np.int64(3)), kt.distillation_loss(S, T, mask=mask))
+    bytes_of = (labels + 140).to(torch.uint8)
+    torch.testing.assert_close(kt.distillation_loss(S, T, labels=bytes_of), kt.distillation_loss(S, T))
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch's own transforms
 def test_derivatives_that_are_not_there_say_so():
     def loss(x):
@@ -179,6 +206,11 @@ def test_derivatives_that_are_not_there_say_so():
         lambda: torch.func.jacfwd(loss)(S),
         lambda: torch.func.jvp(lambda x: kt.kl_div(x, T, "sum", log_target=True), (S,), (S,)),
         lambda: torch.func.jvp(lambda x: kt.generalized_jsd_loss(S, x), (S,), (S,)),
+        # the operators, which anybody can call
+        lambda: torch.func.jvp(lambda x: torch.ops.kullback.divergence_loss(x, T, *OPTIONS)[0], (S,), (S,)),
+        lambda: torch.func.jvp(lambda x: torch.ops.kullback.divergence_loss(S, x, *OPTIONS)[0], (T,), (S,)),
+        lambda: torch.func.jvp(lambda x: torch.ops.kullback.divergence_gradient(x, T, *KNOWN, 1), (S,), (S,)),
+        lambda: dual(lambda x: torch.ops.kullback.divergence_loss(x, T, *OPTIONS)[0]),
     ):
         with pytest.raises(NotImplementedError, match="carries a tangent"):
             derivative()

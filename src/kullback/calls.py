@@ -18,6 +18,7 @@ _PAIR_FIELDS = (
 _ROW_FIELDS = ("lse", "entropy", "top1")
 _NEGATIVE = {1: "p", 2: "q"}
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3  # kinds of divergence
+CROSS_ENTROPY = 4  # of a gradient along p alone
 STATE = 9  # doubles kept of a pair of rows for its gradient
 
 

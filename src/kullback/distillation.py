@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls
-from kullback.calls import LINEAR, MIXTURE, RENYI, VARIATION
+from kullback.calls import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
 from kullback.reduction import Counted, Reduction, reduce_tokens
 from kullback.softcap import capped_rows
 
@@ -99,16 +99,17 @@ class Rows(NamedTuple):
         known = None
         targets = {side: target_of(outs[side], pair) for side in sides}
         for side, target in targets.items():
-            known = calls.divergence_gradient(pair, k, *self.kernel, side, row_weights, target, threads, known)
+            if not (self.with_entropy and side == TEACHER):
+                known = calls.divergence_gradient(pair, k, *self.kernel, side, row_weights, target, threads, known)
         values = known[0] if known else calls.divergence(pair, arrays.LOGS, k, *self.kernel, threads, mask)
         if self.with_entropy:
             teacher = pair.side(0)
             described = calls.describe(teacher, arrays.LOGS, k, ("lse", "entropy", "top1"), threads)
             values = values + (described["entropy"] if mask is None else np.where(mask, described["entropy"], 0.0))
             if TEACHER in targets:
-                calls.softmax_gradient(
-                    teacher, k, described, np.zeros(pair.rows), row_weights, None, targets[TEACHER], threads, add=True
-                )
+                kernel = Kernel(CROSS_ENTROPY, self.kernel.parameters)
+                found = (np.ascontiguousarray(values), np.empty((pair.rows, calls.STATE)))
+                calls.divergence_gradient(pair, k, *kernel, TEACHER, row_weights, targets[TEACHER], threads, found)
         return values
 
 
@@ -309,9 +310,8 @@ def distillation_loss(
         cap = arrays.number(softcap, "softcap", 1e-6, 1e6)
         values = capped_rows(work.evaluate, logits, cap, row_weights, sides[gradient], outs, counted.mask, pair)
     per_token = values.reshape(pair.lead)
-    total = per_token * counted.weights * scale
     return DistillationResult(
-        reducer.finish(total),
+        reducer.finish(counted.weigh(per_token, scale)),
         outs[STUDENT] if STUDENT in sides[gradient] else None,
         outs[TEACHER] if TEACHER in sides[gradient] else None,
         per_token,

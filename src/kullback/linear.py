@@ -203,7 +203,7 @@ def linear_distillation_loss(
             result.add(here, hidden, which)
     per_token = values.reshape(lead)
     return LinearResult(
-        reducer.finish(per_token * counted.weights * scale),
+        reducer.finish(counted.weigh(per_token, scale)),
         None if result is None else result.hidden,
         None if result is None else result.weight,
         None if result is None or student.bias is None else result.bias,

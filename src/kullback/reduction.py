@@ -37,6 +37,11 @@ class Counted(NamedTuple):
     mask: NDArray[np.bool_] | None  # flat; None: all
     tokens: int
 
+    def weigh(self, values: NDArray[np.float64], scale: float = 1.0) -> NDArray[np.float64]:
+        """values·weights·scale, 0 for a weight of 0 whatever the value, inf beyond float64."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.where(self.weights == 0.0, 0.0, values * self.weights * scale))
+
     @classmethod
     def of(cls, lead: tuple[int, ...], labels: Any, ignore_index: int, mask: Any, weights: Any) -> "Counted":
         """Labels that are `ignore_index` and a mask leave rows out; weights scale the others."""
@@ -65,9 +70,10 @@ class Reducer(NamedTuple):
 
     def finish(self, weighted: NDArray[np.float64]) -> Any:
         """The weighted losses of the rows, reduced; NaN and inf of rows that do not count are no longer there."""
-        if self.reduction == "none":
-            return weighted / self.divisor
-        return float(weighted.sum() / self.divisor)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float64: inf
+            if self.reduction == "none":
+                return weighted / self.divisor
+            return float(weighted.sum() / self.divisor)
 
 
 def reduce_tokens(

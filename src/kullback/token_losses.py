@@ -92,7 +92,8 @@ def cross_entropy_loss(
     flat = ids.reshape(-1, 1)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
     lse, log_probs = described["lse"], described["log_probs"][:, 0]
-    values = z_loss * lse**2 - log_probs if z_loss != 0.0 else 0.0 - log_probs  # lse may be inf
+    with np.errstate(over="ignore"):  # beyond the range of float64 a loss is inf
+        values = (z_loss * lse) * lse - log_probs if z_loss != 0.0 else 0.0 - log_probs  # lse may be inf
     values[flat[:, 0] < 0] = 0.0
     if counted.mask is not None:
         values[~counted.mask] = 0.0
@@ -100,20 +101,47 @@ def cross_entropy_loss(
     if gradient:
         out = gradient_array(logits, out, single)
         at_ids = _rest(log_probs, -row_weights)
-        if z_loss != 0.0:
-            at_ids += np.where(row_weights == 0.0, 0.0, row_weights * (2.0 * z_loss * lse) * np.exp(log_probs))
-        scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), k * at_ids, True)
-        mass_weights = row_weights * (1.0 + 2.0 * z_loss * lse if z_loss != 0.0 else np.ones_like(lse))
-        mass_weights[row_weights == 0.0] = 0.0
-        calls.softmax_gradient(single, k, described, mass_weights, None, scatter, target_of(out, single), num_threads)
+        with np.errstate(over="ignore", invalid="ignore"):  # lse may be inf
+            pull = row_weights * (2.0 * z_loss * lse) if z_loss != 0.0 else np.zeros_like(lse)
+            pull[row_weights == 0.0] = 0.0
+            at_ids += np.where(pull == 0.0, 0.0, pull * np.exp(log_probs))
+        scatter = calls.Scatter(np.arange(single.rows + 1), flat[:, 0].copy(), _times(k, at_ids), True)
+        target = target_of(out, single)
+        calls.softmax_gradient(single, k, described, row_weights + pull, None, scatter, target, num_threads)
     per_token = values.reshape(single.lead)
     return TokenLoss(
-        reducer.finish(per_token * counted.weights),
+        reducer.finish(counted.weigh(per_token)),
         out if gradient else None,
         per_token,
         counted.tokens,
         reducer.divisor,
     )
+
+
+def _times(k: float, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """k·values, inf beyond the range of float64."""
+    with np.errstate(over="ignore"):
+        return k * values
+
+
+def _at_tokens(
+    ids: NDArray[np.int64], log_probs: NDArray[np.float64], factors: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Σ factors·(1[token] - probability) at each of a row's tokens, (T, K); equal tokens get the same number.
+
+    The token's own part is by the probability of all others, so that one of nearly 1 leaves what they do.
+    """
+    own = factors
+    if ids.shape[1] > 1:
+        order = np.argsort(ids, -1, kind="stable")
+        rising = np.take_along_axis(ids, order, -1)
+        first = np.concatenate([np.ones((len(ids), 1), np.bool_), rising[:, 1:] != rising[:, :-1]], -1)
+        group = np.cumsum(first.reshape(-1)) - 1
+        sums = np.bincount(group, np.take_along_axis(factors, order, -1).reshape(-1))[group]
+        own = np.empty_like(factors)
+        np.put_along_axis(own, order, sums.reshape(ids.shape), -1)
+    others = factors.sum(-1, keepdims=True) - own
+    return np.where(ids < 0, 0.0, _rest(log_probs, own) - np.where(others == 0.0, 0.0, others * np.exp(log_probs)))
 
 
 def _rest(log_probs: NDArray[np.float64], factors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -167,9 +195,8 @@ def token_log_prob_gradient(
     flat = np.ascontiguousarray(ids).reshape(single.rows, per_row)
     described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
     out = gradient_array(logits, out, single)
-    alone = per_row == 1  # a token's own 1 - s is not the difference of two rounded numbers
-    at_ids = _rest(described["log_probs"], factors) if alone else factors
-    scatter = calls.Scatter(np.arange(single.rows + 1) * per_row, flat.reshape(-1), k * at_ids.reshape(-1), alone)
+    at_ids = _times(k, _at_tokens(flat, described["log_probs"], factors)).reshape(-1)
+    scatter = calls.Scatter(np.arange(single.rows + 1) * per_row, flat.reshape(-1), at_ids, True)
     sums = -factors.sum(-1)
     calls.softmax_gradient(single, k, described, sums, None, scatter, target_of(out, single), num_threads)
     return out

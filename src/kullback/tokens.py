@@ -170,7 +170,7 @@ def sequence_log_ratios(
     Returns
     -------
     sums : float64 array, shape (B,)
-        Masked and ignored tokens add nothing.
+        Masked and ignored tokens add nothing. Where log-ratios of both signs are beyond float64 the sum is NaN.
     omitted : int64 array, shape (B,)
         With ``nan_policy="omit"``.
 
@@ -194,5 +194,9 @@ def sequence_log_ratios(
     rows = np.flatnonzero(kept)
     ratios = np.zeros(pair.lead)
     found = parts.compare(parts.selected(pair, rows), space, k, ("log_ratio",), num_threads, ids.ravel()[rows])
-    ratios[kept] = found["log_ratio"] / unit if base is not None else found["log_ratio"]
-    return sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)
+    ratios[kept] = found["log_ratio"]
+    sums = sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)
+    if base is None:
+        return sums
+    # in nats until here: a sum that cancels is the same in every unit
+    return (sums[0] / unit, sums[1]) if nan_policy == "omit" else sums / unit

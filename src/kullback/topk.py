@@ -21,7 +21,7 @@ from kullback import arrays, calls
 from kullback.distillation import gradient_array, no_idle_out, target_of
 from kullback.reduction import row_factors
 from kullback.softcap import decoded, row_blocks
-from kullback.topk_lists import Common, Floats, Listed, against_dense, common_lists, listed
+from kullback.topk_lists import Common, Floats, Listed, against_dense, common_lists, listed, refine
 from kullback.topk_terms import Slopes, log_ratio, normalised_slopes, plain_slopes, renormalised, with_bucket
 
 __all__ = ["TopkDivergence", "topk_divergence"]
@@ -94,7 +94,8 @@ def topk_divergence(
     gradient : bool
         Whether to differentiate by the student's logits, into `out` where that is given.
     weights : array_like of the leading shape, optional
-        Factors of the rows in the gradient; 1 by default. Rows of weight 0 get zeros.
+        Factors of the rows in the gradient, which must be asked for; 1 by default. Rows of weight 0 get zeros. `values`
+        are never weighted.
     overlap : bool
         Whether to count how many of the teacher's tokens are among the likeliest of a dense student.
     vocab_size : int, optional
@@ -124,6 +125,8 @@ def topk_divergence(
     beta, floor = arrays.number(beta, "beta", 0.0, 1.0), arrays.number(floor, "floor", -np.inf, 0.0)
     gradient, overlap = arrays.flag(gradient, "gradient"), arrays.flag(overlap, "overlap")
     no_idle_out(out, "out", gradient)
+    if weights is not None and not gradient:
+        raise ValueError("`weights` are factors of the gradient, which `gradient` does not ask for")
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # rows without a distribution give NaN
         return _topk_divergence(
             teacher, student, divergence, tail, beta, floor, temperature, gradient, weights, overlap, vocab_size, out,
@@ -164,6 +167,12 @@ def _topk_divergence(
         entropy = described["entropy"]
     factors = np.ones(known.lead) if weights is None else row_factors(weights, "weights", known.lead)
     slopes = _slopes(common, divergence, tail, beta, floor, entropy)
+    if not sparse and single.views[0].storage != arrays.FLOAT64 and tail in ("bucket", "renormalize"):
+        sensitivity = np.abs(slopes.listed).sum(-1) + np.abs(slopes.rest)
+        close = np.flatnonzero(slopes.values < _CLOSE * sensitivity)
+        if close.size:
+            refine(common, close, known, single, k, num_threads)
+            slopes = _slopes(common, divergence, tail, beta, floor, entropy)
     result = None
     if gradient:
         result = gradient_array(student, out, single)
@@ -194,6 +203,11 @@ def _topk_divergence(
         tokens,
         shared,
     )
+
+
+# Float32 sums leave log-probabilities with errors up to 5e-8, which a value below this much of Σ |∂value/∂ln q| knows
+# as more than 1e-6 of itself: its row is read again in float64.
+_CLOSE = 0.05
 
 
 def _overlap(known: Listed, student: Any, vocab: int) -> NDArray[np.int64]:

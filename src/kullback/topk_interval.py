@@ -72,13 +72,25 @@ def topk_kl_interval(
         with np.errstate(invalid="ignore", over="ignore"):  # rows without a distribution give NaN
             block = decoded(seen.owner[index][..., : single.vocab], seen.storage).astype(np.float64, copy=False)
             part = Listed(known.ids[flat], known.log_probs[flat], (len(known.ids[flat]),))
-            common, described = against_dense(part, calls.batch(("student", block)), k, None)
+            rows = calls.batch(("student", block))
+            common, _ = against_dense(part, rows, k, None)
             complete = with_bucket(common)
             terms = kl_terms(complete.p, complete.log_p, complete.q, complete.log_q)
-            log_q = k * block - described["lse"][:, None]
+            # a rest that may be the rounding of the list, where the student has nothing, need not be there
+            terms[(terms[:, -1] == np.inf) & (common.rest_p < 1e-12), -1] = 0.0
+            log_q = _log_softmax(block, rows, k)
             np.put_along_axis(log_q, np.where(part.ids < 0, part.ids[:, :1], part.ids), np.inf, -1)
             lower[flat], upper[flat] = _bounds(part, common, terms.sum(-1), log_q)
     return lower.reshape(known.lead)[()], upper.reshape(known.lead)[()]
+
+
+def _log_softmax(block: Floats, rows: calls.Batch, k: float) -> Floats:
+    """From the greatest element, whatever k and the elements are."""
+    at = block.argmax(-1)[:, None]
+    of_top = calls.describe(rows, arrays.LOGS, k, ("lse",), None, at)["log_probs"]
+    # in halves: the difference of two float64 may be beyond float64
+    below = 2.0 * (k * (0.5 * block - 0.5 * np.take_along_axis(block, at, -1)))
+    return np.asarray(below + of_top)
 
 
 def _bounds(part: Listed, c: Common, bucket: Floats, log_q: Floats) -> tuple[Floats, Floats]:

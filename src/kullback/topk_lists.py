@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback import arrays, calls, ragged
-from kullback.softcap import decoded
+from kullback.softcap import SCRATCH_BYTES, decoded
 
 Floats = NDArray[np.float64]
 
@@ -108,14 +108,34 @@ def against_dense(
     return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q, log_rest_q), described
 
 
+def refine(
+    common: Common, rows: NDArray[np.int64], known: Listed, single: calls.Batch, k: float, num_threads: int | None
+) -> None:
+    """Put what `against_dense` finds for some rows in float64 in place of what float32 lanes found."""
+    step = max(1, SCRATCH_BYTES // (8 * single.vocab))
+    for start in range(0, rows.size, step):
+        some = rows[start : start + step]
+        part = Listed(known.ids[some], known.log_probs[some], (some.size,))
+        finer, _ = against_dense(part, calls.batch(("student", _in_float64(single, some))), k, num_threads)
+        for coarse, fine in zip(common, finer, strict=True):
+            coarse[some] = fine
+
+
+def _in_float64(single: calls.Batch, rows: NDArray[np.int64]) -> Floats:
+    view = single.views[0]
+    block = view.owner[np.unravel_index(rows, single.lead)] if single.lead else view.owner[None]
+    if view.storage == arrays.AFFINE16:
+        values = block["scale"][:, None] * block["code"].astype(np.float32) + block["min"][:, None]
+        return np.asarray(values[:, : single.vocab], np.float64)
+    return decoded(block[:, : single.vocab], view.storage).astype(np.float64)
+
+
 _TINY = 1e-30  # a mass near the least weight of the kernels' float32 lanes, 2^-125 of the greatest, or below it
 
 
 def _log_rest(single: calls.Batch, k: float, ids: NDArray[np.int64], t: int) -> float:
     """ln of the mass of row t outside its list, however little: its divergence may be in the thousands."""
-    view = single.views[0]
-    row = view.owner[np.unravel_index(t, single.lead)] if single.lead else view.owner
-    row = decoded(row[: single.vocab], view.storage).astype(np.float64)
+    row = _in_float64(single, np.array([t]))[0]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         below = k * (row - row.max())
         outside = np.ones(row.size, np.bool_)

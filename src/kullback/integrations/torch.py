@@ -17,7 +17,7 @@ except ImportError as error:
 
 from kullback import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, loss_kernel
-from kullback.tensors import checked
+from kullback.tensors import checked, without_forward_mode
 
 __all__ = [
     "ForwardKLLoss",
@@ -111,6 +111,7 @@ def _no_second(ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
 
 
 _divergence_gradient.register_autograd(_no_second)
+without_forward_mode(_divergence_gradient)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -132,6 +133,7 @@ def _backward(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[Any, ...]:
 
 
 _divergence_loss.register_autograd(_backward, setup_context=_keep)
+without_forward_mode(_divergence_loss)
 
 
 def _token_losses(
@@ -167,11 +169,14 @@ def _kept(
 ) -> torch.Tensor | None:
     """Which rows count: those whose label is not `ignore_index` and whose mask is 1; None for all."""
     kept = None
+    ignore_index = arrays.integer(ignore_index, "ignore_index")
     if labels is not None:
         labels = _of_rows(labels, "labels", logits)
         if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
             raise TypeError(f"`labels` has dtype {labels.dtype}, expected integers")
-        kept = labels != ignore_index
+        # in int64, where -100 is not 156; what lies beyond it is no label
+        inside = -(2**63) <= ignore_index < 2**63
+        kept = labels.long() != ignore_index if inside else torch.ones_like(labels, dtype=torch.bool)
     if mask is not None:
         mask = _of_rows(mask, "mask", logits)
         # a look at the values would break the graph of torch.compile

@@ -1,0 +1,84 @@
+"""Gradients of rows of logs of any size, at any distance, whatever the temperature.
+
+With Q the softmax of k·y, P that of k·x, and g_i the slopes below, a gradient along y is
+
+    k·(c·(Q - P) + Q·(m + e·(g - Σ Q·g)))
+
+The g_i are differences to the one at Q's greatest outcome, which has the greatest part in Σ Q·g: it cancels to what the
+others leave, not to the rounding of a log-ratio that may be 1e20, or of a logarithm that 1/temperature makes 1e100.
+"""
+
+import numpy as np
+
+from .decode import NO_LOG, element, view
+from .direct import apart_constants, apart_lanes
+from .encode import write_block
+from .far import half_weight, normaliser, unit_of
+from .lanes import equal, fma, inlined, kernel, load, select, splat, stack, store, sum_lanes, width
+from .pairs import PAIRS
+from .rows import LOG2E, argmax, greatest_of
+
+RATIO, PARTNER = 0, 1  # g is ln Q/P, or -ln P
+
+
+@inlined
+def slopes(a, b, slope, own, constants):
+    """(√Q, g/scale) of logs a of P and b of Q."""
+    _, root, ratio, _ = apart_lanes(a, b, constants)
+    if slope == RATIO:
+        return root, ratio
+    return root, own - a * constants[0]
+
+
+@kernel
+def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, add, address, storage):
+    """c, e and m of the formula above are gap_weight, slope_weight and mass_weight; added to what is there if `add`.
+    NaN where a row is undefined."""
+    like = 0.0
+    room_p = stack(2048, like)
+    room_q = stack(2048, like)
+    block = stack(1024, like)
+    zero = splat(0.0, like)
+    top, at, beside, _ = normaliser(q, vocab, k, None, room_q)
+    top_p, beside_p = -np.inf, 0.0
+    if gap_weight != 0.0:
+        top_p, _, beside_p, _ = normaliser(p, vocab, k, None, room_p)
+    else:
+        for start in range(0, vocab, PAIRS):
+            n = min(PAIRS, vocab - start)
+            top_p = max(top_p, greatest_of(view(p, start, n, room_p, NO_LOG), n, like))
+    own = element(p, np.int64(argmax(q, vocab, at, top, room_q))) if at >= 0 else np.nan
+    unit, scale = unit_of(max(abs(top), abs(top_p)), k)
+    constants = apart_constants(unit, scale, own, top, 0.0, beside, like)
+    own_lanes, scales = splat(unit * own, like), splat(scale, like)
+    units, minus_top_p = splat(unit, like), splat(-unit * top_p, like)
+    half_scale, half_beside_p = splat(0.5 * LOG2E * scale, like), splat(-0.5 * LOG2E * beside_p, like)
+    mean = 0.0
+    for start in range(0, vocab if slope_weight != 0.0 else 0, PAIRS):
+        n = min(PAIRS, vocab - start)
+        x = view(p, start, n, room_p, NO_LOG)
+        y = view(q, start, n, room_q, NO_LOG)
+        part = zero
+        for i in range(0, n, width(like)):
+            root, g = slopes(load(x, i, like), load(y, i, like), slope, own_lanes, constants)
+            part = part + select(equal(root, zero), zero, (root * scales) * (root * g))
+        mean += sum_lanes(part)
+    c, e, m = splat(gap_weight, like), splat(slope_weight, like), splat(mass_weight - slope_weight * mean, like)
+    times = splat(k, like)
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        x = view(p, start, n, room_p, NO_LOG)
+        y = view(q, start, n, room_q, NO_LOG)
+        for i in range(0, n, width(like)):
+            a = load(x, i, like)
+            root, g = slopes(a, load(y, i, like), slope, own_lanes, constants)
+            mass = root * root
+            value = mass * m
+            if slope_weight != 0.0:
+                value = fma(e, (root * scales) * (root * g), value)
+            value = select(equal(root, zero), zero, value)
+            if gap_weight != 0.0:
+                root_p, _ = half_weight(fma(a, units, minus_top_p), half_scale, half_beside_p)
+                value = fma(c, mass - root_p * root_p, value)
+            store(block, i, times * value)
+        write_block(block, n, start, add, address, storage)
