@@ -49,7 +49,7 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
             top_p = max(top_p, greatest_of(view(p, start, n, room_p, NO_LOG), n, like))
     own = element(p, np.int64(argmax(q, vocab, at, top, room_q))) if at >= 0 else np.nan
     unit, scale = unit_of(max(abs(top), abs(top_p)), k)
-    constants = apart_constants(unit, scale, own, top, 0.0, beside, like)
+    constants = apart_constants(unit, scale, own, top, 0.0, beside, beside, like)
     own_lanes, scales = splat(unit * own, like), splat(scale, like)
     units, minus_top_p = splat(unit, like), splat(-unit * top_p, like)
     half_scale, half_beside_p = splat(0.5 * LOG2E * scale, like), splat(-0.5 * LOG2E * beside_p, like)

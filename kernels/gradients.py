@@ -359,7 +359,7 @@ def kullback_softmax_gradient(
             fill(np.nan, vocab, address, storage)
         else:
             greatest = element(row, pointer(top1, types.int64)[t])
-            small = abs(log_mass) < (50.0 if row[2] == FLOAT64 else 1e3) and in_reach(k, np.float32(0.0))
+            small = abs(log_mass) < 60.0 and in_reach(k, np.float32(0.0))
             a, b = k * mass_weight, k * entropy_weight
             if not (small and moderate(a) and moderate(b) and moderate(k * b)):
                 # what lies beside the greatest element is not to be had from the normaliser, or weights are far from 1

@@ -217,6 +217,8 @@ def _interval(pair, options):
     """The divergence of the teacher whose list it is lies between the two."""
     _, log_probs = _listed(pair.given[0], options["k"], float(pair.p.temperature))
     sure = ~pair.undefined & np.isfinite(pair.kl) & (np.exp(log_probs).min(-1) > 1e-12)
+    # a log-probability beyond float64 is that of nothing
+    sure &= ~(np.abs(np.where(pair.q.zero, 0, pair.q.log)) > np.finfo(np.float64).max).any(-1)
     truth = np.where(sure, pair.kl, 0)
     margin = 1e-9 * (1 + truth)  # of the rounding of the list itself
     return {
