@@ -167,10 +167,11 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
         rest = s + (sums[0] + (sums[2] - 1.0) * heaviest)
         if rest < least_rest(like) * heaviest:
             return False
-        fall = sums[1] + (u - depth * s if entropy is not None else s * math.log(rest / heaviest) * LOG2E)
-        factor = settled(rest, fall, k, like)
-        beside = math.log1p(factor * rest / heaviest)
-        spread = -LN2 * factor * fall / (heaviest + rest)
+        # without the entropy the mean depth of what lies beside is guessed, and with it too: the same bits
+        guess = sums[1] + s * math.log(rest / heaviest) * LOG2E
+        beside = math.log1p(settled(rest, guess, k, like) * rest / heaviest)
+        fall = sums[1] + (u - depth * s)
+        spread = -LN2 * settled(rest, fall, k, like) * fall / (heaviest + rest)
     else:
         beside = math.log(total / heaviest)
         spread = LN2 * (depth - moment / total)
