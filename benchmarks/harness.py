@@ -12,8 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import inputs as made
-from . import machine
+from . import inputs as made, machine
 from .operations import OPERATIONS, TOLERANCE
 from .peers import SINGLE_THREADED
 

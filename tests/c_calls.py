@@ -8,10 +8,9 @@ from itertools import cycle
 import ml_dtypes
 import numpy as np
 from kullback.kernels import contract
-from kullback.kernels.storage import AFFINE16, BFLOAT16, FLOAT8_E4M3FN, FLOAT16, FLOAT32, FLOAT64
-from kullback.kernels.storage import STORAGES as KINDS
+from kullback.kernels.storage import AFFINE16, BFLOAT16, FLOAT8_E4M3FN, FLOAT16, FLOAT32, FLOAT64, STORAGES as KINDS
 
-from kullback import engine
+from kullback._engine import engine
 
 STORAGES = range(len(KINDS))
 ITEM = [kind.bytes for kind in KINDS]

@@ -26,7 +26,7 @@ import numpy as np
 from c_calls import CALLS, ITEM, Buffer, run_here, written
 from kullback.kernels import build, contract
 
-from kullback import native
+from kullback._engine import native
 
 ROOT = Path(__file__).parent.parent
 PAGE = mmap.PAGESIZE

@@ -21,7 +21,7 @@ from space_inputs import pick
 from space_truth import Pair, Row
 
 import kullback as kb
-from kullback.matrix import METRICS
+from kullback.rows.matrix import METRICS
 
 TERMS = Bound(1e-14, 1e-6)
 REAL = np.longdouble

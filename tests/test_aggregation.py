@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kullback.aggregation import AGGREGATION_MODES, aggregate, aggregation_parts, sequence_sums
+from kullback.rlhf import AGGREGATION_MODES, aggregate, aggregation_parts
+from kullback.tokens import sequence_sums
 
 
 def ragged(rng, lengths, width):

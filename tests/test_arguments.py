@@ -12,7 +12,7 @@ import pytest
 
 import kullback as kb
 from kullback import closed_form, drift
-from kullback.closed_form import registry
+from kullback.parametric import registry
 
 ROWS = np.random.default_rng(5).uniform(0.1, 1.0, (3, 5))
 IDS = np.array([0, 4, 2])

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from kullback.binned import BITS, Binned, _cut
-from kullback.spread import Spread
+from kullback.comparison import Spread
+from kullback.comparison.binned import BITS, Binned, _cut
 
 N = 120_000
 LEVELS = (0.0, 0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)

@@ -31,7 +31,7 @@ from c_calls import (
 from kullback.kernels import build, contract
 
 import kullback as kb
-from kullback import native
+from kullback._engine import native
 
 ROOT = Path(__file__).parent.parent
 OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT, UNSUPPORTED = range(6)

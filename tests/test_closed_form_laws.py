@@ -31,14 +31,12 @@ from kullback.closed_form import (
     VonMises,
     Weibull,
     closed_form_kl,
-    gaussian,
     gaussian_kl,
-    mixtures,
     register_kl,
-    registry,
     vae_kl,
     vae_kl_gradient,
 )
+from kullback.parametric import gaussian, mixtures, registry
 
 
 def random_members(generator, size):

@@ -32,14 +32,14 @@ from kullback.closed_form import (
     gaussian_kl,
     vae_kl,
 )
-from kullback.closed_form.special import (
+from kullback.parametric.special import (
     lgamma_bregman,
     log_bessel_bregman,
     log_minus_digamma,
-    phi,
     stirling_bregman,
     stirling_remainder,
 )
+from kullback.rows import phi
 
 EPS = 2.0**-52
 NEAR = 1e-12

@@ -7,8 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from strategies import STORAGES, bound, logit_rows, relative_error, stored
 
 import kullback as kb

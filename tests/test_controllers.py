@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kullback.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
+from kullback.rlhf import AdaptiveKLController, FixedKLController, kl_penalized_rewards
 
 
 def test_adaptive_controller_follows_the_rule():

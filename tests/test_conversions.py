@@ -7,11 +7,15 @@ import pytest
 from test_edge_cases import ALL, ONE_OF_PROBS, arguments
 
 import kullback as kb
-from kullback.distillation import distillation_loss
-from kullback.linear import linear_distillation_loss
-from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
-from kullback.topk import topk_divergence
-from kullback.topk_interval import topk_kl_interval
+from kullback.distillation import (
+    cross_entropy_loss,
+    distillation_loss,
+    entropy_gradient,
+    linear_distillation_loss,
+    token_log_prob_gradient,
+    topk_divergence,
+    topk_kl_interval,
+)
 
 RNG = np.random.default_rng(11)
 

@@ -5,8 +5,7 @@ import pytest
 import reference
 from strategies import stored
 
-from kullback.distillation import DISTILLATION_LOSSES, distillation_loss
-from kullback.linear import linear_distillation_loss
+from kullback.distillation import DISTILLATION_LOSSES, distillation_loss, linear_distillation_loss
 
 RNG = np.random.default_rng(0)
 S, T = RNG.standard_normal((2, 2, 6, 41))

@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from kullback.kernels.histogram import count_table
 from scipy import stats
 from scipy.spatial.distance import jensenshannon

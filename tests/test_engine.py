@@ -12,7 +12,7 @@ import pytest
 from kullback.kernels import contract
 
 import kullback as kb
-from kullback import engine
+from kullback._engine import engine
 
 TIMEOUT = 300
 
@@ -90,7 +90,7 @@ def test_the_library_exports_the_header_and_nothing_else():
 def test_the_constants_of_the_package_are_the_header_s():
     from kullback.kernels import decode, drivers
 
-    from kullback import arrays, calls
+    from kullback._engine import arrays, calls
 
     constants = dict(re.findall(r"#define KULLBACK_(\w+) (\d+)", contract.declarations()))
     shared = 0
@@ -213,7 +213,7 @@ def test_a_forced_engine_that_is_not_there(monkeypatch):
 
 
 def test_no_library_is_one_clear_error(monkeypatch, tmp_path):
-    from kullback import native
+    from kullback._engine import native
 
     monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
     with pytest.raises(FileNotFoundError, match="without a C compiler"):
@@ -222,7 +222,7 @@ def test_no_library_is_one_clear_error(monkeypatch, tmp_path):
 
 # ----------------------------------------------------------------------------------------------- the JIT's cache
 
-FIRST_CALL_OF_ALL = "import numpy as np; from kullback import calls; print(calls.phi(np.zeros(3), 1))"
+FIRST_CALL_OF_ALL = "import numpy as np; from kullback._engine import calls; print(calls.phi(np.zeros(3), 1))"
 
 
 def cached(folder):

@@ -6,10 +6,9 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from kullback.estimators import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
+from kullback.rlhf import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
 
 KINDS = ("k1", "k2", "k3", "abs")
 HOSTILE = [0.0, 1e-8, -1e-8, 1e-4, -1e-4, 0.4999, -0.4999, 0.5, -0.5, 3.0, -3.0, 29.9, -30.1, 100.0, -100.0]

@@ -6,10 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from kullback.exact import ClusteredMean, ExactSum
+from kullback.comparison import ClusteredMean, ExactSum
 
 floats = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40)
 

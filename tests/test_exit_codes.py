@@ -85,7 +85,7 @@ def test_nothing_is_said_to_a_closed_or_full_stream(pair, arguments):
 def test_no_file_gets_the_number_of_a_closed_stream(pair):
     """What a library in C writes to its standard error must not go into a checkpoint."""
     (pair / "program.py").write_text(
-        "import os\nfrom kullback.cli import _prepare_streams\n_prepare_streams()\n"
+        "import os\nfrom kullback.cli.program import _prepare_streams\n_prepare_streams()\n"
         "number = os.open('log', os.O_CREAT)\nopen('number', 'w').write(str(number))\n"
     )
     assert bash(f"{sys.executable} program.py <&- >&- 2>&-").returncode == 0
@@ -110,7 +110,9 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["kullback", "numpy", "signal", "numpy.linalg", "kullback.spread", "kullback.cli"])
+@pytest.mark.parametrize(
+    "module", ["kullback", "numpy", "signal", "numpy.linalg", "kullback.comparison.spread", "kullback.cli"]
+)
 @pytest.mark.parametrize(("handler", "code"), [("default_int_handler", 130), ("SIG_IGN", 2)])
 def test_an_interrupt_of_the_first_imports(module, handler, code):
     program = INTERRUPTED_IMPORT.format(module=module, handler=handler)

@@ -8,8 +8,8 @@ import pytest
 import reference
 from strategies import stored
 
-from kullback import family, jensen_shannon, kl_divergence, renyi
-from kullback.family import FAMILY, f_divergence
+from kullback import kl_divergence
+from kullback.rows import FAMILY, f_divergence, family, mixtures, renyi
 
 CASES = [(name, i) for name, member in FAMILY.items() for i in range(len(member.samples))]
 LN2 = math.log(2)
@@ -198,24 +198,24 @@ def test_negative_probabilities_are_blamed_on_the_right_argument():
     with pytest.raises(ValueError, match="`q` holds a negative"):
         renyi.renyi_divergence([0.5, 0.5], [1.5, -0.5], 0.25)
     with pytest.raises(ValueError, match="`p` holds a negative"):
-        jensen_shannon.jensen_shannon_divergence([[1.5, -0.5]], [[0.5, 0.5]])
+        mixtures.jensen_shannon_divergence([[1.5, -0.5]], [[0.5, 0.5]])
 
 
 def test_parameters_are_checked():
     p = [0.5, 0.5]
     with pytest.raises(ValueError, match=r"`weight` is 1\.5, expected from 0 to 1"):
-        jensen_shannon.jensen_shannon_divergence(p, p, 1.5)
+        mixtures.jensen_shannon_divergence(p, p, 1.5)
     with pytest.raises(ValueError, match=r"`alpha` is -1\.0, expected from 0 to inf"):
         renyi.renyi_divergence(p, p, -1)
     with pytest.raises(TypeError, match="`alpha` is 'x', expected a number"):
         renyi.renyi_divergence(p, p, "x")
     with pytest.raises(ValueError, match="`endpoint` is 'no'"):
-        jensen_shannon.generalized_jsd(p, p, endpoint="no")
+        mixtures.generalized_jsd(p, p, endpoint="no")
 
 
 def test_generalized_jsd_endpoints():
     s, t = np.random.default_rng(9).standard_normal((2, 3, 20))
-    jsd = jensen_shannon.generalized_jsd
+    jsd = mixtures.generalized_jsd
     np.testing.assert_array_equal(jsd(s, t, 0.0, endpoint="limit"), 0)
     np.testing.assert_array_equal(jsd(s, t, 1.0, endpoint="limit"), 0)
     # rounding of 1e-16 is divided by the weight
@@ -225,11 +225,11 @@ def test_generalized_jsd_endpoints():
 
 def test_weights_at_the_ends_of_a_mixture():
     p, q = softmax(np.random.default_rng(10).standard_normal((2, 3, 20)))
-    assert not jensen_shannon.jensen_shannon_divergence(p, q, 0.0).any()
-    assert not jensen_shannon.jensen_shannon_divergence(p, q, 1.0).any()
-    assert not jensen_shannon.skew_kl_divergence(p, q, 1.0).any()
+    assert not mixtures.jensen_shannon_divergence(p, q, 0.0).any()
+    assert not mixtures.jensen_shannon_divergence(p, q, 1.0).any()
+    assert not mixtures.skew_kl_divergence(p, q, 1.0).any()
     np.testing.assert_allclose(
-        jensen_shannon.skew_kl_divergence(p, q, 0.0), reference.kl_divergence(p, q, given="probs").astype(float)
+        mixtures.skew_kl_divergence(p, q, 0.0), reference.kl_divergence(p, q, given="probs").astype(float)
     )
 
 
@@ -281,12 +281,12 @@ def test_generators_are_checked():
 
 
 def test_the_registry_is_the_public_family():
-    public = {*jensen_shannon.__all__, *renyi.__all__, *family.__all__} - {"FAMILY", "Member"}
+    public = {*mixtures.__all__, *renyi.__all__, *family.__all__} - {"FAMILY", "Member"}
     assert set(FAMILY) == public
 
 
 TOTALS = {
-    "jensen_shannon": jensen_shannon.jensen_shannon_divergence,
+    "jensen_shannon": mixtures.jensen_shannon_divergence,
     "total_variation": renyi.total_variation,
     "squared_hellinger": lambda p, q: renyi.hellinger_distance(p, q) ** 2,
     "chi2": renyi.chi2_divergence,

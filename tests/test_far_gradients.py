@@ -8,10 +8,14 @@ import pytest
 import reference
 
 import kullback as kb
-from kullback.distillation import distillation_loss
-from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
-from kullback.topk import topk_divergence
-from kullback.topk_interval import topk_kl_interval
+from kullback.distillation import (
+    cross_entropy_loss,
+    distillation_loss,
+    entropy_gradient,
+    token_log_prob_gradient,
+    topk_divergence,
+    topk_kl_interval,
+)
 
 MP = exact.MP
 

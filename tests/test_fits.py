@@ -6,19 +6,9 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse, stats
 
-from kullback import contributions, fits, tsne
-from kullback.closed_form import (
-    Categorical,
-    Laplace,
-    Mixture,
-    MultivariateNormal,
-    Normal,
-    closed_form_kl,
-    mixture_kl,
-)
-from kullback.contributions import kl_contributions
-from kullback.fits import fit_mixture, fit_normal
-from kullback.tsne import tsne_objective
+from kullback.closed_form import Categorical, Laplace, Mixture, MultivariateNormal, Normal, closed_form_kl, mixture_kl
+from kullback.parametric import fit_mixture, fit_normal, fits, tsne, tsne_objective
+from kullback.rows import contributions, kl_contributions
 
 
 def bimodal(m, s=1.0):

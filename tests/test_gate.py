@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 import kullback as kb
-from kullback import placement
-from kullback.distillation import distillation_loss
-from kullback.elementwise import entr, kl_div, rel_entr
+from kullback._engine import placement
+from kullback.distillation import (
+    cross_entropy_loss,
+    distillation_loss,
+    entropy_gradient,
+    token_log_prob_gradient,
+    topk_divergence,
+)
 from kullback.integrations import scipy as scipy_face
-from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
-from kullback.topk import topk_divergence
+from kullback.rows import entr, kl_div, rel_entr
 
 RNG = np.random.default_rng(7)
 S, T = RNG.normal(0, 2, (2, 5, 13))
@@ -87,7 +91,7 @@ def test_what_was_checked_is_what_is_used(monkeypatch):
             array[-2:] = 2**60
         return true(*arguments, **keywords)
 
-    monkeypatch.setattr("kullback.calls.run", late)
+    monkeypatch.setattr("kullback._engine.calls.run", late)
     for call, result in zip(calls, expected, strict=True):
         for array, as_it_was in zip((offsets, ids, tokens), before, strict=True):
             array[:] = as_it_was

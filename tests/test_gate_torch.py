@@ -7,10 +7,13 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.integration
 
 import kullback as kb  # noqa: E402
-from kullback.distillation import distillation_loss  # noqa: E402
+from kullback.distillation import (  # noqa: E402
+    cross_entropy_loss,
+    distillation_loss,
+    entropy_gradient,
+    linear_distillation_loss,
+)
 from kullback.integrations import torch as kt  # noqa: E402
-from kullback.linear import linear_distillation_loss  # noqa: E402
-from kullback.token_losses import cross_entropy_loss, entropy_gradient  # noqa: E402
 
 S, T = torch.randn((2, 4, 6, 11), generator=torch.Generator().manual_seed(3))
 # broadcasts, is too long or too short, transposed, flat, one an element, or a segfault's worth of pages

@@ -5,8 +5,8 @@ import pytest
 import reference
 from strategies import stored
 
-from kullback import calls
-from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
+from kullback._engine import calls
+from kullback.distillation import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
 
 # name of the reference, kind, parameters, the reference's parameter
 KINDS = [

@@ -18,7 +18,7 @@ LONGEST = 450
 # A longer file needs a reason here, and leaves the table when it has become shorter.
 LONG_FILES = {
     "kernels/lanes.py": "one instruction a function: a catalogue, read by looking up",
-    "src/kullback/arrays.py": "the gate: every check of an argument and its error in one place, read by looking up",
+    "src/kullback/_engine/arrays.py": "the gate: every check of an argument and its error in one place, to look up",
     "kernels/divergences.py": "every kind of divergence side by side, on the same few row loops",
     "tests/test_samples.py": "one estimator after the other against the same simulated samples",
 }
@@ -32,26 +32,18 @@ def module_name(path):
 MODULES = {module_name(path): path for path in PACKAGE_FILES}
 
 
-def imports(path, *, at_module_level=False):
-    """Modules a file imports; lazy imports by a literal name count, those for type checkers alone do not."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for part in node.body
-        for inner in ast.walk(part)
-    }
+def imports(path):
+    """Modules a file imports; lazy imports by a literal name and those for type checkers alone count too."""
     found = set()
-    for node in tree.body if at_module_level else ast.walk(tree):
-        if id(node) in for_types:
-            continue
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            submodules = {f"{module}.{alias.name}" for alias in node.names} & MODULES.keys()
-            found |= submodules or {module}
+            named = {f"{module}.{alias.name}" for alias in node.names}
+            found |= named & MODULES.keys()
+            if not named <= MODULES.keys():
+                found.add(module)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             argument = node.args[0]
             literal = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
@@ -60,19 +52,35 @@ def imports(path, *, at_module_level=False):
     return found
 
 
+FLOORS = (
+    {"kernels", "_compiled"},
+    {"_engine"},
+    {"rows", "tokens"},
+    {"comparison", "rlhf", "distillation", "parametric", "closed_form", "samples"},
+    {"drift", "evaluation"},
+    {"integrations", "cli"},  # thin faces over everything; nobody imports them
+)
+
+
+# Packages whose rooms others enter directly, with the reason.
+WITHOUT_DOOR = {
+    "evaluation": "a command loads the rooms it needs: readers of formats nobody asked for cost nothing",
+    "integrations": "each face needs a library of its own",
+}
+
+
+def package(module):
+    """The package of a module, or the module of that name beside the packages; "" for kullback itself."""
+    return (*module.split("."), "")[1]
+
+
 def floor(module):
     """On which floor of the house a module lives; imports go down, or along the same floor."""
-    if module in ("kullback.engine", "kullback.arrays"):
-        return 1
-    if module == "kullback.cli":
-        return 4
-    if module.startswith("kullback.evaluation"):
-        return 3
-    if module.startswith("kullback.integrations"):
-        return 5  # thin faces over everything; nobody imports them
-    if module.startswith(("kullback.kernels", "kullback._compiled")):
-        return 0
-    return 2
+    return next(number for number, packages in enumerate(FLOORS) if package(module) in packages)
+
+
+def test_every_package_has_a_floor():
+    assert {package(module) for module in MODULES} - {""} == set.union(*FLOORS) - FLOORS[0]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -80,20 +88,39 @@ def test_imports_go_down(module):
     if module == "kullback":  # the list of public names reaches every floor
         return
     for imported in imports(MODULES[module]):
-        if imported.startswith("kullback"):
+        if imported.startswith("kullback.") and package(imported) != package(module):
             assert floor(imported) <= floor(module), f"{module} imports {imported}"
-            if floor(module) in (1, 5):
-                assert floor(imported) < floor(module) or imported == module, f"{module} imports {imported}"
+            assert floor(imported) < len(FLOORS) - 1, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_packages_are_entered_by_their_front_doors(module):
+    """`from kullback.rows import kl_divergence`; of the engine also whole modules, as in `calls.compare`."""
+    if module == "kullback":  # it knows which room a name is in that is loaded when first used
+        return
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("kullback."):
+            continue
+        entered = package(node.module)
+        if entered in (package(module), *WITHOUT_DOOR, *FLOORS[0]):
+            continue
+        assert node.module == f"kullback.{entered}", f"{module} imports from {node.module}"
+        rooms = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+        assert entered == "_engine" or not rooms, f"{module} imports {rooms}"
 
 
 def test_only_the_engine_knows_the_kernels():
     knowing = {
-        module for module, path in MODULES.items() for imported in imports(path) if floor(imported) == 0
-    }  # fmt: skip
-    # kullback.native hands the header and the addresses of the functions to C; it calls none
-    assert knowing - {"kullback.native", "kullback.arrays"} == {"kullback.engine"}
+        module
+        for module, path in MODULES.items()
+        for imported in imports(path)
+        if package(imported) in FLOORS[0] and imported.startswith("kullback.")
+    }
+    # _engine.native hands the header and the addresses of the functions to C; it calls none
+    assert knowing - {"kullback._engine.native", "kullback._engine.arrays"} == {"kullback._engine.engine"}
     # the table of storage types is data, which the package has from its gate
-    assert {name for name in imports(MODULES["kullback.arrays"]) if floor(name) == 0} == {"kullback.kernels.storage"}
+    known = {name for name in imports(MODULES["kullback._engine.arrays"]) if package(name) in FLOORS[0]}
+    assert known == {"kullback.kernels.storage"}
     assert not imports(ROOT / "kernels" / "storage.py") - set(sys.stdlib_module_names)
 
 
@@ -103,13 +130,12 @@ def test_kernels_import_nothing_of_ours(path):
 
 
 def test_modules_do_not_import_each_other_in_circles():
+    """Not in functions and not for types either; a front door stands for all that it hands out."""
     graph = {
-        module: {name for name in imports(path, at_module_level=True) if name in MODULES and name != module}
+        module: {name for name in imports(path) if name in MODULES and name != module} - {"kullback"}
         for module, path in MODULES.items()
         if module != "kullback"
     }
-    for needed in graph.values():
-        needed.discard("kullback")
     graphlib.TopologicalSorter(graph).prepare()
 
 
@@ -126,7 +152,11 @@ def test_import_loads_numpy_only():
     third_party = {"numba", "llvmlite", "cffi", "scipy", "rich", "safetensors", "torch", "jax", "pandas", "pyarrow"}
     assert allowed <= tops
     assert not tops & (third_party | {"polars", "narwhals", "h5py", "zarr", "ml_dtypes", "fsspec", "yaml"})
-    assert {name for name in loaded.split() if name.startswith(("kullback.evaluation", "kullback.kernels"))} == {
+    assert {
+        name
+        for name in loaded.split()
+        if name.startswith(("kullback.evaluation", "kullback.kernels", "kullback._engine.native"))
+    } == {
         "kullback.kernels",
         "kullback.kernels.storage",
     }

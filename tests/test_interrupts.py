@@ -120,7 +120,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     [
         ("kullback._compiled", "kb.log_softmax(x, num_threads=2)"),
         ("numba", "kb.log_softmax(x, num_threads=2)"),
-        ("kullback.topk", "kb.topk_divergence"),
+        ("kullback.distillation.topk.divergence", "kb.topk_divergence"),
         ("kullback.kernels.elementwise", "kb.entr(x, num_threads=2)"),
     ],
 )

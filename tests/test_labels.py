@@ -6,7 +6,7 @@ import pytest
 import kullback as kb
 from kullback import closed_form, samples
 from kullback.closed_form import gaussian_kl, vae_kl
-from kullback.token_losses import cross_entropy_loss
+from kullback.distillation import cross_entropy_loss
 
 S = np.random.default_rng(7).normal(0, 2, (5, 13))
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from hypothesis import assume, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 from strategies import close_logits, logits, made_up_models, relative_error
 
 import kullback as kb

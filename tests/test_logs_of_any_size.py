@@ -6,9 +6,14 @@ import pytest
 from exact_logs import relative_error
 
 import kullback as kb
-from kullback.distillation import DISTILLATION_LOSSES, distillation_loss
-from kullback.token_losses import cross_entropy_loss, entropy_gradient, token_log_prob_gradient
-from kullback.topk import topk_divergence
+from kullback.distillation import (
+    DISTILLATION_LOSSES,
+    cross_entropy_loss,
+    distillation_loss,
+    entropy_gradient,
+    token_log_prob_gradient,
+    topk_divergence,
+)
 
 F32, F64 = np.finfo(np.float32), np.finfo(np.float64)
 BOUND = {"float32": 1e-6, "float64": 1e-11}

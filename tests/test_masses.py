@@ -6,7 +6,7 @@ import pytest
 import reference
 
 import kullback as kb
-from kullback import arrays, calls
+from kullback._engine import arrays, calls
 
 F4, F8 = np.float32, np.float64
 BOUNDS = {"float32": 1e-6, "float64": 1e-11}

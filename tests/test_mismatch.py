@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kullback.mismatch import MismatchReport, mismatch_report
+from kullback.rlhf import MismatchReport, mismatch_report
 
 
 def batch(rng, sequences=12, width=30, noise=0.3):

@@ -11,7 +11,7 @@ import pytest
 
 import kullback as kb
 from kullback import closed_form, drift
-from kullback.topk import TAILS
+from kullback.distillation.topk.divergence import TAILS
 
 # right arguments that no general rule makes
 BY_HAND = {"merge_logs", "open_sparse", "MismatchReport.merge", "ComparisonSummary.merge", "DriftState.merge"}

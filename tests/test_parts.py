@@ -6,7 +6,7 @@ import reference
 from strategies import STORAGES, bound, error, logit_rows, stored
 
 import kullback as kb
-from kullback import parts
+from kullback._engine import long_rows
 
 RNG = np.random.default_rng(7)
 FIELDS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "log_prob_p", "log_prob_q", "log_ratio", "cross_entropy")
@@ -15,8 +15,8 @@ FIELDS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "log_prob_p", "log_prob_
 @pytest.fixture
 def short_parts(monkeypatch):
     """Rows of more than 40 outcomes are cut into parts of 16."""
-    monkeypatch.setattr(parts, "LONGEST", 40)
-    monkeypatch.setattr(parts, "PART", 16)
+    monkeypatch.setattr(long_rows, "LONGEST", 40)
+    monkeypatch.setattr(long_rows, "PART", 16)
 
 
 @pytest.mark.parametrize("storage", [storage for storage in STORAGES if storage != "affine16"])
@@ -88,7 +88,7 @@ def test_hostile_rows():
 
 
 def test_a_long_row_uses_every_thread_and_gives_the_same_bits():
-    vocab = parts.LONGEST + 12_345
+    vocab = long_rows.LONGEST + 12_345
     p, q = logit_rows(2, vocab, noise=0.3)
     p, q = p.astype(np.float32)[:, ::-1], q.astype(np.float32)[:, ::-1]  # strided backwards
     one = kb.compare(p, q, num_threads=1)

@@ -4,8 +4,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from kullback.aggregation import sequence_sums
-from kullback.preferences import preference_score_gradient, preference_scores, tail_weights
+from kullback.rlhf import preference_score_gradient, preference_scores, tail_weights
+from kullback.tokens import sequence_sums
 
 DIVERGENCES = [
     ("reverse_kl", 0.5),

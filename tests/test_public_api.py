@@ -25,7 +25,7 @@ NEEDS_MORE = (
     "kullback.evaluation.distributed",
     "kullback.integrations.jax",
     "kullback.integrations.torch",
-    "kullback.tensors",
+    "kullback.integrations.tensors",
 )
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kullback.comparison import compare
+from kullback.comparison import compare, share_text
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.report import drawings, render_report, write_report
 from kullback.evaluation.terminal import percent, print_facts, print_summaries, ratio_text, short
-from kullback.spread import share_text
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 T, V = 300, 120

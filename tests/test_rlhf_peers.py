@@ -17,11 +17,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kullback.aggregation import aggregate
-from kullback.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
-from kullback.estimators import kl_estimate, kl_estimate_gradient
-from kullback.mismatch import mismatch_report
-from kullback.preferences import preference_scores
+from kullback.rlhf import (
+    AdaptiveKLController,
+    FixedKLController,
+    aggregate,
+    kl_estimate,
+    kl_estimate_gradient,
+    kl_penalized_rewards,
+    mismatch_report,
+    preference_scores,
+)
 
 pytestmark = pytest.mark.integration
 

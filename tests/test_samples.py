@@ -5,8 +5,7 @@ import itertools
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import integrate, stats
 from scipy.spatial.distance import jensenshannon
 from scipy.special import digamma

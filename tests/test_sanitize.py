@@ -4,7 +4,7 @@ import subprocess
 
 import sanitize
 
-from kullback import native
+from kullback._engine import native
 
 READS_TOO_FAR = """
 #include <kullback.h>

@@ -16,9 +16,9 @@ from scipy import special, stats
 from scipy.spatial import distance
 
 import kullback as kb
-from kullback.elementwise import _BLOCK
 from kullback.integrations import scipy as ours
-from kullback.matrix import METRICS
+from kullback.rows.elementwise import _BLOCK
+from kullback.rows.matrix import METRICS
 
 RNG = np.random.default_rng
 

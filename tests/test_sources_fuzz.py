@@ -14,8 +14,7 @@ import fuzzing
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kullback.evaluation.sources import open_logits
 

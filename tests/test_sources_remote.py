@@ -19,8 +19,7 @@ from test_sources import check_rows
 
 from kullback.cli import main
 from kullback.evaluation.job import compare_files
-from kullback.evaluation.sources import http as reader
-from kullback.evaluation.sources import open_logits
+from kullback.evaluation.sources import http as reader, open_logits
 
 ROWS = np.random.default_rng(0).normal(0, 3, (12, 7)).astype(np.float32)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import kullback as kb
+from kullback.comparison import Spread, share_text
+from kullback.comparison.spread import wilson_interval
 from kullback.evaluation import statistics
 from kullback.evaluation.statistics import Breakdown, Mean, Summarizer, WorstTokens, position_width, summary_of
-from kullback.spread import Spread, share_text, wilson_interval
 
 RNG = np.random.default_rng(5)
 

@@ -11,8 +11,7 @@ from kullback.kernels.storage import AFFINE16, FLOATS, STORAGES
 from numba import njit, types
 
 import kullback as kb
-from kullback import softcap
-from kullback.distillation import distillation_loss
+from kullback.distillation import distillation_loss, softcap
 from kullback.evaluation.sources.safetensors import DTYPES
 
 NAMES = [kind.name for kind in FLOATS]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import reference
 
-from kullback.topk import TAILS, topk_divergence
-from kullback.topk_interval import topk_kl_interval
+from kullback.distillation import topk_divergence, topk_kl_interval
+from kullback.distillation.topk.divergence import TAILS
 
 RNG = np.random.default_rng(0)
 V, K, ROWS = 23, 6, 4

@@ -2,49 +2,91 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kullback.aggregation import AGGREGATION_MODES, aggregate, aggregation_parts, sequence_sums
-from kullback.comparison import TokenComparison, compare
-from kullback.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
-from kullback.divergences import cross_entropy, entropy, kl_divergence, log_softmax, logsumexp
-from kullback.engine import get_engine, import_whole, show_config
-from kullback.estimators import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
-from kullback.family import FAMILY, f_divergence
-from kullback.jensen_shannon import (
+from kullback._engine import get_engine, import_whole, show_config
+from kullback.rows import (
+    FAMILY,
+    chi2_divergence,
+    cross_entropy,
+    divergence_matrix,
+    entr,
+    entropy,
+    f_divergence,
     generalized_jsd,
+    hellinger_distance,
     jensen_shannon_distance,
     jensen_shannon_divergence,
+    kl_contributions,
+    kl_div,
+    kl_divergence,
+    log_softmax,
+    logsumexp,
+    rel_entr,
+    renyi_divergence,
     skew_kl_divergence,
     symmetric_kl_divergence,
+    total_variation,
 )
-from kullback.mismatch import MismatchReport, mismatch_report
-from kullback.preferences import preference_score_gradient, preference_scores, tail_weights
-from kullback.renyi import chi2_divergence, hellinger_distance, renyi_divergence, total_variation
-from kullback.summary import ComparisonSummary
-from kullback.tokens import selective_log_softmax, sequence_log_ratios, token_log_probs, token_log_ratios
+from kullback.tokens import (
+    TokenStatistics,
+    entropy_from_logits,
+    selective_log_softmax,
+    sequence_log_ratios,
+    sequence_sums,
+    token_log_probs,
+    token_log_ratios,
+    token_statistics,
+)
 
 if TYPE_CHECKING:
-    from kullback import closed_form, drift, samples
-    from kullback.closed_form import (
-        closed_form_kl,
-        gaussian_kl,
-        mixture_kl,
-        register_kl,
-        registered_pairs,
-        vae_kl,
-        vae_kl_gradient,
+    from kullback import closed_form, distillation, drift, rlhf, samples
+    from kullback._engine.native import function_address, get_include, get_library
+    from kullback.comparison import ComparisonSummary, TokenComparison, compare
+    from kullback.distillation import (
+        DISTILLATION_LOSSES,
+        DistillationResult,
+        LinearResult,
+        TokenLoss,
+        TopkDivergence,
+        cross_entropy_loss,
+        distillation_loss,
+        entropy_gradient,
+        linear_distillation_loss,
+        token_log_prob_gradient,
+        topk_divergence,
+        topk_kl_interval,
     )
-    from kullback.contributions import kl_contributions
-    from kullback.distillation import DISTILLATION_LOSSES, DistillationResult, distillation_loss
-    from kullback.elementwise import entr, kl_div, rel_entr
     from kullback.evaluation.job import compare_candidates, compare_files
     from kullback.evaluation.merging import merge_logs
     from kullback.evaluation.sources import open_logits, open_sparse
     from kullback.evaluation.sources.convert import convert
-    from kullback.fits import fit_mixture, fit_normal
-    from kullback.linear import LinearResult, linear_distillation_loss
-    from kullback.logit_statistics import TokenStatistics, entropy_from_logits, token_statistics
-    from kullback.matrix import divergence_matrix
-    from kullback.native import function_address, get_include, get_library
+    from kullback.parametric import (
+        closed_form_kl,
+        fit_mixture,
+        fit_normal,
+        gaussian_kl,
+        mixture_kl,
+        register_kl,
+        registered_pairs,
+        tsne_objective,
+        vae_kl,
+        vae_kl_gradient,
+    )
+    from kullback.rlhf import (
+        AGGREGATION_MODES,
+        ESTIMATOR_PRESETS,
+        AdaptiveKLController,
+        FixedKLController,
+        MismatchReport,
+        aggregate,
+        aggregation_parts,
+        kl_estimate,
+        kl_estimate_gradient,
+        kl_penalized_rewards,
+        mismatch_report,
+        preference_score_gradient,
+        preference_scores,
+        tail_weights,
+    )
     from kullback.samples import (
         divergence_from_counts,
         knn_kl_divergence,
@@ -56,10 +98,6 @@ if TYPE_CHECKING:
         wasserstein_distance,
         wasserstein_distance_histograms,
     )
-    from kullback.token_losses import TokenLoss, cross_entropy_loss, entropy_gradient, token_log_prob_gradient
-    from kullback.topk import TopkDivergence, topk_divergence
-    from kullback.topk_interval import topk_kl_interval
-    from kullback.tsne import tsne_objective
 
 __all__ = [
     "AGGREGATION_MODES",
@@ -87,6 +125,7 @@ __all__ = [
     "convert",
     "cross_entropy",
     "cross_entropy_loss",
+    "distillation",
     "distillation_loss",
     "divergence_from_counts",
     "divergence_matrix",
@@ -132,6 +171,7 @@ __all__ = [
     "registered_pairs",
     "rel_entr",
     "renyi_divergence",
+    "rlhf",
     "samples",
     "selective_log_softmax",
     "sequence_log_ratios",
@@ -157,21 +197,68 @@ __all__ = [
 
 # Where the names live that are imported when first used, so that `import kullback` costs little over NumPy's.
 _HOMES = {
-    "kullback.closed_form": (
+    "kullback._engine.native": (
+        "function_address",
+        "get_include",
+        "get_library",
+    ),
+    "kullback.comparison": (
+        "ComparisonSummary",
+        "TokenComparison",
+        "compare",
+    ),
+    "kullback.distillation": (
+        "DISTILLATION_LOSSES",
+        "DistillationResult",
+        "LinearResult",
+        "TokenLoss",
+        "TopkDivergence",
+        "cross_entropy_loss",
+        "distillation_loss",
+        "entropy_gradient",
+        "linear_distillation_loss",
+        "token_log_prob_gradient",
+        "topk_divergence",
+        "topk_kl_interval",
+    ),
+    "kullback.evaluation.job": (
+        "compare_candidates",
+        "compare_files",
+    ),
+    "kullback.evaluation.merging": ("merge_logs",),
+    "kullback.evaluation.sources": (
+        "open_logits",
+        "open_sparse",
+    ),
+    "kullback.evaluation.sources.convert": ("convert",),
+    "kullback.parametric": (
         "closed_form_kl",
+        "fit_mixture",
+        "fit_normal",
         "gaussian_kl",
         "mixture_kl",
         "register_kl",
         "registered_pairs",
+        "tsne_objective",
         "vae_kl",
         "vae_kl_gradient",
     ),
-    "kullback.contributions": ("kl_contributions",),
-    "kullback.evaluation.job": ("compare_candidates", "compare_files"),
-    "kullback.evaluation.merging": ("merge_logs",),
-    "kullback.evaluation.sources": ("open_logits", "open_sparse"),
-    "kullback.evaluation.sources.convert": ("convert",),
-    "kullback.fits": ("fit_mixture", "fit_normal"),
+    "kullback.rlhf": (
+        "AGGREGATION_MODES",
+        "ESTIMATOR_PRESETS",
+        "AdaptiveKLController",
+        "FixedKLController",
+        "MismatchReport",
+        "aggregate",
+        "aggregation_parts",
+        "kl_estimate",
+        "kl_estimate_gradient",
+        "kl_penalized_rewards",
+        "mismatch_report",
+        "preference_score_gradient",
+        "preference_scores",
+        "tail_weights",
+    ),
     "kullback.samples": (
         "divergence_from_counts",
         "knn_kl_divergence",
@@ -183,45 +270,8 @@ _HOMES = {
         "wasserstein_distance",
         "wasserstein_distance_histograms",
     ),
-    "kullback.tsne": ("tsne_objective",),
-    "kullback.native": (
-        "function_address",
-        "get_include",
-        "get_library",
-    ),
-    "kullback.elementwise": (
-        "entr",
-        "kl_div",
-        "rel_entr",
-    ),
-    "kullback.logit_statistics": (
-        "TokenStatistics",
-        "entropy_from_logits",
-        "token_statistics",
-    ),
-    "kullback.matrix": ("divergence_matrix",),
-    "kullback.distillation": (
-        "DISTILLATION_LOSSES",
-        "DistillationResult",
-        "distillation_loss",
-    ),
-    "kullback.topk": (
-        "TopkDivergence",
-        "topk_divergence",
-    ),
-    "kullback.linear": (
-        "LinearResult",
-        "linear_distillation_loss",
-    ),
-    "kullback.token_losses": (
-        "TokenLoss",
-        "cross_entropy_loss",
-        "entropy_gradient",
-        "token_log_prob_gradient",
-    ),
-    "kullback.topk_interval": ("topk_kl_interval",),
 }
-_SUBMODULES = ("closed_form", "drift", "samples")
+_SUBMODULES = ("closed_form", "distillation", "drift", "rlhf", "samples")
 
 if not TYPE_CHECKING:  # type checkers see the imports above, and every misspelt name
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import plain, reals
+from kullback._engine import plain, reals
 
 Float64s = NDArray[np.float64]
 Bins = int | str | ArrayLike | Mapping[str, Any]

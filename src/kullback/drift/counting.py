@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import numba_kernel, over_rows, thread_count
 from kullback.drift.cells import CategoricalCells, Cells, NumericCells, category_row, padded
 from kullback.drift.tables import Table, category_counts, numbers
-from kullback.engine import numba_kernel, over_rows, thread_count
 
 _TASK_BYTES = 1 << 30  # what a task counts as: each is worth a thread of its own
 _BLOCK = 1 << 16  # rows a thread converts to float64 at a time, for the dtypes the kernel does not read

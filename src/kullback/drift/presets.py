@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback.arrays import choice, real
+from kullback._engine import choice, real
 from kullback.drift import rules
 from kullback.drift.counting import in_parallel
 from kullback.drift.report import psi_threshold

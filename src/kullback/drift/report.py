@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.arrays import choice, number, reals, share, shown, whole
+from kullback._engine import choice, number, reals, share, shown, whole
 from kullback.drift.cells import Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
-from kullback.samples.shares import evaluate, kl_terms
-from kullback.samples.smoothing import Smoothing, smooth, smoothing_parameters
-from kullback.samples.transport import integral_of_absolute
+from kullback.samples import Smoothing, evaluate, integral_of_absolute, kl_terms, smooth, smoothing_parameters
 
 Float64s = NDArray[np.float64]
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "total_variation")

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.samples.shares import evaluate, psi_terms
-from kullback.samples.transport import wasserstein_distance
+from kullback.samples import evaluate, psi_terms, wasserstein_distance
 
 Float64s = NDArray[np.float64]
 Categories = Mapping[Hashable, int]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.arrays import choice, whole
+from kullback._engine import choice, whole
 from kullback.drift.cells import Bins, Cells, categorical_cells, numeric_cells
 from kullback.drift.counting import Counts, check_same_cells, in_parallel
 from kullback.drift.report import DriftReport, make_report
 from kullback.drift.tables import CATEGORICAL, Table, as_table, category_counts, kind_of, names_of, numbers
-from kullback.samples.smoothing import Smoothing
+from kullback.samples import Smoothing
 
 _COLUMNS_AT_ONCE = 8  # of a row-major array: the float64 values of one cache line
 

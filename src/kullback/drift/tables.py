@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
 
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 

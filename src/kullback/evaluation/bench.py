@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kullback import compare, engine
+from kullback import compare
+from kullback._engine import engine
 
 __all__ = ["quick_bench"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import calls
+from kullback._engine import calls
 
 __all__ = ["compare_clipped"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays, calls, engine, parts
+from kullback._engine import arrays, calls, engine, long_rows as parts
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.sources.llama_cpp import decode
-from kullback.jensen_shannon import jensen_shannon_divergence
+from kullback.rows import jensen_shannon_divergence
 
 __all__ = ["IGNORE_INDEX", "LLAMA_CPP_PREFIX", "Plan", "compare_rows"]
 

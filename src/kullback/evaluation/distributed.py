@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from kullback.comparison import compare
+from kullback.comparison import ComparisonSummary, compare
 from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.statistics import EXACT_TOKENS
-from kullback.summary import ComparisonSummary
 
 __all__ = ["compare_arrays", "compare_on_cluster"]
 

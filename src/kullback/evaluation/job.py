@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
+from kullback.comparison import ComparisonSummary
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.outputs import check_outputs
@@ -28,7 +29,6 @@ from kullback.evaluation.sources import Dump, Source, open_each
 from kullback.evaluation.statistics import Convention, Summarizer, position_width
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
-from kullback.summary import ComparisonSummary
 
 __all__ = ["Job", "compare_candidates", "compare_files"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.arrays import flag, several
+from kullback._engine import flag, several
+from kullback.comparison import ComparisonSummary
 from kullback.evaluation.checkpoint import Candidates, difference, read_job, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.job import note_facts
 from kullback.evaluation.outputs import named_paths
 from kullback.evaluation.statistics import CONTEXT, Summarizer, position_width
-from kullback.summary import ComparisonSummary
 
 __all__ = ["merge_logs", "read_files"]
 

@@ -15,12 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.comparison import TokenComparison
+from kullback.comparison import (
+    ComparisonSummary,
+    ExactSum,
+    Part,
+    Spread,
+    TokenComparison,
+    compared_rows,
+    json_number,
+    summarize,
+)
 from kullback.evaluation import llama_cpp
 from kullback.evaluation.columns import LLAMA_CPP_PREFIX
-from kullback.exact import ExactSum
-from kullback.spread import Spread, json_number
-from kullback.summary import ComparisonSummary, Part, compared_rows, summarize
 
 __all__ = [
     "CONFIDENCE_EDGES",

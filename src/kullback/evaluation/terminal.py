@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import IO, Any
 
+from kullback.comparison import ComparisonSummary, Spread, share_text
 from kullback.evaluation.layout import Output, Table
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
 from kullback.evaluation.text import labels, visible
-from kullback.spread import Spread, share_text
-from kullback.summary import ComparisonSummary
 
 __all__ = ["error_of", "percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]
 

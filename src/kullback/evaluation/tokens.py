@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
 from kullback.evaluation.sources import npy
 from kullback.evaluation.sources.base import LocalFile, Source, integer_column
 

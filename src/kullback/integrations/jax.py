@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.jax needs jax: pip install jax") from error
 
-from kullback import arrays, calls
+from kullback._engine import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, Kernel, loss_kernel
 
 __all__ = ["distillation_loss", "token_losses"]

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kullback.arrays import choice, integer, plain, real, same_labels, unit
-from kullback.divergences import entropy as _entropy
-from kullback.divergences import kl_divergence
-from kullback.elementwise import entr, kl_div, rel_entr
-from kullback.jensen_shannon import jensen_shannon_divergence
+from kullback._engine import choice, integer, plain, real, same_labels, unit
+from kullback.rows import entr, entropy as _entropy, jensen_shannon_divergence, kl_div, kl_divergence, rel_entr
 
 __all__ = ["entr", "entropy", "jensenshannon", "kl_div", "rel_entr"]
 

@@ -2,7 +2,7 @@
 
 Every loss is one custom operator, `kullback::divergence_loss`, so that `torch.compile` keeps it as it is instead of
 breaking the graph. Between forward and backward nothing is kept but the logits and nine numbers a row. There is no
-mathematics here: see `kullback.distillation` and `kullback.calls`.
+mathematics here: see `kullback.distillation` and `kullback._engine.calls`.
 """
 
 import math
@@ -15,9 +15,9 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
 
-from kullback import arrays, calls
+from kullback._engine import arrays, calls
 from kullback.distillation import STUDENT, TEACHER, loss_kernel
-from kullback.tensors import checked, without_forward_mode
+from kullback.integrations.tensors import checked, without_forward_mode
 
 __all__ = [
     "ForwardKLLoss",

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import choice, flag, same_axis, share, shown, whole
-from kullback.arrays import unit as nats_in
+from kullback._engine import choice, flag, generator, same_axis, share, shown, unit as nats_in, whole
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
-from kullback.seeds import generator
 
 __all__ = ["CountEstimate", "LikelihoodParts", "divergence_from_counts", "likelihood_parts"]
 

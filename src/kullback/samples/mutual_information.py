@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import choice, same_axis, unit, whole
+from kullback._engine import choice, same_axis, unit, whole
 from kullback.samples.neighbours import _points, scipy_modules, tree_workers
 from kullback.samples.shares import kl_terms
 from kullback.samples.smoothing import as_counts

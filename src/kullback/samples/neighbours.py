@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import choice, plain, reals, same_axis, share, unit, whole
-from kullback.engine import default_threads, thread_count
-from kullback.seeds import generator
+from kullback._engine import (
+    choice,
+    default_threads,
+    generator,
+    plain,
+    reals,
+    same_axis,
+    share,
+    thread_count,
+    unit,
+    whole,
+)
 
 __all__ = ["NeighbourEstimate", "knn_kl_divergence", "knn_kl_divergence_from_density"]
 

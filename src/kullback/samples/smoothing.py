@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import choice, plain, real, same_axis, shown
+from kullback._engine import choice, plain, real, same_axis, shown
 
 Float64s = NDArray[np.float64]
 Smoothing = str | tuple[str, float] | tuple[str, float, ArrayLike] | None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback.arrays import choice, plain, reals, same_axis
+from kullback._engine import choice, plain, reals, same_axis
 from kullback.samples.smoothing import as_counts
 
 __all__ = ["wasserstein_distance", "wasserstein_distance_histograms"]

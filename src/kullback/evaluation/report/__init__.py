@@ -15,13 +15,12 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
+from kullback.comparison import ComparisonSummary, Spread, share_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.report import drawings
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
 from kullback.evaluation.terminal import error_of, percent, ratio_text, remarks, short, side_labels
 from kullback.evaluation.text import visible
-from kullback.spread import Spread, share_text
-from kullback.summary import ComparisonSummary
 
 __all__ = ["check_library", "render_report", "write_report"]
 

@@ -9,9 +9,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison import ComparisonSummary, Spread
 from kullback.evaluation.statistics import Breakdown
-from kullback.spread import Spread
-from kullback.summary import ComparisonSummary
 
 __all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution"]
 

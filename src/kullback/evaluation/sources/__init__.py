@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from kullback import arrays
+from kullback._engine import arrays
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ByteReader, LocalFile, Source

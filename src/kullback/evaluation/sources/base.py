@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
 
 FLOAT_DTYPES = tuple(kind.name for kind in arrays.FLOATS)
 # what these files cannot name: it comes as raw words

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import ArrayLike, NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import UNNAMED, Source, float_dtype

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback import arrays
+from kullback._engine import arrays
 from kullback.evaluation.sources.base import (
     ByteReader,
     FlatRows,

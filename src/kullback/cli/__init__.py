@@ -1,0 +1,5 @@
+"""The command `kullback`, one file a command."""
+
+from kullback.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,41 @@
+"""`kullback compare`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kullback.cli.delivery import check_before, deliver, reader_options
+
+
+def compare(options: argparse.Namespace) -> int:
+    from kullback.evaluation.job import compare_candidates
+    from kullback.evaluation.progress import progress, say
+
+    check_before(options, [options.p, *options.q, options.tokens, options.lm_head])
+    common: dict[str, Any] = {
+        "given": options.given,
+        "tokens": options.tokens,
+        "vocab_size": options.vocab_size,
+        "rows": options.rows,
+        "jensen_shannon": options.js,
+        "top_k": options.top_k,
+        "convention": options.convention,
+        "ignore_index": options.ignore_index,
+        "chunk_bytes": options.chunk_mib << 20,
+        "num_threads": options.threads,
+        "warn": lambda line: say(f"suspicious: {line}"),
+    } | reader_options(options)
+    if options.dask is not None:
+        from kullback.evaluation.distributed import compare_on_cluster
+
+        if options.checkpoint or options.per_token:
+            raise ValueError("--dask keeps its own progress: it goes without --checkpoint and --per-token")
+        summaries = compare_on_cluster(options.p, options.q, scheduler=options.dask, **common)
+    else:
+        with progress(options.quiet, options.checkpoint if options.resume else "") as report:
+            summaries = compare_candidates(
+                options.p, options.q, progress=report, checkpoint=options.checkpoint, resume=options.resume,
+                per_token=options.per_token, **common,
+            )  # fmt: skip
+    return deliver(summaries, options)

@@ -1,0 +1,121 @@
+"""The program: what was asked for is parsed, run, and its errors told in one line with an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+from kullback.cli.bench import bench
+from kullback.cli.compare import compare
+from kullback.cli.convert import convert
+from kullback.cli.delivery import ABOVE, FAILED, UNUSABLE
+from kullback.cli.info import info
+from kullback.cli.merge import merge
+
+_EXIT_CODES = """\
+exit codes:
+  0    done
+  1    done, and KL(p‖q) of a candidate is above --fail-above, or unknown (NaN)
+  2    wrong arguments, unusable input, or a fault of this program; running it again will not help
+  3    reading or writing failed, or memory or threads ran out
+  130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on
+"""
+# names that are no use: to run it again will not help
+_NO_FILE = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+_NO_NAME = errno.ELOOP, errno.ENAMETOOLONG
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers send before they kill."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = argparse.Namespace()
+    try:
+        _prepare_streams()
+        _parser().parse_args(arguments, options)
+        if threading.current_thread() is threading.main_thread():  # only it may set this
+            signal.signal(signal.SIGTERM, _terminate)
+        code: int = options.run(options)
+        return code
+    except SystemExit as stop:  # of argparse; 1 is that of libraries that met a closed pipe
+        if stop.code == ABOVE:
+            return FAILED
+        raise
+    except BrokenPipeError:
+        return _fail("a reader of the output has gone", FAILED)
+    except (ValueError, TypeError, ImportError, *_NO_FILE) as error:
+        return _fail(error, UNUSABLE)
+    except OSError as error:
+        return _fail(error, UNUSABLE if error.errno in _NO_NAME else FAILED)
+    except MemoryError as error:
+        return _fail(f"not enough memory; see --chunk-mib and --threads ({error})", FAILED)
+    except RecursionError:
+        return _fail("an input is nested too deeply", UNUSABLE)
+    except _Terminated:
+        return _fail(f"terminated{_way_on(options)}", 128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted{_way_on(options)}", 128 + signal.SIGINT)
+    except Exception as error:  # an exit code of 1, which Python would make of it, means something else here
+        if isinstance(error, RuntimeError) and "thread" in str(error):
+            return _fail(f"{error}; see --threads", FAILED)
+        _show_traceback(error)
+        return _fail(f"{type(error).__name__}: {error} (a fault of this program or of a library)", UNUSABLE)
+
+
+def _prepare_streams() -> None:
+    """Standard streams that take any text, and are there: a file opened later must not get their numbers."""
+    descriptor = 0
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ‖ or Δ is no reason to fail
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _way_on(options: argparse.Namespace) -> str:
+    """What is to be done after an interrupt."""
+    log = getattr(options, "checkpoint", None)
+    if log:
+        return f"; the same command {'' if options.resume else 'with --resume '}goes on from {log}"
+    return "; without --checkpoint nothing was kept" if getattr(options, "run", None) is compare else ""
+
+
+def _fail(error: object, code: int) -> int:
+    from kullback.evaluation.progress import say
+
+    if isinstance(error, OSError) and error.strerror:
+        error = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    say(error)
+    return code
+
+
+def _show_traceback(error: Exception) -> None:
+    from kullback.evaluation.text import visible
+
+    with suppress(OSError, ValueError):
+        print(visible("".join(traceback.format_exception(error)), "\n"), end="", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from kullback.evaluation.arguments import build_parser
+
+    return build_parser(
+        {"compare": compare, "merge": merge, "info": info, "convert": convert, "bench": bench}, _EXIT_CODES
+    )

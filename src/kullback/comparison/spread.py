@@ -1,0 +1,356 @@
+"""Spread: the distribution of one quantity over tokens, mergeable in any order to the same bits.
+
+Sums are exact (exact.py), quantiles come from the values themselves, so that merging loses nothing. Jobs over more
+tokens than they want to keep call `compact`: quantiles then come from the values cut to 15 significant bits (binned.py;
+fewer where the values fill more than 32 octaves), in any order to the same bits; everything else stays exact.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback._engine import arrays, generator
+from kullback.comparison.binned import Binned
+from kullback.comparison.exact import ExactSum
+
+QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
+
+
+class _Group(NamedTuple):
+    """The values of one document or chunk."""
+
+    size: int
+    infinite: int
+    total: ExactSum
+
+    def merge(self, other: _Group) -> _Group:
+        total = self.total.copy()
+        total.merge(other.total)
+        return _Group(self.size + other.size, self.infinite + other.infinite, total)
+
+
+class Spread:
+    """The distribution of one quantity over tokens: exact moments, exact quantiles, mergeable.
+
+    NaN values (rows without a distribution, ignored tokens) are counted in `undefined` and left out of the rest.
+    """
+
+    def __init__(self) -> None:
+        self.undefined = 0
+        self.count = 0  # values that are not NaN
+        self.infinite = 0
+        self._total, self._squares = ExactSum(), ExactSum()  # squares of finite values
+        self._parts: list[NDArray[np.float64]] = []
+        self._groups: dict[int, _Group] = {}
+        self._binned: Binned | None = None  # the values that `_parts` no longer has
+
+    @classmethod
+    def of(cls, values: NDArray[Any], groups: NDArray[Any] | None = None) -> Spread:
+        """The spread of an array, each value in its group."""
+        new = cls()
+        flat = np.asarray(values, np.float64).ravel()
+        defined = ~np.isnan(flat)
+        new.undefined = int(flat.size - defined.sum())
+        kept = np.sort(flat[defined])
+        new._parts = [kept] if kept.size else []
+        new.count = int(kept.size)
+        new.infinite = int(np.isinf(kept).sum())
+        new._total.add(kept)
+        finite = kept[np.isfinite(kept)]
+        with np.errstate(over="ignore"):
+            new._squares.add(finite * finite)
+        if groups is not None and kept.size:
+            inside = groups[defined]
+            order = np.argsort(inside, kind="stable")
+            names, starts = np.unique(inside[order], return_index=True)
+            for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):
+                new._groups[int(name)] = _Group(members.size, int(np.isinf(members).sum()), ExactSum(members))
+        return new
+
+    def merge(self, other: Spread) -> Spread:
+        """The spread of both together."""
+        new = Spread()
+        new.undefined = self.undefined + other.undefined
+        new.count = self.count + other.count
+        new.infinite = self.infinite + other.infinite
+        new._parts = self._parts + other._parts
+        for part in (self, other):
+            new._total.merge(part._total)
+            new._squares.merge(part._squares)
+        new._groups = dict(self._groups)  # the sums in it are never added to in place
+        for name, group in other._groups.items():
+            new._groups[name] = new._groups[name].merge(group) if name in new._groups else group
+        new._binned = self._binned or other._binned
+        if self._binned is not None and other._binned is not None:
+            new._binned = self._binned.merge(other._binned)
+        return new
+
+    def compact(self, most: int) -> None:
+        """Beyond `most` values, keep them cut to some significant bits instead."""
+        if sum(part.size for part in self._parts) > most:
+            self._bin()
+
+    def _bin(self) -> None:
+        values = self._sorted()
+        if values.size:
+            found = Binned.of(values)
+            self._binned = found if self._binned is None else self._binned.merge(found)
+        self._parts = []
+
+    def _settled(self) -> Spread:
+        """This one, its values either all in bins or none."""
+        if self._binned is not None:
+            self._bin()
+        return self
+
+    @property
+    def finite(self) -> Spread:
+        """The spread of the finite values alone."""
+        if not self.infinite:
+            return self
+        new = Spread()
+        new.undefined = self.undefined
+        new.count = self.count - self.infinite
+        new._total, new._squares = self._total.finite_part(), self._squares
+        new._parts = [part[np.isfinite(part)] for part in self._parts]
+        new._binned = None if self._binned is None else self._binned.finite()
+        new._groups = {
+            name: _Group(group.size - group.infinite, 0, group.total.finite_part())
+            for name, group in self._groups.items()
+            if group.size > group.infinite
+        }
+        return new
+
+    def _sorted(self) -> NDArray[np.float64]:
+        if len(self._parts) > 1:
+            self._parts = [np.sort(np.concatenate(self._parts), kind="stable")]
+        return self._parts[0] if self._parts else np.empty(0)
+
+    @property
+    def sketched(self) -> bool:
+        """Whether quantiles come from values that were cut to some significant bits."""
+        return self._binned is not None
+
+    @property
+    def quantile_error(self) -> float:
+        """How far quantiles may be from those of the values themselves, as a share of the values beside them."""
+        binned = self._settled()._binned
+        return 0.0 if binned is None else binned.error
+
+    @property
+    def quantile_digits(self) -> int:
+        """Significant digits that are known of a quantile, 4 at most."""
+        error = self.quantile_error
+        return 4 if error == 0 else min(4, math.floor(-math.log10(error)))
+
+    @property
+    def mean(self) -> float:
+        return float(self._total) / self.count if self.count else math.nan
+
+    @property
+    def rms(self) -> float:
+        """Root of the mean square."""
+        if self.infinite:
+            return math.inf
+        return math.sqrt(float(self._squares) / self.count) if self.count else math.nan
+
+    @property
+    def standard_deviation(self) -> float:
+        """With n - 1 below the line."""
+        n = self.count
+        if n < 2 or self.infinite or not self._squares.finite:
+            return math.nan
+        total, squares = self._total.exact(), self._squares.exact()
+        return math.sqrt(max(0.0, float((squares - total * total / n) / (n - 1))))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, as if tokens were independent."""
+        return self.standard_deviation / math.sqrt(self.count) if self.count else math.nan
+
+    @property
+    def groups(self) -> int:
+        return len(self._groups)
+
+    @property
+    def group_standard_error(self) -> float:
+        """Of the mean, with groups as the independent draws: √(g/(g-1)·Σ(s - mean·n)²)/Σn. NaN without groups."""
+        g = len(self._groups)
+        if g < 2 or not self._total.finite:
+            return math.nan
+        mean = self._total.exact() / self.count
+        squares = sum((group.total.exact() - mean * group.size) ** 2 for group in self._groups.values())
+        return math.sqrt(float(squares) * g / (g - 1)) / self.count
+
+    def group_means(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """(group, values in it, their mean), by group."""
+        names = sorted(self._groups)
+        counts = np.array([self._groups[name].size for name in names], np.int64)
+        totals = np.array([float(self._groups[name].total) for name in names])
+        return np.array(names, np.int64), counts, totals / np.maximum(counts, 1)
+
+    def group_interval(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """A bootstrap interval of the mean that draws whole groups; (NaN, NaN) with fewer than two.
+
+        Percentile method (Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13); the draws are the same at
+        every call. Above 10,000 groups the normal interval, which it then comes to.
+        """
+        level, draws = arrays.number(level, "level", 0.0, 1.0), arrays.whole(draws, "draws", 1)
+        rng = generator(seed, "seed")
+        _, counts, means = self.group_means()
+        if counts.size < 2 or not self._total.finite:
+            return math.nan, math.nan
+        if counts.size > 10_000:
+            reach = NormalDist().inv_cdf((1 + level) / 2) * self.group_standard_error
+            return self.mean - reach, self.mean + reach
+        found = np.empty(draws)
+        step = max(1, (1 << 20) // counts.size)
+        for start in range(0, draws, step):
+            n = min(step, draws - start)
+            weights = rng.multinomial(counts.size, np.full(counts.size, 1.0 / counts.size), size=n) * counts
+            found[start : start + n] = (weights * means).sum(1) / weights.sum(1)
+        low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    @property
+    def min(self) -> float:
+        return self._end(-1)
+
+    @property
+    def max(self) -> float:
+        return self._end(1)
+
+    def _end(self, sign: int) -> float:
+        if not self.count:
+            return math.nan
+        ends = [float(part[-1 if sign > 0 else 0]) for part in self._parts if part.size]
+        if self._binned is not None:
+            ends.append(self._binned.high if sign > 0 else self._binned.low)
+        return max(ends) if sign > 0 else min(ends)
+
+    @property
+    def median(self) -> float:
+        return self.quantile(0.5)
+
+    def quantile(self, level: float) -> float:
+        """The value below which a share `level` of the tokens lies, linear between neighbours (NumPy's "linear")."""
+        level = arrays.number(level, "level", 0.0, 1.0)
+        if not self.count:
+            return math.nan
+        place = level * (self.count - 1)
+        below = int(place)
+        low, high = self._at(below), self._at(min(below + 1, self.count - 1))
+        share = place - below
+        if low == high or share == 0.0:
+            return low
+        if math.isinf(low) or math.isinf(high):
+            return low + high
+        return low + (high - low) * share if share < 0.5 else high - (high - low) * (1.0 - share)
+
+    def _at(self, place: int) -> float:
+        """The value with `place` values before it in rising order."""
+        binned = self._settled()._binned
+        return float(self._sorted()[place]) if binned is None else binned.at(place)
+
+    def share_interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Wilson's interval of a mean of zeros and ones.
+
+        Where groups make the error larger than that of independent tokens, for as many independent draws as would have
+        it (E. L. Korn & B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
+        counts estimated from survey data", 1998).
+        """
+        share, error, count = self.mean, self.group_standard_error, float(self.count)
+        if error > 0:
+            count = min(count, share * (1 - share) / error**2)
+        return wilson_interval(share, count, level)
+
+    def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
+        edges = arrays.reals(edges, "edges")
+        if edges.ndim != 1 or not edges.size or not np.all(edges[:-1] <= edges[1:]):
+            raise ValueError(f"`edges` is {arrays.shown(edges)}, expected one axis of rising numbers")
+        if not self.count:
+            return np.zeros(edges.size - 1)
+        binned = self._settled()._binned
+        if binned is not None:
+            return np.diff(binned.below(edges)) / self.count
+        return np.diff(np.searchsorted(self._sorted(), edges, side="left")) / self.count
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: null where undefined, "inf" and "-inf" where infinite."""
+        tree: dict[str, Any] = {
+            name: json_number(getattr(self, name)) for name in ("mean", "standard_error", "median", "max", "min")
+        }
+        if self._groups:
+            tree["group_standard_error"] = json_number(self.group_standard_error)
+            tree["group_interval"] = [json_number(end) for end in self.group_interval()]
+        tree["undefined"] = self.undefined
+        tree["infinite"] = self.infinite
+        tree["quantiles"] = {f"{level:g}": json_number(self.quantile(level)) for level in QUANTILES}
+        tree["quantiles_are"] = "of values cut to some significant bits" if self.sketched else "exact"
+        tree["quantile_error"] = self.quantile_error
+        return tree
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spread):
+            return NotImplemented
+        return (
+            self.undefined == other.undefined
+            and (self.count, self.infinite) == (other.count, other.infinite)
+            and self._total == other._total
+            and self._squares == other._squares
+            and self._groups == other._groups
+            and self._settled()._binned == other._settled()._binned
+            and np.array_equal(self._sorted(), other._sorted())
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it is made of arrays
+
+
+def json_number(value: float) -> float | str | None:
+    """null where undefined, "inf" and "-inf" where infinite."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def wilson_interval(share: float, count: float, level: float = 0.95) -> tuple[float, float]:
+    """The shares that fit `share` of `count` independent draws; never of no width, at 0 and 1 neither.
+
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    if math.isnan(share) or not count > 0:
+        return math.nan, math.nan
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    reach = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
+    return (0.0 if share == 0.0 else max(0.0, middle - reach)), (1.0 if share == 1.0 else min(1.0, middle + reach))
+
+
+def share_text(share: float, error: float | None = None, count: int = 0, label: str = "± s.e.") -> str:
+    """A share in per cent, with digits enough not to become 100 % by rounding.
+
+    With its error, named by `label`, or (of `count` tokens) Wilson's interval where an error of 0, or none, would
+    mislead.
+    """
+    if math.isnan(share):
+        return "-"
+    digits = _decimals(min(share, 1 - share))
+    if error is None:
+        return f"{100 * share:.{digits}f} %"
+    if error > 0 and 0 < share < 1:
+        digits = max(digits, _decimals(error))
+        return f"{100 * share:.{digits}f} % {label} {100 * error:.{digits}f}"
+    low, high = wilson_interval(share, count)
+    ends = _decimals(high - low)
+    return f"{100 * share:.{digits}f} % (95 % interval {100 * low:.{ends}f} to {100 * high:.{ends}f})"
+
+
+def _decimals(share: float) -> int:
+    """Of a percentage: 3, and more where these would show 0."""
+    return 3 if not share > 0 else min(12, max(3, 1 - math.floor(math.log10(100 * share))))

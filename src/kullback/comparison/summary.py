@@ -1,0 +1,285 @@
+"""ComparisonSummary: what a comparison says about all its tokens, mergeable in any order to the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.comparison.exact import ExactSum
+from kullback.comparison.spread import Spread, json_number, share_text
+
+SPREADS = (
+    "kl",
+    "reverse_kl",
+    "cross_entropy",
+    "entropy_p",
+    "entropy_q",
+    "log_ratio",
+    "delta_prob",
+    "same_top1",
+)
+GROUPED = ("kl", "reverse_kl", "log_ratio", "delta_prob", "same_top1")  # compared between documents
+
+
+class Part(Protocol):
+    """A statistic that a summary carries besides its own: mergeable, and ready for JSON."""
+
+    def merge(self, other: Self) -> Self: ...
+
+    def to_dict(self) -> Any: ...
+
+
+class ComparisonSummary:
+    """A comparison summed up over tokens; `a.merge(b)` is the summary of both, whatever the order.
+
+    Attributes
+    ----------
+    tokens : int
+        Rows compared, ignored ones not among them.
+    undefined : int
+        Of these, rows that have no distribution in p or q (NaN, +inf, no mass). They are left out of every statistic.
+    ignored : int
+        Rows left out because their token is `ignore_index`.
+    impossible : int
+        Tokens of probability 0 in p or q: they make perplexities infinite.
+    kl, reverse_kl, cross_entropy, entropy_p, entropy_q, log_ratio : Spread
+        mean, standard_error, median, max, min, quantile(level), undefined.
+    same_top1 : Spread
+        Its mean is the share of rows whose top token agrees.
+    delta_prob : Spread
+        q's probability of the token minus p's: mean, rms.
+    perplexity_p, perplexity_q, perplexity_ratio : float
+        exp of the mean negative log-probability of the tokens, and q's over p's, all over the same rows. NaN without
+        tokens.
+    finite : ComparisonSummary
+        The same without infinite values: of each quantity, of the rows where it is finite; perplexities of the rows
+        where both log-probabilities are.
+    parts : dict
+        Further statistics of a job by name (breakdowns, worst tokens, ...), which merge with the rest.
+    facts : dict
+        "p" and "q": facts about the files compared.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        spreads: Mapping[str, Spread],
+        log_probs: tuple[LogProbs, LogProbs],
+        unit: float = 1.0,
+        parts: Mapping[str, Part] | None = None,
+        undefined: int = 0,
+        ignored: int = 0,
+    ) -> None:
+        self.tokens = tokens
+        self.undefined = undefined
+        self.ignored = ignored
+        self._spreads = dict(spreads)
+        self._log_probs, self._finite_log_probs = log_probs
+        self._unit = unit
+        self.parts: dict[str, Part] = dict(parts or {})
+        self.facts: dict[str, Any] = {}  # "p" and "q": facts about the files compared
+
+    kl = property(lambda self: self._spreads["kl"])
+    reverse_kl = property(lambda self: self._spreads["reverse_kl"])
+    cross_entropy = property(lambda self: self._spreads["cross_entropy"])
+    entropy_p = property(lambda self: self._spreads["entropy_p"])
+    entropy_q = property(lambda self: self._spreads["entropy_q"])
+    log_ratio = property(lambda self: self._spreads["log_ratio"])
+    delta_prob = property(lambda self: self._spreads["delta_prob"])
+    same_top1 = property(lambda self: self._spreads["same_top1"])
+
+    @property
+    def perplexity_p(self) -> float:
+        return _exp(-self._log_probs.mean("p"))
+
+    @property
+    def perplexity_q(self) -> float:
+        return _exp(-self._log_probs.mean("q"))
+
+    @property
+    def perplexity_ratio(self) -> float:
+        """perplexity_q / perplexity_p."""
+        if self.log_ratio.count != self._log_probs.count:
+            return math.nan  # a token that neither p nor q can give: inf/inf
+        return _exp(self.log_ratio.mean * self._unit)
+
+    @property
+    def impossible(self) -> int:
+        return self._log_probs.count - self._finite_log_probs.count
+
+    @property
+    def finite(self) -> ComparisonSummary:
+        spreads = {name: spread.finite for name, spread in self._spreads.items()}
+        both = self._finite_log_probs
+        new = ComparisonSummary(
+            self.tokens, spreads, (both, both), self._unit, self.parts, self.undefined, self.ignored
+        )
+        new.facts = self.facts
+        return new
+
+    def merge(self, other: ComparisonSummary) -> ComparisonSummary:
+        """The summary of both comparisons together."""
+        if not isinstance(other, ComparisonSummary):
+            raise TypeError(f"`other` is {type(other).__name__}, expected a ComparisonSummary")
+        if other._unit != self._unit:
+            raise ValueError(f"`other` is in units of {other._unit} nats, expected {self._unit}")
+        spreads = {name: spread.merge(other._spreads[name]) for name, spread in self._spreads.items()}
+        log_probs = (
+            self._log_probs.merge(other._log_probs),
+            self._finite_log_probs.merge(other._finite_log_probs),
+        )
+        parts = {name: part.merge(other.parts[name]) for name, part in self.parts.items() if name in other.parts}
+        if len(parts) < max(len(self.parts), len(other.parts)):
+            missing = ", ".join(sorted(set(self.parts) ^ set(other.parts)))
+            raise ValueError(f"`other` has other statistics ({missing} on one side only), expected the same")
+        undefined, ignored = self.undefined + other.undefined, self.ignored + other.ignored
+        new = ComparisonSummary(self.tokens + other.tokens, spreads, log_probs, self._unit, parts, undefined, ignored)
+        new.facts = _common_facts(self.facts, other.facts)
+        return new
+
+    def compact(self, most: int) -> None:
+        """Beyond `most` tokens, keep their values cut to some significant bits; see spread.py."""
+        for spread in self._spreads.values():
+            spread.compact(most)
+        for part in self.parts.values():
+            if isinstance(part, Spread):
+                part.compact(most)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        tree: dict[str, Any] = {
+            "tokens": self.tokens, "undefined_rows": self.undefined, "ignored_tokens": self.ignored,
+        }  # fmt: skip
+        for name, spread in self._spreads.items():
+            tree[name] = spread.to_dict()
+        share = self.same_top1
+        tree["same_top1"] = {"mean": json_number(share.mean), "standard_error": json_number(share.standard_error)}
+        tree["same_top1"]["interval"] = [json_number(end) for end in share.share_interval()]
+        if share.groups:
+            tree["same_top1"]["group_standard_error"] = json_number(share.group_standard_error)
+        tree["delta_prob"]["rms"] = json_number(self.delta_prob.rms)
+        for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
+            tree[name] = json_number(getattr(self, name))
+        if self.impossible or any(spread.infinite for spread in self._spreads.values()):
+            tree["without_infinite"] = self._without_infinite()
+        tree["unit"] = {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
+        tree |= {name: part.to_dict() for name, part in self.parts.items()}
+        return tree | self.facts
+
+    def _without_infinite(self) -> dict[str, Any]:
+        """Of each quantity with infinite values, the figures of the others."""
+        tree: dict[str, Any] = {}
+        for name, spread in self._spreads.items():
+            if spread.infinite:
+                finite = spread.finite
+                tree[name] = {"count": finite.count} | {
+                    figure: json_number(getattr(finite, figure))
+                    for figure in ("mean", "standard_error", "median", "max", "min")
+                }
+                if finite.groups:
+                    tree[name]["group_standard_error"] = json_number(finite.group_standard_error)
+        if self.impossible:
+            finite_one = self.finite
+            tree["tokens"] = self._finite_log_probs.count
+            for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
+                tree[name] = json_number(getattr(finite_one, name))
+        return tree
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ComparisonSummary):
+            return NotImplemented
+        return (
+            (self.tokens, self.undefined, self.ignored) == (other.tokens, other.undefined, other.ignored)
+            and self._unit == other._unit
+            and self._spreads == other._spreads
+            and (self._log_probs, self._finite_log_probs) == (other._log_probs, other._finite_log_probs)
+            and self.parts == other.parts
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"ComparisonSummary(tokens={self.tokens}, kl.mean={self.kl.mean:.6g})"
+
+    def __str__(self) -> str:
+        lines = [f"{self.tokens} tokens, {self.to_dict()['unit']}"]
+        lines.append(f"{'':14}{'mean':>12}{'± s.e.':>11}{'median':>12}{'90 %':>11}{'99 %':>11}{'max':>11}")
+        for name in ("kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "log_ratio"):
+            s = self._spreads[name]
+            if s.count:
+                digits = s.quantile_digits
+                lines.append(
+                    f"{name:14}{s.mean:>12.4g}{s.standard_error:>11.4g}{s.median:>12.{digits}g}"
+                    f"{s.quantile(0.9):>11.{digits}g}{s.quantile(0.99):>11.{digits}g}{s.max:>11.4g}"
+                )
+            if s.infinite:
+                f = s.finite
+                lines.append(
+                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± s.e. {f.standard_error:.2g}, 99 % "
+                    f"{f.quantile(0.99):.{f.quantile_digits}g}, max {f.max:.4g}"
+                )
+        share = self.same_top1
+        lines.append(f"same top 1    {share_text(share.mean, share.standard_error, share.count)}")
+        if self._log_probs.count:
+            lines.append(f"perplexity    p {self.perplexity_p:.6g}, q {self.perplexity_q:.6g}")
+            if self.impossible:
+                rest = self.finite
+                lines.append(
+                    f"{'':14}without the {self.impossible} impossible tokens: "
+                    f"p {rest.perplexity_p:.6g}, q {rest.perplexity_q:.6g}"
+                )
+            lines.append(
+                f"delta prob    mean {100 * self.delta_prob.mean:.4f} %, rms {100 * self.delta_prob.rms:.4f} %"
+            )
+        if self.undefined:
+            lines.append(
+                f"{self.undefined} rows have no distribution (NaN, +inf or no mass): all figures are without them"
+            )
+        if self.ignored:
+            lines.append(f"{self.ignored} further rows are ignored: all figures are without them")
+        return "\n".join(lines)
+
+
+def _common_facts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """What holds for both; of two parts of one job, the rows of both."""
+    if not (a and b):
+        return a or b
+    facts = {name: value for name, value in a.items() if b.get(name) == value}
+    if {"p", "q"} <= facts.keys() and "rows" in a and "rows" in b:
+        facts["rows"] = [min(a["rows"][0], b["rows"][0]), max(a["rows"][1], b["rows"][1])]
+        facts["ignored_tokens"] = a["ignored_tokens"] + b["ignored_tokens"]
+    return facts
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """Exact sums of the tokens' log-probabilities under p and q, of the same rows; nats."""
+
+    count: int
+    p: ExactSum
+    q: ExactSum
+
+    @classmethod
+    def of(cls, p: NDArray[np.float64], q: NDArray[np.float64]) -> LogProbs:
+        return cls(p.size, ExactSum(p), ExactSum(q))
+
+    def merge(self, other: LogProbs) -> LogProbs:
+        p, q = self.p.copy(), self.q.copy()
+        p.merge(other.p)
+        q.merge(other.q)
+        return LogProbs(self.count + other.count, p, q)
+
+    def mean(self, side: Literal["p", "q"]) -> float:
+        return float(getattr(self, side)) / self.count if self.count else math.nan

@@ -1,0 +1,425 @@
+"""How far the policy that generated the tokens is from the policy that is trained on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kullback._engine import BLOCK, TokenBatch, arrays, as_floats, as_mask
+from kullback.comparison import ClusteredMean, Estimate, ExactSum
+from kullback.rlhf.estimators import kl_estimate
+from kullback.tokens import NanPolicy
+
+__all__ = ["MismatchReport", "mismatch_report"]
+
+Float64s = NDArray[np.float64]
+
+
+_TOKEN_MEANS = (
+    "train", "rollout", "difference", "absolute", "k1", "k3", "reverse_k1", "reverse_k3", "weight", "weight2",
+    "probability", "above", "below",
+)  # fmt: skip
+_SEQUENCE_MEANS = ("train_ppl", "rollout_ppl", "ppl_ratio", "weight", "weight2")
+
+
+class MismatchReport:
+    """Statistics of train against rollout log-probs; made by `mismatch_report`, combined by `merge`.
+
+    Attributes
+    ----------
+    tokens, sequences, unscored : int
+        Tokens scored; sequences with one (0 for a flat array of tokens); unmasked tokens without a log-ratio,
+        because a log-prob was NaN or both were -inf.
+    nan_policy : str
+        With "propagate" every statistic below is NaN as soon as `unscored` is not 0; with "omit" they are those of
+        the scored tokens.
+    kl_k1, kl_k3 : Estimate
+        KL(rollout‖train) per token, the direction whose expectation the tokens are drawn from; k1 is the mean
+        of rollout - train and may be negative, k3 never is.
+    reverse_kl_k1, reverse_kl_k3 : Estimate
+        KL(train‖rollout) per token, by importance weights w = train/rollout: mean of w·log w and of
+        w·log w - w + 1.
+    log_prob_difference, absolute_difference : Estimate
+        Mean of train - rollout log-probs, and of its absolute value.
+    max_difference : float
+        Largest absolute difference of log-probs.
+    probability_difference : Estimate
+        Mean absolute difference of the probabilities themselves.
+    perplexity_train, perplexity_rollout, perplexity_ratio : Estimate
+        exp of the mean negative log-prob over tokens, and train/rollout.
+    sequence_perplexity_train, sequence_perplexity_rollout, sequence_perplexity_ratio : float
+        The same within each sequence, then averaged over sequences.
+    chi2, sequence_chi2 : Estimate, float
+        χ²(train‖rollout) = E[w²] - 1 over tokens, and over sequences with w the product over tokens.
+    ess, sequence_ess : float
+        Effective sample size as a share of tokens or sequences: (Σw)²/(n·Σw²), 1 without a mismatch.
+    kept_mass : Estimate
+        Mean of w. Near 1 unless the rollout sampled from a truncated support (top-p, top-k, min-p) and gave
+        renormalised log-probs: then it is the share of train's mass that the support keeps.
+    share_above, share_below : Estimate
+        Share of tokens whose w lies beyond `ratio_bounds`.
+    ratio_bounds : tuple of float
+        The two thresholds.
+
+    Notes
+    -----
+    Standard errors treat sequences as the independent draws (tokens of one answer are correlated), by the
+    linearised variance of a ratio; for a flat array, tokens. Sums over sequences are exact: merging is
+    associative and commutative to the bit, and a report does not depend on how whole sequences (or the tokens
+    of a flat array) were split into calls, nor on padded or packed layout.
+    """
+
+    def __init__(self, ratio_bounds: tuple[float, float], nan_policy: NanPolicy = "propagate") -> None:
+        low, high = arrays.interval(ratio_bounds, "ratio_bounds")
+        if not 0 < low < high:
+            raise ValueError(f"`ratio_bounds` is {(low, high)}, expected 0 < low < high")
+        arrays.choice(nan_policy, "nan_policy", ("propagate", "omit"))
+        self.ratio_bounds = (low, high)
+        self.nan_policy = nan_policy
+        self.tokens = 0
+        self.sequences = 0
+        self.unscored = 0
+        self._clusters = 0
+        self._squared_tokens = 0
+        self._means = {name: ClusteredMean() for name in _TOKEN_MEANS}
+        self._over_sequences = {name: ExactSum() for name in _SEQUENCE_MEANS}
+        self._max_difference = -math.inf
+
+    # -------------------------------------------------------------------------------------------- filling
+
+    def _add(self, tokens: NDArray[np.int64], sums: dict[str, Float64s], sequenced: bool) -> None:
+        """Clusters of tokens (at least one each) with their sums of each quantity."""
+        n = tokens.astype(np.float64)
+        self.tokens += int(tokens.sum())
+        self._clusters += tokens.size
+        self._squared_tokens += int((tokens * tokens).sum())
+        for name, mean in self._means.items():
+            mean.add(sums[name], n)
+        if not sequenced:
+            return
+        self.sequences += tokens.size
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = {
+                "train_ppl": np.exp(-sums["train"] / n),
+                "rollout_ppl": np.exp(-sums["rollout"] / n),
+                "ppl_ratio": np.exp(-sums["difference"] / n),
+                "weight": np.expm1(sums["difference"]),
+                "weight2": np.expm1(2.0 * sums["difference"]),
+            }
+        for name, total in self._over_sequences.items():
+            total.add(terms[name])
+
+    def merge(self, other: MismatchReport) -> MismatchReport:
+        """The report of both inputs together, whatever the order; neither is changed.
+
+        Raises
+        ------
+        ValueError
+            The two reports have different `ratio_bounds` or `nan_policy`.
+        """
+        if not isinstance(other, MismatchReport):
+            raise TypeError(f"`other` is {type(other).__name__}, expected a MismatchReport")
+        for name in ("ratio_bounds", "nan_policy"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(f"`other` has {name} {getattr(other, name)}, expected {getattr(self, name)}")
+        both = MismatchReport(self.ratio_bounds, self.nan_policy)
+        for one in (self, other):
+            both.tokens += one.tokens
+            both.sequences += one.sequences
+            both.unscored += one.unscored
+            both._clusters += one._clusters
+            both._squared_tokens += one._squared_tokens
+            both._max_difference = max(both._max_difference, one._max_difference)
+            for name, mean in one._means.items():
+                both._means[name].merge(mean)
+            for name, total in one._over_sequences.items():
+                both._over_sequences[name].merge(total)
+        return both
+
+    # -------------------------------------------------------------------------------------------- reading
+
+    @property
+    def _unknown(self) -> bool:
+        """Whether there is a NaN that stays NaN."""
+        return self.nan_policy == "propagate" and self.unscored > 0
+
+    def _estimate(self, name: str) -> Estimate:
+        if self._unknown:
+            return Estimate(math.nan, math.nan)
+        return self._means[name].estimate(self.tokens, self._squared_tokens, self._clusters)
+
+    def _sequence_mean(self, name: str) -> float:
+        known = self.sequences and not self._unknown
+        return float(self._over_sequences[name]) / self.sequences if known else math.nan
+
+    def _exponential(self, name: str, sign: float) -> Estimate:
+        """exp of a mean, its error by the delta method."""
+        inner = self._estimate(name)
+        with np.errstate(over="ignore"):
+            value = float(np.exp(sign * inner.mean))
+        return Estimate(value, value * inner.standard_error)
+
+    @property
+    def kl_k1(self) -> Estimate:
+        return self._estimate("k1")
+
+    @property
+    def kl_k3(self) -> Estimate:
+        return self._estimate("k3")
+
+    @property
+    def reverse_kl_k1(self) -> Estimate:
+        return self._estimate("reverse_k1")
+
+    @property
+    def reverse_kl_k3(self) -> Estimate:
+        return self._estimate("reverse_k3")
+
+    @property
+    def log_prob_difference(self) -> Estimate:
+        return self._estimate("difference")
+
+    @property
+    def absolute_difference(self) -> Estimate:
+        return self._estimate("absolute")
+
+    @property
+    def max_difference(self) -> float:
+        return self._max_difference if self.tokens and not self._unknown else math.nan
+
+    @property
+    def probability_difference(self) -> Estimate:
+        return self._estimate("probability")
+
+    @property
+    def perplexity_train(self) -> Estimate:
+        return self._exponential("train", -1.0)
+
+    @property
+    def perplexity_rollout(self) -> Estimate:
+        return self._exponential("rollout", -1.0)
+
+    @property
+    def perplexity_ratio(self) -> Estimate:
+        return self._exponential("difference", -1.0)
+
+    @property
+    def sequence_perplexity_train(self) -> float:
+        return self._sequence_mean("train_ppl")
+
+    @property
+    def sequence_perplexity_rollout(self) -> float:
+        return self._sequence_mean("rollout_ppl")
+
+    @property
+    def sequence_perplexity_ratio(self) -> float:
+        return self._sequence_mean("ppl_ratio")
+
+    @property
+    def chi2(self) -> Estimate:
+        return self._estimate("weight2")
+
+    @property
+    def sequence_chi2(self) -> float:
+        return self._sequence_mean("weight2")
+
+    @property
+    def ess(self) -> float:
+        return _effective(self._estimate("weight").mean, self._estimate("weight2").mean)
+
+    @property
+    def sequence_ess(self) -> float:
+        return _effective(self._sequence_mean("weight"), self._sequence_mean("weight2"))
+
+    @property
+    def kept_mass(self) -> Estimate:
+        excess = self._estimate("weight")
+        return Estimate(1.0 + excess.mean, excess.standard_error)
+
+    @property
+    def share_above(self) -> Estimate:
+        return self._estimate("above")
+
+    @property
+    def share_below(self) -> Estimate:
+        return self._estimate("below")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every attribute, estimates as {"mean", "standard_error"}: plain numbers, ready for JSON."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _ATTRIBUTES}
+        for name, value in values.items():
+            if isinstance(value, Estimate):
+                values[name] = {"mean": value.mean, "standard_error": value.standard_error}
+        return values | {"ratio_bounds": list(self.ratio_bounds)}
+
+    def __str__(self) -> str:
+        lines = []
+        for name in _ATTRIBUTES:
+            value = getattr(self, name)
+            mean, error = value if isinstance(value, Estimate) else (value, None)
+            figure = f"{mean:>14.6g}" if isinstance(mean, float) else f"{mean:>14}"
+            lines.append(f"{name:<30}{figure}" + ("" if error is None else f" ± {error:.2g}"))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<MismatchReport of {self.tokens} tokens, {self.sequences} sequences>"
+
+
+_ATTRIBUTES = (
+    *("tokens", "sequences", "unscored"),
+    *(name for name, value in vars(MismatchReport).items() if isinstance(value, property) and name[0] != "_"),
+)
+
+
+def mismatch_report(
+    train_log_probs: ArrayLike,
+    rollout_log_probs: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    ratio_bounds: tuple[float, float] = (0.5, 2.0),
+    nan_policy: NanPolicy = "propagate",
+) -> MismatchReport:
+    """Compare the log-probs that training and generation gave to the same sampled tokens.
+
+    Inference engines and trainers disagree (precision, kernels, stale weights, sampling settings), so tokens
+    come from another policy than the one being trained. The report says how far apart the two are.
+
+    Parameters
+    ----------
+    train_log_probs : array_like
+        log π_train(token): (B, T), or (N,) with `offsets`, or any flat (N,) of tokens.
+    rollout_log_probs : array_like
+        log π_rollout(token) of the policy that drew the tokens, same shape.
+    mask, offsets : array_like, optional
+        As in `sequence_sums`. Masked tokens may hold anything.
+    ratio_bounds : tuple of float
+        Count tokens whose weight train/rollout is below the first or above the second.
+    nan_policy : {"propagate", "omit"}
+        What unmasked tokens without a log-ratio do (NaN: the engine did not score them, or one of the two is
+        broken): by default every statistic is NaN, with "omit" they are left out. `unscored` counts them.
+
+    Returns
+    -------
+    MismatchReport
+        Combine reports of chunks or workers with `merge`.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, bounds that are not 0 < low < high.
+
+    Notes
+    -----
+    A train log-prob of -inf makes kl_k1 and kl_k3 infinite, as they are.
+
+    verl's kl, k3_kl, training_ppl, rollout_ppl, ppl_ratio, chi2_token and chi2_seq are kl_k1, kl_k3,
+    sequence_perplexity_train, sequence_perplexity_rollout, sequence_perplexity_ratio, chi2 and sequence_chi2;
+    verl clamps log-ratios to ±20 in the last two.
+
+    Examples
+    --------
+    >>> train = [[-1.0, -2.0, -0.5], [-0.25, -1.0, 0.0]]
+    >>> rollout = [[-1.1, -1.8, -0.5], [-0.25, -1.2, 0.0]]
+    >>> report = mismatch_report(train, rollout, mask=[[1, 1, 1], [1, 1, 0]])
+    >>> report.tokens, round(report.kl_k3.mean, 6), round(report.ess, 4)
+    (5, 0.009061, 0.9835)
+    """
+    report = MismatchReport(ratio_bounds, nan_policy)
+    arrays.same_labels(("train_log_probs", train_log_probs), ("rollout_log_probs", rollout_log_probs), ("mask", mask))
+    train = as_floats("train_log_probs", train_log_probs)
+    rollout = as_floats("rollout_log_probs", rollout_log_probs)
+    if rollout.shape != train.shape:
+        raise ValueError(
+            f"`rollout_log_probs` has shape {rollout.shape}, expected {train.shape} to match `train_log_probs`"
+        )
+    flat = train.ndim == 1 and offsets is None
+    if flat:
+        blocks = _flat_blocks(train, rollout, None if mask is None else as_mask(mask, train.shape, "train_log_probs"))
+    else:
+        batch = TokenBatch.of(train, mask, offsets, "train_log_probs")
+        blocks = _sequence_blocks(train, rollout, batch)
+    for x, y, keep, ends in blocks:
+        _add_block(report, x.astype(np.float64), y.astype(np.float64), keep, ends)
+    return report
+
+
+_Block = tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None, NDArray[np.int64] | None]
+
+
+def _flat_blocks(train: NDArray[Any], rollout: NDArray[Any], mask: NDArray[np.bool_] | None) -> Iterator[_Block]:
+    for start in range(0, train.size, BLOCK):
+        own = slice(start, start + BLOCK)
+        yield train[own], rollout[own], None if mask is None else mask[own], None
+
+
+def _sequence_blocks(train: NDArray[Any], rollout: NDArray[Any], batch: TokenBatch) -> Iterator[_Block]:
+    arrays = [train, rollout] if batch.mask is None else [train, rollout, batch.mask]
+    for _, tokens, ends in batch.blocks(*arrays):
+        yield tokens[0], tokens[1], None if batch.mask is None else tokens[2], ends
+
+
+def _add_block(
+    report: MismatchReport,
+    train: Float64s,
+    rollout: Float64s,
+    kept: NDArray[np.bool_] | None,
+    ends: NDArray[np.int64] | None,
+) -> None:
+    """Add tokens to `report`; `ends` bounds the sequences in them, None makes every token its own cluster."""
+    with np.errstate(invalid="ignore"):
+        d = train - rollout
+    scored = ~np.isnan(d)
+    unmasked = d.size if kept is None else int(np.count_nonzero(kept))
+    if kept is not None:
+        scored &= kept
+    # only scored tokens go on, so that sums depend on them and not on the padding between them
+    train, rollout, d = train[scored], rollout[scored], d[scored]
+    report.unscored += unmasked - d.size
+    if not d.size:
+        return
+    report._max_difference = max(report._max_difference, float(np.abs(d).max()))
+    quantities = _quantities(train, rollout, d, *report.ratio_bounds)
+    if ends is None:
+        report._add(np.ones(d.size, np.int64), quantities, sequenced=False)
+        return
+    seen = np.concatenate([[0], np.cumsum(scored)])[ends]
+    tokens = np.diff(seen)
+    occupied = np.flatnonzero(tokens)  # reduceat has no empty segments
+    starts = seen[occupied]
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = {name: np.add.reduceat(values, starts) for name, values in quantities.items()}
+    report._add(tokens[occupied], sums, sequenced=True)
+
+
+def _quantities(train: Float64s, rollout: Float64s, d: Float64s, low: float, high: float) -> dict[str, Float64s]:
+    """Per token, everything the report averages; w = exp(d)."""
+    reverse_k3 = kl_estimate(d, "k3", importance_log_ratio=d)
+    reverse_k3[d == -np.inf] = 1.0  # w·log w - w + 1 at w = 0
+    with np.errstate(over="ignore"):
+        return {
+            "train": train,
+            "rollout": rollout,
+            "difference": d,
+            "absolute": np.abs(d),
+            "k1": -d,
+            "k3": kl_estimate(-d, "k3"),
+            "reverse_k1": kl_estimate(d, "k1", importance_log_ratio=d),
+            "reverse_k3": reverse_k3,
+            "weight": np.expm1(d),
+            "weight2": np.expm1(2.0 * d),
+            "probability": np.abs(np.exp(train) - np.exp(rollout)),
+            "above": (d > math.log(high)).astype(np.float64),
+            "below": (d < math.log(low)).astype(np.float64),
+        }
+
+
+def _effective(excess: float, excess2: float) -> float:
+    """(Σw)²/(n·Σw²) from the means of w - 1 and w² - 1."""
+    if math.isnan(excess) or math.isinf(excess2):
+        return math.nan
+    return (1.0 + excess) ** 2 / (1.0 + excess2)

@@ -1,0 +1,137 @@
+"""Statistics of one row: its entropy, its normaliser and its normalised log-probabilities."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback._engine import arrays, calls, long_rows
+
+
+def entropy(
+    p: Any,
+    *,
+    given: str = "probs",
+    base: float | None = None,
+    temperature: float = 1.0,
+    axis: int = -1,
+    vocab_size: int | None = None,
+    normalize: bool = True,
+    out: NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """-Σ p·ln p of each row. Parameters, edge cases and errors are those of `kl_divergence`.
+
+    Returns
+    -------
+    float64 array of the leading shape (a scalar for 1-D input)
+        Between 0 and ln V, exactly 0 where there is one outcome; of masses with the relative error of `kl_divergence`
+        however small it is.
+
+    Examples
+    --------
+    >>> import kullback as kb
+    >>> print(kb.entropy([0.25, 0.25, 0.25, 0.25], base=2))
+    2.0
+    """
+    space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
+    unit, normalize = arrays.unit(base), arrays.flag(normalize, "normalize")
+    single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size)
+    calls.check_out(out, single)
+    found = long_rows.describe(single, space, k, ("entropy", "lse"), num_threads)
+    value = found["entropy"]
+    if not normalize:
+        lse = found["lse"]
+        with np.errstate(all="ignore"):
+            value = np.where(lse == -np.inf, 0.0, np.exp(lse) * (value - lse))
+    return arrays.finish(value / unit if base is not None else value, single.lead, out)
+
+
+def logsumexp(
+    x: Any,
+    *,
+    base: float | None = None,
+    temperature: float = 1.0,
+    axis: int = -1,
+    vocab_size: int | None = None,
+    out: NDArray[np.float64] | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """ln Σ exp(x/temperature) of each row of logits: the log of the normaliser.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., V)
+        Logits, as in `kl_divergence`, whose other parameters and errors apply.
+
+    Returns
+    -------
+    float64 array of the leading shape (a scalar for 1-D input)
+        NaN for a row with NaN or +inf and for a row that is all -inf, which has no mass to normalise.
+
+    Examples
+    --------
+    >>> import kullback as kb
+    >>> print(f"{kb.logsumexp([0.0, 0.0]):.6f}")
+    0.693147
+    """
+    k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
+    single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
+    calls.check_out(out, single)
+    found = long_rows.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
+    value = found["lse"]
+    value[found["top1"] < 0] = np.nan  # no mass; -inf itself may be what a finite row comes to
+    return arrays.finish(value / unit if base is not None else value, single.lead, out)
+
+
+def log_softmax(
+    x: Any,
+    *,
+    base: float | None = None,
+    temperature: float = 1.0,
+    axis: int = -1,
+    vocab_size: int | None = None,
+    out: NDArray[Any] | None = None,
+    num_threads: int | None = None,
+) -> Any:
+    """x/temperature - logsumexp(x/temperature): normalised log-probabilities of rows of logits.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., V)
+        Logits, as in `kl_divergence`, whose other parameters and errors apply.
+    out : ndarray, optional
+        Of the result's shape and dtype. It may be x itself, but not overlap it otherwise.
+
+    Returns
+    -------
+    array of the shape of x (with `vocab_size` columns where that is given)
+        float64 for float64 input, else float32.
+
+    Examples
+    --------
+    >>> import numpy as np, kullback as kb
+    >>> print(np.exp(kb.log_softmax([0.0, 0.0])))
+    [0.5 0.5]
+    """
+    k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
+    single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
+    dtype = np.dtype(np.float64 if single.views[0].storage == arrays.FLOAT64 else np.float32)
+    shape = (*single.lead, single.vocab)
+    last = axis in (-1, len(single.lead))
+    arrays.check_out(out, shape if last else np.moveaxis(np.empty(shape, "V0"), -1, axis).shape, dtype)
+    memory = None if out is None else np.asarray(out)
+    in_place = memory is not None and last and memory.flags.c_contiguous and memory.flags.aligned
+    if memory is not None:
+        calls.keep_apart(np.moveaxis(memory, axis, -1), "out", single.memory, in_place=True)
+    result = memory if memory is not None and in_place else np.empty(shape, dtype)
+    calls.log_softmax(single, k, result, num_threads)
+    if base is not None:
+        result /= unit
+    if not last:
+        result = np.moveaxis(result, -1, axis)
+    if memory is None:
+        return result
+    if not in_place:
+        memory[...] = result
+    return out
