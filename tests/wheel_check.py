@@ -27,7 +27,7 @@ IN_WHEEL = (
     "kullback/lib/pkgconfig/kullback.pc",
     "kullback/py.typed",
 )
-IN_SDIST = ("setup.py", "kernels/build.py", "kernels/kullback.h", "tests/c/replay.c", "src/kullback/engine.py")
+IN_SDIST = ("setup.py", "kernels/build.py", "kernels/kullback.h", "tests/c/replay.c", "src/kullback/_engine/engine.py")
 NO_COMPILER = {"CC": "/bin/false"}
 SAID = "the compiled kernels could not be built"
 
