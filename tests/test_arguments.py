@@ -296,8 +296,10 @@ def test_errors_name_the_arguments_of_the_function_that_was_called():
 
 
 def test_arguments_are_checked_where_they_are_not_used():
-    with pytest.raises(ValueError, match=r"`weights` has shape \(2,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match="`weights` are factors of the gradient, which `gradient` does not ask for"):
         kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"`weights` has shape \(2,\), expected \(3,\)"):
+        kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0], gradient=True)
     with pytest.raises(ValueError, match="`target` is a tuple of 3, expected two"):
         kb.fit_normal((1.0, 2.0, 3.0))
     for name, wrong in itertools.product(("columns", "categorical"), ("ab", b"ab", 1.5)):

@@ -7,7 +7,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-import safetensors.torch
 from kullback.kernels.storage import FLOATS
 
 from kullback.evaluation.sources import open_logits
@@ -22,19 +21,32 @@ def logits() -> np.ndarray:
     return np.random.default_rng(1).normal(0, 3, (12, 7)).astype(np.float32)
 
 
+def stored(logits, kind):
+    return logits.astype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name))
+
+
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr("kullback.evaluation.sources.convert.BLOCK_BYTES", 150)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", FLOATS, ids=lambda kind: kind.name)
 def test_safetensors_is_read_by_its_library(tmp_path, logits, kind):
+    from safetensors.torch import load_file
+
+    np.savez(tmp_path / "a.npz", logits=logits)
+    convert(tmp_path / "a.npz", tmp_path / "b.safetensors", dtype=kind.name)
+    tensor = load_file(tmp_path / "b.safetensors")["logits"]
+    assert str(tensor.dtype) == f"torch.{kind.name}"
+    np.testing.assert_array_equal(tensor.double().numpy(), stored(logits, kind).astype(np.float64))
+
+
+@pytest.mark.parametrize("kind", FLOATS, ids=lambda kind: kind.name)
+def test_safetensors_of_every_storage(tmp_path, logits, kind):
     np.savez(tmp_path / "a.npz", logits=logits, tokens=np.arange(12) % 7, groups=np.arange(12) // 5)
     convert(tmp_path / "a.npz", tmp_path / "b.safetensors", dtype=kind.name)
-    tensor = safetensors.torch.load_file(tmp_path / "b.safetensors")["logits"]
-    assert str(tensor.dtype) == f"torch.{kind.name}"
-    expected = logits.astype(kind.name if kind.numpy else getattr(ml_dtypes, kind.name))
-    np.testing.assert_array_equal(tensor.double().numpy(), expected.astype(np.float64))
+    expected = stored(logits, kind)
     back = open_logits(tmp_path / "b.safetensors")
     np.testing.assert_array_equal(back.tokens, np.arange(12) % 7)
     np.testing.assert_array_equal(back.groups, np.arange(12) // 5)

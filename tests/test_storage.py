@@ -5,7 +5,6 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from kullback.kernels import contract
 from kullback.kernels.storage import AFFINE16, FLOATS, STORAGES
 from numba import njit, types
@@ -48,7 +47,6 @@ def test_bytes_and_bits_are_those_of_the_dtype(kind):
     assert float(info.smallest_subnormal) == kind.least
     with np.errstate(over="ignore", invalid="ignore"):
         assert np.isinf(np.float32(np.inf).astype(dtype_of(kind)).astype(np.float32)) == kind.infinities
-    assert getattr(torch, kind.name).itemsize == kind.bytes
 
 
 @pytest.mark.parametrize("kind", NARROW, ids=[kind.name for kind in NARROW])
@@ -106,8 +104,11 @@ def test_gradients_are_written_as_the_table_says(kind):
         assert loss(stored).dtype == np.float32
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", FLOATS, ids=NAMES)
 def test_tensors_are_read_as_arrays_are(kind):
+    torch = pytest.importorskip("torch")
+    assert getattr(torch, kind.name).itemsize == kind.bytes
     p, q = (torch.from_numpy(x).to(getattr(torch, kind.name)) for x in np.random.default_rng(1).normal(size=(2, 4, 51)))
     for part in ((slice(None), slice(None)), (slice(1, None), slice(None, None, 2))):
         expected = kb.kl_divergence(p.double().numpy()[part], q.double().numpy()[part], given="logits")
