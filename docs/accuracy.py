@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import reference  # noqa: E402
 from space import FUNCTIONS  # noqa: E402
+from space_words import STATED  # noqa: E402
 
 PAGE = ROOT / "docs" / "accuracy.md"
 VOCAB, ROWS = 32_000, 4
@@ -42,25 +43,14 @@ of the computation. Written by `make accuracy`; a test measures some of it again
 BOUNDS = """## Bounds
 
 What `make test-space` holds every function of rows and tokens to: rows of any size the dtype has, any structure,
-totals, temperature, layout and number of threads, each case against long double. Errors are relative. Below that count
+totals, temperature T, layout and number of threads, each case against long double. A result r̂ of truth r is right where
 
-- 1e-30 nats of a divergence, times d² where the logs of the rows, as they are given, are up to d > 1 apart: float64
-  rounds such a difference to 1e-16 of itself; 1e-14 times d of a distance and of total variation; 1e-15 times d of a
-  log-ratio;
-- 1e-15 of an entropy, a cross-entropy and a log-probability, where one outcome takes nearly all of a row;
-- 1 nat in place of a normaliser that is smaller; in place of a derivative that is smaller the greatest one of its row,
-  and the greatest of the terms that one is a difference of: P·(|ln P| + H) of an entropy, u·P of a token's
-  log-probability, and P·|d| of a loss of two rows below float64, whose log-ratios d count up to 8;
-- 1e-14 over the temperature of a derivative, times d as above of a loss of two rows. What is beyond the type of the
-  gradient is an infinity, and so may be what is beyond it but for this;
-- 1e-15/|α - 1| of a Rényi divergence whose order α is near 1;
-- 1e-14 of an outcome's probability in what it contributes to KL (`kl_contributions`), times |ln P/Q| in a generalized
-  term.
+    |r̂ - r| ≤ bound · (what it is relative to) + what is added
 
-A result beyond the range of its type is inf of the right sign, never NaN; one within it is a number, though what it is
-made of may lie beyond.
-
-Integers, bool and long double are computed in float64.
+P and Q are the normalised rows; d is the greatest |ln q/p| of the two as they are given, at least 1, at most a million:
+float64 rounds such a difference to 1e-16 of itself. A result beyond the range of its type is inf of the right sign,
+never NaN; one within it is a number, though what it is made of may lie beyond. Integers, bool and long double are
+computed in float64.
 
 """
 
@@ -93,8 +83,10 @@ def worst_error(name, dtype):
 
 def bounds():
     """The bounds that tests/space.py holds every function to."""
-    lines = ["| function | float64 | other dtypes |", "|---|---|---|"]
-    lines += [f"| `{name}` | {f.bound.float64:.0e} | {f.bound.float32:.0e} |" for name, f in sorted(FUNCTIONS.items())]
+    lines = ["| function | float64 | other dtypes | relative to | added |", "|---|---|---|---|---|"]
+    for name, function in sorted(FUNCTIONS.items()):
+        of, added = STATED[name]
+        lines.append(f"| `{name}` | {function.bound.float64:.0e} | {function.bound.float32:.0e} | {of} | {added} |")
     return BOUNDS + "\n".join(lines) + "\n"
 
 

@@ -261,6 +261,7 @@ def distillation_loss(
     Returns
     -------
     DistillationResult
+        Accuracy: 2e-6 relative, 1e-10 for float64 input (the page of that name says of what).
 
     Raises
     ------

@@ -71,6 +71,7 @@ def cross_entropy_loss(
     Returns
     -------
     TokenLoss
+        Accuracy: 2e-6 relative, 1e-10 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -175,6 +176,7 @@ def token_log_prob_gradient(
     Returns
     -------
     array of the shape and dtype of the logits, or `out`
+        Accuracy: 2e-6 relative, 1e-10 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -224,6 +226,7 @@ def entropy_gradient(
     Returns
     -------
     array of the shape and dtype of the logits, or `out`
+        Accuracy: 2e-6 relative, 1e-10 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -30,6 +30,7 @@ def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", b
     float64 array of the broadcast shape (..., V)
         Both kinds sum to KL(p‖q) over the last axis. Where p = 0 the plain term is 0 and the generalized one
         Q; where only q = 0 both are inf. ln(P/Q) of an outcome is known to 1e-14.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------

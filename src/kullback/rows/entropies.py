@@ -27,6 +27,7 @@ def entropy(
     float64 array of the leading shape (a scalar for 1-D input)
         Between 0 and ln V, exactly 0 where there is one outcome; of masses with the relative error of `kl_divergence`
         however small it is.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -68,6 +69,7 @@ def logsumexp(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         NaN for a row with NaN or +inf and for a row that is all -inf, which has no mass to normalise.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -107,6 +109,7 @@ def log_softmax(
     -------
     array of the shape of x (with `vocab_size` columns where that is given)
         float64 for float64 input, else float32.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -88,6 +88,7 @@ def f_divergence(
     Returns
     -------
     float64 array of the leading shape (a scalar for 1-D input)
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------

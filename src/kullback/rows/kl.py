@@ -138,6 +138,7 @@ def cross_entropy(
     Returns
     -------
     float64 array of the leading shape (a scalar for 1-D input)
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

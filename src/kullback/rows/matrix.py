@@ -63,6 +63,7 @@ def divergence_matrix(
     float64 array of shape (N, M); (M,) or (N,) where x or y is a single distribution
         Each element is that of the function of rows, to the same accuracy however close two rows are. Without y a
         symmetric metric is computed once a pair and the diagonal is exactly 0 (NaN for rows that are undefined).
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------

@@ -58,6 +58,7 @@ def jensen_shannon_divergence(
     float64 array of the leading shape (a scalar for 1-D input)
         From 0, exactly 0 for identical rows, to the entropy of (w, 1-w): ln 2 for disjoint rows at w = 1/2. NaN
         where `kl_divergence` gives NaN.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------
@@ -100,6 +101,7 @@ def jensen_shannon_distance(
     Returns
     -------
     float64 array of the leading shape (a scalar for 1-D input)
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Notes
     -----
@@ -145,6 +147,7 @@ def generalized_jsd(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         In [0, ln 2] for 0 < β < 1.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Notes
     -----
@@ -197,6 +200,7 @@ def skew_kl_divergence(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         From 0 to ln(1/w).
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Notes
     -----
@@ -240,6 +244,7 @@ def symmetric_kl_divergence(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         A number wherever the mean itself is within the range of float64, though one of the two may not be.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

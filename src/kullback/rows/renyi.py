@@ -43,6 +43,7 @@ def renyi_divergence(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         ≥ 0, rising with α; inf for disjoint rows, and for α ≥ 1 where q = 0 < p.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Notes
     -----
@@ -82,6 +83,7 @@ def hellinger_distance(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         From 0 to 1.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -117,6 +119,7 @@ def chi2_divergence(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         ≥ 0; inf where q = 0 < p, and where it exceeds the float64 range.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------
@@ -147,6 +150,7 @@ def total_variation(
     -------
     float64 array of the leading shape (a scalar for 1-D input)
         From 0 to 1.
+        Accuracy: 2e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -42,6 +42,7 @@ def token_log_probs(
     -------
     float64 array of the shape of tokens, nats unless `base` says otherwise
         -inf for an impossible token or one not kept; NaN for ignored ones and for rows that have no distribution.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------
@@ -81,6 +82,8 @@ def token_log_probs(
 def selective_log_softmax(logits: Any, index: Any, **options: Any) -> Any:
     """`token_log_probs` under the name and argument order of TRL.
 
+    Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
+
     Examples
     --------
     >>> import numpy as np, kullback as kb
@@ -116,6 +119,7 @@ def token_log_ratios(
     -------
     float64 array, shape (..., T)
         NaN for ignored tokens, for rows without a distribution, and where both probabilities are 0.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -158,6 +158,7 @@ def sequence_log_ratios(
         Masked and ignored tokens add nothing. Where log-ratios of both signs are beyond float64 the sum is NaN.
     omitted : int64 array, shape (B,)
         With ``nan_policy="omit"``.
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -86,6 +86,7 @@ def token_statistics(
     Returns
     -------
     TokenStatistics
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Raises
     ------
@@ -140,6 +141,8 @@ def token_statistics(
 
 def entropy_from_logits(logits: Any, **options: Any) -> Any:
     """`entropy` of softmax(logits), under the name of TRL and verl. Outcomes of -inf add nothing, where theirs are NaN.
+
+    Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Examples
     --------

@@ -113,6 +113,7 @@ def topk_divergence(
     Returns
     -------
     TopkDivergence
+        Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
 
     Notes
     -----
