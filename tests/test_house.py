@@ -2,12 +2,15 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from kullback._engine.optional import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "kullback"
@@ -188,6 +191,17 @@ def test_all_is_every_extra_that_users_want():
     (everything,) = extras.pop("all")
     named = everything.removeprefix("kullback[").removesuffix("]").split(",")
     assert set(named) == extras.keys() - {"test", "lint", "docs", "bench"}
+
+
+def test_optional_libraries_are_those_of_the_extras():
+    """One table says which extra brings what; else only the choice of the engine and the
+    faces of torch and JAX, which are nothing without theirs, catch an ImportError."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    brought = {extra: {re.split(r"[\[<>=]", need)[0] for need in needs} for extra, needs in extras.items()}
+    for module, extra in EXTRAS.items():
+        assert {"yaml": "pyyaml"}.get(module, module) in brought[extra], module
+    catching = {path.stem for path in PACKAGE_FILES if "except ImportError" in path.read_text(encoding="utf-8")}
+    assert catching == {"engine", "optional", "torch", "jax"}
 
 
 def test_nothing_is_left_unfinished():

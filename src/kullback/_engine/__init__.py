@@ -42,6 +42,7 @@ from kullback._engine.engine import (
     thread_count,
 )
 from kullback._engine.layout import BLOCK, TokenBatch, as_floats, as_mask
+from kullback._engine.optional import library
 from kullback._engine.placement import keep_apart
 from kullback._engine.rowwise import Out, Rowwise
 from kullback._engine.seeds import generator
@@ -80,6 +81,7 @@ __all__ = [
     "integer",
     "interval",
     "keep_apart",
+    "library",
     "long_rows",
     "numba_kernel",
     "number",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import choice, number, reals, share, shown, whole
+from kullback._engine import choice, library, number, reals, share, shown, whole
 from kullback.drift.cells import Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
@@ -195,11 +195,7 @@ def _divergences(r: NDArray[np.int64], c: NDArray[np.int64], smoothing: Smoothin
 
 
 def _special() -> Any:
-    try:
-        from scipy import special
-    except ImportError:
-        raise ImportError("p-values need SciPy: pip install kullback[drift]") from None
-    return special
+    return library("scipy.special", "a p-value")
 
 
 def chi2_survival(statistic: float, freedom: int) -> float:

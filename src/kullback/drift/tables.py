@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import arrays, library
 
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 
@@ -90,11 +90,7 @@ def _unmasked(name: str, column: Any) -> Any:
 
 def narwhals() -> Any:
     """The narwhals module, which reads every data frame library through one interface."""
-    try:
-        import narwhals as module
-    except ImportError:
-        raise ImportError("reading data frames needs narwhals: pip install kullback[drift]") from None
-    return module
+    return library("narwhals", "a data frame")
 
 
 def _of_array(name: str, array: NDArray[Any]) -> Table:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kullback._engine import library
 from kullback.comparison import ComparisonSummary, compare
 from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.job import Job, compare_candidates
@@ -31,15 +32,6 @@ _MERGED_AT_ONCE = 8
 WORKER_SECONDS = 60
 
 Path = str | os.PathLike[str]
-
-
-def _library(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ImportError(f"clusters need {name}: pip install kullback[dask]") from None
 
 
 def compare_on_cluster(
@@ -85,7 +77,7 @@ def compare_on_cluster(
     ImportError
         If dask or distributed is missing.
     """
-    distributed = _library("distributed")
+    distributed = library("distributed", "a cluster")
     with ExitStack() as stack:
         client = scheduler
         if isinstance(scheduler, str):
@@ -182,7 +174,7 @@ def compare_arrays(p: Any, q: Any, tokens: Any = None, *, groups: Any = None, **
     >>> s == kb.compare(p, p[::-1].copy()).summary()
     True
     """
-    dask, array = _library("dask"), _library("dask.array")
+    dask, array = library("dask", "a cluster"), library("dask.array", "a cluster")
     p, q = array.asarray(p), array.asarray(q)
     if p.ndim != 2 or q.ndim != 2 or p.shape[0] != q.shape[0]:
         raise ValueError(f"`q` has shape {q.shape}, expected (T, V) with as many rows as `p`, {p.shape}")

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from kullback._engine import library
 from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.outputs import GENERATOR, atomic_file
-from kullback.evaluation.sources.base import library
 from kullback.evaluation.text import visible
 
 __all__ = ["PerToken"]

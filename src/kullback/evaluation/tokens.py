@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import arrays, library
 from kullback.evaluation.sources import npy
 from kullback.evaluation.sources.base import LocalFile, Source, integer_column
 
@@ -156,13 +156,10 @@ def decoder(path: str | os.PathLike[str] | None) -> Callable[[Sequence[int]], st
     """A function from token ids to text, from a `tokenizer.json`; None without one."""
     if path is None:
         return None
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ImportError(f"{os.fspath(path)}: needs tokenizers: pip install kullback[report]") from None
+    tokenizers = library("tokenizers", os.fspath(path))
     name = LocalFile(path).path
     try:
-        tokenizer = Tokenizer.from_file(name)
+        tokenizer = tokenizers.Tokenizer.from_file(name)
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{name}: not a readable tokenizer file ({str(error)[:80]})") from None
     return lambda ids: str(tokenizer.decode(list(ids), skip_special_tokens=False))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback._engine import FloatArray, choice, generator, interval, reals, whole
+from kullback._engine import FloatArray, choice, generator, interval, library, reals, whole
 from kullback.parametric.families import Normal
 from kullback.parametric.mixtures import Mixture
 from kullback.rows import bregman_terms
@@ -230,10 +230,7 @@ def _weighted(x: FloatArray, width: FloatArray, log_density: FloatArray) -> _Tar
 
 def _search(points: _Target, k: int, direction: str, starts: int, seed: int) -> Fit:
     """Local searches from several starts, in units of the target's mean and standard deviation."""
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError("this fit needs SciPy: pip install kullback[stats]") from error
+    minimize = library("scipy.optimize", "this fit").minimize
     mean = float(points.mass @ points.x)
     scale = float(np.sqrt(points.mass @ (points.x - mean) ** 2))
     if scale == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback._engine import FloatArray
+from kullback._engine import FloatArray, library
 from kullback.rows import log_ratio, phi, relative_entropy_term
 
 EULER_GAMMA = 0.5772156649015329
@@ -147,8 +147,4 @@ def _one_minus_bessel_ratio(x: FloatArray) -> FloatArray:
 
 def scipy_special() -> Any:
     """scipy.special, or a clear message about the extra that brings it."""
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise ImportError("this closed form needs SciPy: pip install kullback[stats]") from error
-    return special
+    return library("scipy.special", "this closed form")

@@ -14,6 +14,7 @@ from kullback._engine import (
     choice,
     default_threads,
     generator,
+    library,
     plain,
     reals,
     same_axis,
@@ -229,11 +230,8 @@ def tree_workers(num_threads: int | None) -> int:
 
 def scipy_modules() -> tuple[Any, Any]:
     """scipy.spatial and scipy.special."""
-    try:
-        from scipy import spatial, special
-    except ImportError:
-        raise ImportError("nearest neighbours need SciPy: pip install kullback[stats]") from None
-    return spatial, special
+    what = "an estimate from nearest neighbours"
+    return library("scipy.spatial", what), library("scipy.special", what)
 
 
 def _points(name: str, sample: ArrayLike) -> Float64s:

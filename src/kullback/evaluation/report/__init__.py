@@ -15,6 +15,7 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
+from kullback._engine import library
 from kullback.comparison import ComparisonSummary, Spread, share_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.report import drawings
@@ -36,11 +37,7 @@ _SPREADS = (
 
 def check_library() -> Any:
     """jinja2, or an ImportError that names the extra."""
-    try:
-        import jinja2
-    except ImportError:
-        raise ImportError("the report needs jinja2: pip install kullback[report]") from None
-    return jinja2
+    return library("jinja2", "the report")
 
 
 def write_report(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import library
 from kullback.evaluation.sources.base import (
     ByteReader,
     LocalFile,
@@ -19,7 +20,6 @@ from kullback.evaluation.sources.base import (
     chosen,
     float_dtype,
     integer_column,
-    library,
 )
 
 PARQUET_MAGIC = b"PAR1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import stat
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays
+from kullback._engine import arrays, library
 
 FLOAT_DTYPES = tuple(kind.name for kind in arrays.FLOATS)
 # what these files cannot name: it comes as raw words
@@ -345,14 +344,6 @@ def chosen(tensor: str | None, names: list[str], candidates: list[str], path: st
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise ValueError(f"{path}: no array {tensor or 'logits'!r}; it holds {listed or 'none'}, see `tensor`")
     return tensor
-
-
-def library(name: str, what: str) -> Any:
-    """Import an optional library, or say which extra brings it."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{what} needs {name}: pip install kullback[files]") from error
 
 
 def flat_shape(shape: tuple[int, ...], what: str) -> tuple[int, int]:

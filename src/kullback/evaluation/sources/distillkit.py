@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import ByteReader, LocalFile, float_dtype, library
+from kullback._engine import library
+from kullback.evaluation.sources.base import ByteReader, LocalFile, float_dtype
 from kullback.evaluation.sources.sparse import SparseBuilder, SparseRows
 
 CONFIG_NAME = "compression_config.yaml"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import library
 from kullback.evaluation.sources import unwritten
 from kullback.evaluation.sources.base import (
     UNNAMED,
@@ -24,7 +25,6 @@ from kullback.evaluation.sources.base import (
     chosen,
     flat_shape,
     integer_column,
-    library,
     stored_dtype,
 )
 

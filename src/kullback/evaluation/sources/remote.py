@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import library, stream
+from kullback._engine import library
+from kullback.evaluation.sources.base import stream
 
 # what the stores tell of an object's version, each under a name of its own
 _VERSIONS = ("etag", "versionid", "generation", "lastmodified", "updated", "mtime", "created")

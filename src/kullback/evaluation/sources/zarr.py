@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import library
 from kullback.evaluation.sources import unwritten
 from kullback.evaluation.sources.base import (
     Source,
@@ -22,7 +23,6 @@ from kullback.evaluation.sources.base import (
     chosen,
     flat_shape,
     integer_column,
-    library,
     stored_dtype,
 )
 from kullback.evaluation.sources.folder import Folder
