@@ -136,6 +136,13 @@ def test_arrays_of_any_layout_threads_and_type(order):
     assert bits(drift.fit(integers)) == bits(drift.fit(integers.astype(np.float64)))
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_matrix_is_its_array():
+    """Whose columns are matrices again, of two axes."""
+    rows = np.random.default_rng(0).random((30, 2))
+    assert bits(drift.fit(np.matrix(rows))) == bits(drift.fit(rows))
+
+
 def test_reference_in_pieces():
     reference = mixed_table(3000, 1)
     whole, half = drift.fit(reference), drift.fit(reference)

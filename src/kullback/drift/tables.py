@@ -34,7 +34,7 @@ def as_table(name: str, data: Any) -> Table:
     if isinstance(data, Table):
         return data
     if isinstance(data, np.ndarray):
-        return _of_array(name, _unmasked(name, data))
+        return _of_array(name, np.asarray(_unmasked(name, data)))  # a matrix has no columns of one axis
     if isinstance(data, Mapping):
         for key, value in data.items():
             _unmasked(f"{name}[{key!r}]", value)
@@ -45,10 +45,10 @@ def as_table(name: str, data: Any) -> Table:
             raise ValueError(f"`{name}` has columns of shapes {sorted(lengths)}, expected one length for all")
         return Table(arrays, next(iter(lengths))[0] if lengths else 0)
     nw = narwhals()
-    library = type(data).__module__.partition(".")[0]
-    if library == "pyarrow" and hasattr(data, "column_names"):
+    origin = type(data).__module__.partition(".")[0]
+    if origin == "pyarrow" and hasattr(data, "column_names"):
         _check_names(name, data.column_names)
-    if library == "pandas" and hasattr(data, "columns"):
+    if origin == "pandas" and hasattr(data, "columns"):
         _check_names(name, data.columns)
         if not all(isinstance(column, str) for column in data.columns):  # numbers would mean rows to narwhals
             data = data.set_axis([str(column) for column in data.columns], axis=1)
