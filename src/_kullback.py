@@ -14,9 +14,8 @@ def main() -> int:
     try:
         import signal
 
-        heeded = (
-            signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )  # under nohup and in background it is not
+        # not under nohup, nor in the background of a shell
+        heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if heeded:
             # an exception would not do: libraries in C turn it into an ImportError of their own, which is an exit of 1
             signal.signal(signal.SIGINT, _leave)
