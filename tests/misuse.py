@@ -21,6 +21,7 @@ import warnings
 import zlib
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from misuse_arguments import (
     ANYTHING,
@@ -39,6 +40,8 @@ from misuse_arguments import (
 )
 
 import kullback as kb
+
+NARROW = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # floats that NumPy takes for bytes
 
 DOCUMENTED = (ValueError, TypeError, Mine)
 # keywords of which most functions read a number, some nothing at all
@@ -135,7 +138,7 @@ def numbers_in(x):
     if isinstance(x, (int, float, np.number, np.bool_)):
         return [np.asarray(x)]
     if isinstance(x, np.ndarray):
-        return [x] if x.dtype.kind in "fiub" else []
+        return [x] if x.dtype.kind in "fiub" or x.dtype.name in NARROW else []
     if isinstance(x, (tuple, list)):
         return [n for part in x for n in numbers_in(part)]
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
@@ -156,8 +159,11 @@ def same(got, expected):
 
 
 def _rounding(x):
-    """Relative and absolute: float16 keeps 11 bits, and of its subnormal numbers steps of 2^-24."""
-    return (2.0**-10, 2.0**-24) if x.dtype == np.float16 else (2e-6, 1e-12)
+    """Relative and absolute: of narrow types what one rounding takes, of their subnormal numbers one step."""
+    if x.dtype.itemsize > 2 or x.dtype.kind in "iub":
+        return 2e-6, 1e-12
+    info = ml_dtypes.finfo(x.dtype)
+    return float(info.eps), float(info.smallest_subnormal)
 
 
 def outcome(call):

@@ -136,7 +136,7 @@ def _alike(got, plain, style="plain", name="", scale=None):
     # below float64's normal numbers digits are lost; a distance is the root of such a number
     floor = 1e-150 if name == "jensen_shannon_distance" else 1e-300
     if scale is not None:  # terms that cancel are converted and rounded one by one
-        floor = np.maximum(floor, 1e-15 * np.where(np.isfinite(scale), scale, 0).astype(float))
+        floor = np.maximum(floor, 1e-15 * np.where(scale < 1e300, scale, 0).astype(float))
     with np.errstate(invalid="ignore"):
         close = np.abs(got - expected) <= (3e-7 if plain.dtype == np.float32 else 1e-15) * np.abs(expected) + floor
     return bool((close | (got == expected) | (np.isnan(got) & np.isnan(expected))).all())

@@ -300,6 +300,8 @@ def test_arguments_are_checked_where_they_are_not_used():
         kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"`weights` has shape \(2,\), expected \(3,\)"):
         kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0], gradient=True)
+    with pytest.raises(ValueError, match="`starts` is beyond 64 bits, expected at most"):
+        kb.fit_mixture((np.arange(9.0), np.ones(9)), 2, starts=10**400)
     with pytest.raises(ValueError, match="`target` is a tuple of 3, expected two"):
         kb.fit_normal((1.0, 2.0, 3.0))
     for name, wrong in itertools.product(("columns", "categorical"), ("ab", b"ab", 1.5)):

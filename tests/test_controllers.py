@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kullback as kb
 from kullback.rlhf import AdaptiveKLController, FixedKLController, kl_penalized_rewards
 
 
@@ -54,6 +55,15 @@ def test_token_scores_and_sequence_rewards():
     got = kl_penalized_rewards([[0.0, 1.0, 9.0]], kl, 0.5, mask)
     assert got.tolist() == [[-0.5, 0.0, 0.0]]
     assert kl_penalized_rewards([4.0], kl, 0.5, mask, level="sequence").tolist() == [2.5]
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda x: x[:, ::-1].copy()[:, ::-1], lambda x: x.T.copy().T])
+def test_scores_reach_their_tokens_in_every_layout(layout):
+    """They were added to a copy of rows that are not contiguous: the rewards held the penalty alone."""
+    kl, scores = np.random.default_rng(0).random((3, 5)), np.array([1.0, -2.0, 3.0])
+    expected = -0.1 * kl
+    expected[:, -1] += scores
+    np.testing.assert_array_equal(kb.kl_penalized_rewards(scores, layout(kl), 0.1), expected)
 
 
 def test_a_coefficient_of_zero_switches_the_penalty_off():

@@ -9,6 +9,7 @@ that nobody can change them in between.
 import contextlib
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
@@ -361,10 +362,12 @@ def integer(x: Any, name: str, expected: str = "a whole number") -> int:
 
 
 def whole(x: Any, name: str, least: int) -> int:
-    """`x` as an int of at least `least`."""
+    """`x` as an int of at least `least` that an index can hold."""
     value = integer(x, name)
     if value < least:
         raise ValueError(f"`{name}` is {value}, expected at least {least}")
+    if value > sys.maxsize:
+        raise ValueError(f"`{name}` is beyond 64 bits, expected at most {sys.maxsize}")
     return value
 
 

@@ -160,7 +160,7 @@ def kl_penalized_rewards(
             raise ValueError(f"`scores` has shape {rewards.shape}, expected {batch.leading}, one a sequence")
         totals = sequence_sums(estimates, batch.mask, offsets)
         return rewards - _penalty(coefficient, totals)
-    penalised = -_penalty(coefficient, estimates)
+    penalised = np.ascontiguousarray(-_penalty(coefficient, estimates))  # of any other layout a flat view is a copy
     if rewards.shape == batch.leading:
         _add_at_the_end(penalised.reshape(-1), rewards.astype(np.float64).reshape(-1), batch.last_kept())
     elif rewards.shape == estimates.shape:
