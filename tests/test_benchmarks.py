@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
-from benchmarks import cases, harness, inputs, operations, paired, report  # noqa: E402
+from benchmarks import cases, harness, inputs, operations, paired, report, worker  # noqa: E402
 from benchmarks.worker import Worker  # noqa: E402
 
 TINY = harness.Case("kl_divergence", "near", rows=3, vocab=257, peers=("NumPy",))
@@ -84,6 +85,16 @@ def test_two_versions_are_compared_by_two_processes():
         verdict, ratio, (low, high) = paired.compare_case(before, now, TINY.alone(), pairs=5)
     assert low <= ratio <= high
     assert verdict in ("same", "SLOWER", "faster")
+
+
+def test_what_one_version_does_not_take_is_passed_over(monkeypatch):
+    """A storage type that is new: it stopped the comparison with all that came after it."""
+
+    def refusing():
+        raise TypeError("`p` has dtype float8_e5m2, expected float64")
+
+    monkeypatch.setattr(harness, "prepare", lambda case: (None, refusing, None))
+    assert list(worker.answers([{"load": asdict(TINY.alone())}])) == [{"absent": True}]
 
 
 def test_every_public_divergence_is_measured():
