@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import reference  # noqa: E402
 from space import FUNCTIONS  # noqa: E402
 from space_words import STATED  # noqa: E402
+from test_space import UNSETTLED  # noqa: E402
 
 PAGE = ROOT / "docs" / "accuracy.md"
 VOCAB, ROWS = 32_000, 4
@@ -54,6 +55,8 @@ computed in float64.
 
 """
 
+MISSED = "A few of a thousand such inputs still miss them in log-ratios of `compare` and `sequence_log_ratios`, and in"
+
 
 def rows(dtype):
     """Pairs of (ROWS, VOCAB) logits of that dtype, one pair a noise."""
@@ -87,7 +90,8 @@ def bounds():
     for name, function in sorted(FUNCTIONS.items()):
         of, added = STATED[name]
         lines.append(f"| `{name}` | {function.bound.float64:.0e} | {function.bound.float32:.0e} | {of} | {added} |")
-    return BOUNDS + "\n".join(lines) + "\n"
+    missed = ", ".join(f"`{name}`" for name in UNSETTLED)
+    return BOUNDS + "\n".join(lines) + f"\n\n{MISSED}\n{missed}.\n"
 
 
 def page():

@@ -10,6 +10,7 @@ import reference
 from space import FUNCTIONS
 from space_words import STATED
 from strategies import STORAGES, error, stored
+from test_space import UNSETTLED
 
 import kullback as kb
 
@@ -339,6 +340,8 @@ def test_the_page_states_the_bounds_that_are_enforced():
     assert {name: (float(a), float(b), *words) for name, a, b, *words in stated} == {
         name: (*f.bound, *STATED[name]) for name, f in FUNCTIONS.items()
     }
+    missed = page.strip().splitlines()[-1]
+    assert set(re.findall(r"`(\w+)`", missed)) == set(UNSETTLED)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {"topk_kl_interval"}))  # an interval has no error

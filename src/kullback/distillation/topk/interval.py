@@ -33,6 +33,7 @@ def topk_kl_interval(
         lower ≤ KL ≤ upper for every teacher that agrees with its list, up to the rounding of float64, for which both
         are widened by 1e-12 of the terms they are made of. `upper` is attained by such a teacher; it is inf where the
         student gives no probability to a token that the teacher may, or one whose logarithm is beyond float64.
+        A rest below 1e-12, which may be the rounding of the list alone, does not make `lower` inf.
 
     Notes
     -----
