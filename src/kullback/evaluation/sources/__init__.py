@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from kullback._engine import arrays
-from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, safetensors, zarr
+from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
 from kullback.evaluation.sources.completions import read_completions
@@ -221,7 +221,7 @@ def open_sparse(
     inside = _listing(name)
     if inside is None:
         file = _file(name)
-        if not file.read(4).startswith(arrow.PARQUET_MAGIC):
+        if not file.read(4).startswith(parquet_footer.MAGIC):
             return read_completions(file, vocabulary, vocab_size)
         shards, folder = [file], name.rpartition("/")[0] or "."
     else:
@@ -277,7 +277,7 @@ def _open_file(
         return LlamaCppLogits(file, salvage)
     if head.startswith(hdf5.MAGIC):
         return Hdf5(file, tensor, dtype, salvage)
-    if head.startswith((arrow.PARQUET_MAGIC, arrow.IPC_MAGIC, arrow.STREAM_MAGIC)):
+    if head.startswith((parquet_footer.MAGIC, arrow.IPC_MAGIC, arrow.STREAM_MAGIC)):
         return Arrow(file, tensor)
     if safetensors.recognised(file) or file.path.endswith(".safetensors"):
         return open_safetensors(file, tensor, names)

@@ -21,8 +21,8 @@ from kullback.evaluation.sources.base import (
     float_dtype,
     integer_column,
 )
+from kullback.evaluation.sources.parquet_footer import MAGIC as PARQUET_MAGIC, column_chunks
 
-PARQUET_MAGIC = b"PAR1"
 IPC_MAGIC = b"ARROW1"
 # a stream of messages has no magic but begins with this continuation marker
 STREAM_MAGIC = b"\xff\xff\xff\xff"
@@ -215,6 +215,7 @@ class _Parquet:
 
     def __init__(self, file: ByteReader) -> None:
         parquet = library("pyarrow.parquet", file.path)
+        self._chunks = column_chunks(file)
         # buffered: a column chunk is read page by page, not at once
         self._reader = parquet.ParquetFile(
             file.path if isinstance(file, LocalFile) else file.open(), buffer_size=1 << 20, pre_buffer=False
@@ -225,13 +226,10 @@ class _Parquet:
 
     def values(self, column: str) -> int:
         """How many values the column has, by the file's own account."""
-        metadata = self._reader.metadata
-        paths = [self._reader.schema.column(j).path for j in range(metadata.num_columns)]
-        places = [j for j, path in enumerate(paths) if path.split(".")[0] == column]
-        parts = [metadata.row_group(i).column(j) for i in range(metadata.num_row_groups) for j in places]
-        if any(part.file_path for part in parts):
+        parts = [part for part in self._chunks if part.path[0] == column]
+        if any(part.elsewhere for part in parts):
             raise OSError(f"column {column!r} lies in another file")
-        return sum(part.num_values for part in parts)
+        return sum(part.values for part in parts)
 
     def batches(self, unit: int, column: str, records: int) -> Iterator[Any]:
         groups = list(range(unit, len(self.lengths)))

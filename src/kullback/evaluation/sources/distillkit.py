@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import library
 from kullback.evaluation.sources.base import ByteReader, LocalFile, float_dtype
+from kullback.evaluation.sources.parquet_footer import column_chunks
 from kullback.evaluation.sources.sparse import SparseBuilder, SparseRows
 
 CONFIG_NAME = "compression_config.yaml"
@@ -49,9 +50,7 @@ def _sequences(file: ByteReader) -> Iterator[dict[str, Any]]:
             missing = set(columns) - set(shard.schema_arrow.names)
             if missing:
                 raise OSError(f"no column {', '.join(sorted(missing))}")
-            metadata = shard.metadata
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-            values = sum(g.column(j).num_values for g in groups for j in range(metadata.num_columns))
+            values = sum(chunk.values for chunk in column_chunks(file))
             if values > max(_FREE_VALUES, _VALUES_A_BYTE * file.size):
                 raise OSError(f"{values} values in {file.size} bytes")
             for batch in shard.iter_batches(64, columns=columns):
