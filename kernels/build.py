@@ -1,4 +1,4 @@
-"""The ahead-of-time build: the entry points of drivers.py as machine code in an extension module and a C library.
+"""The ahead-of-time build: the entry points of entries.py as machine code in an extension module and a C library.
 
     kernels -> LLVM IR (Numba) -> one object per instruction set -> + a C shim that picks one at load time
             -> kullback._compiled (cffi) and libkullback
@@ -47,7 +47,7 @@ def emit_object(target, path):
     from numba.core import compiler
     from numba.core.registry import cpu_target
 
-    from . import drivers
+    from . import entries
     from .control import whole_entry
 
     module = None
@@ -60,7 +60,7 @@ def emit_object(target, path):
         result = compiler.compile_extra(
             cpu_target.typing_context,
             cpu_target.target_context,
-            whole_entry(name, getattr(drivers, name)),
+            whole_entry(name, getattr(entries, name)),
             signature.args,
             signature.return_type,
             flags,

@@ -8,14 +8,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO
 from .decode import DATA, takes_gradients
+from .divergences import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
 from .lanes import kernel, pointer
 from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
-
-LINEAR, MIXTURE, VARIATION, RENYI, CROSS_ENTROPY = 0, 1, 2, 3, 4
-LOG_PROB_P, LOG_PROB_Q, LOG_RATIO = 8, 9, 10  # words of a kullback_comparison
-LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5  # words of a kullback_token_description
+from .tokens import TOP_IDS, TOP_LOG_PROBS
 
 
 @intrinsic

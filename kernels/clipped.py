@@ -6,11 +6,17 @@ or the other way round. Elsewhere the bound stands in for the value. With P and 
 KL of it after normalisation, the sum is P·K + P·φ(ln(Q/P)): the row kernels do the work, on rows written here.
 """
 
+import math
+
 import numpy as np
 from numba import types
 
+from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO, compare_row, write_statistics
 from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
+from .describe import describe_row, log_prob
 from .divergences import MIXTURE, pair_sums, write_series
+from .elementary import phi
+from .far import ARGMAX, ENTROPY, LSE
 from .lanes import (
     both,
     either,
@@ -28,7 +34,8 @@ from .lanes import (
     stream,
 )
 from .pairs import FACTOR, FACTOR_Q, PATH, SINGLE
-from .status import LOGS
+from .rows import ARGMAX_P, ARGMAX_Q, ENTROPY_P, ENTROPY_Q, KL, LSE_P, LSE_Q, REVERSE_KL
+from .status import LOGS, OK, TOKEN
 
 # stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
 IMPOSSIBLE = -30000.0
@@ -151,3 +158,62 @@ def jensen_shannon_of_kept(p, q, vocab):
     row_p, row_q = (p, 4, FLOAT32), (q, 4, FLOAT32)
     pair_sums(row_p, row_q, vocab, LOGS, 1.0, like, MIXTURE, 0.5, 0.5, 0.5, state, scales, value, moment, False, sums)
     return sums[0]
+
+
+@kernel
+def describe_known(row, vocab, hidden, room, result):
+    """LSE, ENTROPY (-Σ p·ln p) and ARGMAX of what a row tells; what must be subtracted to normalise it."""
+    if row[2] != AFFINE16:
+        describe_row(row, vocab, LOGS, 1.0, True, result)
+        return result[LSE]
+    write_known(row, vocab, hidden, room)
+    describe_row((room, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
+    result[ENTROPY] = math.exp(result[LSE]) * (result[ENTROPY] - result[LSE])
+    return 0.0
+
+
+@kernel
+def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
+    """The statistics of a pair of rows of which one holds codes at least; what normalises them is the answer."""
+    hidden_p, hidden_q = hidden_value(p, window_p), hidden_value(q, window_q)
+    lse_p = describe_known(p, vocab, hidden_p, room, one)
+    known_p, entropy_p, top_p = one[LSE], one[ENTROPY], one[ARGMAX]
+    lse_q = describe_known(q, vocab, hidden_q, room, one)
+    known_q, entropy_q, top_q = one[LSE], one[ENTROPY], one[ARGMAX]
+    other = room + 4 * vocab
+    write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, room, other)
+    scales = stack(8, 0.0)  # of masses, which these are not
+    compare_row((room, 4, FLOAT32), (other, 4, FLOAT32), vocab, LOGS, 1.0, True, result, scales)
+    gap = result[LSE_Q] - result[LSE_P]
+    if top_p >= 0.0 and top_q >= 0.0:
+        result[KL] = math.exp(result[LSE_P]) * (result[KL] + phi(gap))
+        result[REVERSE_KL] = math.exp(result[LSE_Q]) * (result[REVERSE_KL] + phi(-gap))
+    else:
+        result[KL], result[REVERSE_KL] = np.nan, np.nan
+    result[LSE_P], result[ENTROPY_P], result[ARGMAX_P] = known_p, entropy_p, top_p
+    result[LSE_Q], result[ENTROPY_Q], result[ARGMAX_Q] = known_q, entropy_q, top_q
+    return lse_p, lse_q
+
+
+@kernel
+def write_clipped_pair(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, one, result, t):
+    """What is wanted of pair t, each to its own array; OK or TOKEN."""
+    lse_p, lse_q = compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result)
+    if jensen_shannon != 0:
+        defined = result[KL] == result[KL]
+        value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
+        pointer(jensen_shannon, types.float64)[t] = value
+    write_statistics(result, out, t)
+    if tokens == 0:
+        return OK
+    v = pointer(tokens, types.int64)[t]
+    if v >= vocab:
+        return TOKEN
+    x, y = log_prob(p, v, LOGS, 1.0, lse_p, 0.0), log_prob(q, v, LOGS, 1.0, lse_q, 0.0)
+    if out[LOG_PROB_P] != 0:
+        pointer(out[LOG_PROB_P], types.float64)[t] = x
+    if out[LOG_PROB_Q] != 0:
+        pointer(out[LOG_PROB_Q], types.float64)[t] = y
+    if out[LOG_RATIO] != 0:
+        pointer(out[LOG_RATIO], types.float64)[t] = x - y
+    return OK

@@ -16,7 +16,7 @@ import numpy as np
 
 from .cumulants import LOG2E, SPAN, least_argument
 from .decode import BLOCK, FLOAT64, NO_LOG, view
-from .elementary import phi_near_one, phi_near_zero, scaled_exp2
+from .elementary import log1p_minus, phi_near_one, phi_near_zero, scaled_exp2
 from .far import BESIDE, GREATEST, half_weight, normaliser, unit_of
 from .lanes import (
     absolute,
@@ -54,7 +54,6 @@ from .rows import (
     LSE_Q,
     REVERSE_KL,
     argmax,
-    log1p_minus,
 )  # fmt: skip
 from .single import ARGMAX, ENTROPY, LSE, log_row
 

@@ -19,8 +19,8 @@ import numpy as np
 from numba import types
 
 from .beyond import ABOUT_THE_END, linear_beyond, renyi_beyond
-from .decode import element, row_of
-from .elementary import log, phi_and_exp
+from .decode import element
+from .elementary import log, phi, phi_and_exp
 from .far import apart, below
 from .lanes import (
     absolute,
@@ -65,7 +65,7 @@ from .pairs import (
     series,
 )  # fmt: skip
 from .probabilities import mass_difference
-from .status import ARGUMENT, LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK, readable, report
+from .status import LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
 CROSS_ENTROPY = 4  # of gradients along p alone: that of the KL and of the entropy may be nothing but each other's rest
@@ -408,17 +408,6 @@ def log_masses(p, q, v, space, k, epsilon, state, scales):
 
 
 @kernel
-def phi(y):
-    """exp(y) - 1 - y."""
-    if abs(y) > 0.5:
-        return math.expm1(y) - y
-    total = 0.0
-    for n in range(17, 1, -1):
-        total = (total + 1.0) * y / n
-    return total * y
-
-
-@kernel
 def tilted(log_p, log_q, d, epsilon):
     """α·ln p + ε·ln q, ε = 1 - α; for α > 1 that over α - 1, which is within the range of float64 where the divergence
     is."""
@@ -544,40 +533,13 @@ def divergence_row(p, q, vocab, space, k, kind, weight, first, second, with_mome
 
 
 @kernel
-def kullback_divergence(
-    p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
-):
-    """The divergence of rows start ... stop into `out`; masked rows give 0. `state` (T, STATE) may be null."""
-    if not (readable(p, vocab, space) and readable(q, vocab, space)) or out == 0 or not LINEAR <= kind <= RENYI:
-        return report(bad_row, start, ARGUMENT)
-    work = stack(12, 0.0)
-    scales = stack(8, 0.0)
-    own_state = stack(9, 0.0)
-    for t in range(start, stop):
-        if mask != 0 and pointer(mask, types.uint8)[t] == 0:
-            pointer(out, types.float64)[t] = 0.0
-            continue
-        row_p, row_q = row_of(p, t), row_of(q, t)
-        value = divergence_row(
-            row_p,
-            row_q,
-            vocab,
-            space,
-            inverse_temperature,
-            kind,
-            weight,
-            first,
-            second,
-            state != 0,
-            work,
-            own_state,
-            scales,
-        )
-        if own_state[PATH] == NEGATIVE_MASS:
-            in_p = mass_alone(row_p, vocab, work) == NEGATIVE
-            return report(bad_row, t, NEGATIVE_P if in_p else NEGATIVE_Q)
-        pointer(out, types.float64)[t] = value
-        if state != 0:
-            for i in range(STATE):
-                pointer(state + 8 * (t * STATE + i), types.float64)[0] = own_state[i]
+def write_divergence(p, q, vocab, space, k, kind, weight, first, second, work, own_state, scales, out, state, t):
+    """The divergence of pair t into `out`, and its state into `state` unless that is null; OK, NEGATIVE_P or _Q."""
+    value = divergence_row(p, q, vocab, space, k, kind, weight, first, second, state != 0, work, own_state, scales)
+    if own_state[PATH] == NEGATIVE_MASS:
+        return NEGATIVE_P if mass_alone(p, vocab, work) == NEGATIVE else NEGATIVE_Q
+    pointer(out, types.float64)[t] = value
+    if state != 0:
+        for i in range(STATE):
+            pointer(state + 8 * (t * STATE + i), types.float64)[0] = own_state[i]
     return OK

@@ -1,6 +1,33 @@
-"""exp, log, tanh and φ over lanes, in float32 and float64 from one text; coefficients.py holds their polynomials."""
+"""exp, log, tanh and φ over lanes, in float32 and float64 from one text; coefficients.py holds their polynomials.
 
-from .lanes import absolute, exponent, fma, horner, inlined, mantissa, number, select, shift_exponent, smaller
+φ(y) = exp(y) - 1 - y. Three of its forms are for the inner loops, `phi_anywhere` is to the last digits of float64 over
+the whole range, and `phi` is that of one number.
+"""
+
+import math
+
+from .lanes import (
+    absolute,
+    equal,
+    exponent,
+    fma,
+    greatest,
+    horner,
+    inlined,
+    is_nan,
+    kernel,
+    mantissa,
+    maximum,
+    number,
+    select,
+    shift_exponent,
+    smaller,
+    splat,
+)
+
+_LOG2E_LOW = 2.0355273740931033e-17  # log2(e) less its float64
+_PHI_SERIES = 1.6  # greatest |x| of the series; beyond it exp(x) - 1 - x loses less than two bits
+_PHI_TERMS = tuple(1.0 / math.factorial(n) for n in range(23, 1, -1))
 
 
 @inlined
@@ -57,6 +84,36 @@ def phi_and_exp(y):
 
 
 @inlined
+def phi_anywhere(x):
+    """φ(x) in float64 lanes: 1e-15 relative, inf above 709.78, φ(-inf) = inf; a NaN stays.
+
+    Around 0 its Taylor series, elsewhere as it stands, the exponential by a log2(e) of more than 53 bits.
+    """
+    series = splat(_PHI_TERMS[0], 0.0)
+    for i in range(1, len(_PHI_TERMS)):
+        series = fma(series, x, splat(_PHI_TERMS[i], 0.0))
+    series = x * x * series
+    # exp(x)/2, so that results up to the greatest number are reached
+    within = maximum(splat(-700.0, 0.0), x)
+    within = select(smaller(splat(710.0, 0.0), within), splat(710.0, 0.0), within)
+    origin = number(x, "round") - number(x, "1")
+    rounded = fma(within, number(x, "log2(e)"), origin)
+    f = fma(within, number(x, "log2(e)"), origin - rounded)
+    f = fma(within, splat(_LOG2E_LOW, 0.0), f)
+    half = shift_exponent(horner(f, "exp2"), rounded)
+    far = ((half + half) - number(x, "1")) - x
+    far = select(equal(x, number(x, "infinity")), x, far)
+    value = select(smaller(absolute(x), splat(_PHI_SERIES, 0.0)), series, far)
+    return select(is_nan(x), x, value)
+
+
+@kernel
+def phi(y):
+    """φ of one number."""
+    return greatest(phi_anywhere(splat(y, 0.0)))
+
+
+@inlined
 def log(x):
     """ln x of positive x, subnormals too: 2e-7 relative in float32 and 4e-16 in float64, near 1 as well."""
     tiny = smaller(x, number(x, "smallest normal"))
@@ -89,3 +146,15 @@ def tanh_rise(x, anchor, slope, scale, origin, power, floor):
 def finite(x):
     """Mask of the lanes that are neither infinite nor NaN."""
     return smaller(absolute(x), number(x, "infinity"))
+
+
+@kernel
+def log1p_minus(x):
+    """log1p(x) - x ≤ 0 for x > -1, to 4e-16 relative near 0 too."""
+    if abs(x) > 0.05:
+        return math.log1p(x) - x
+    total, power = 0.0, x
+    for n in range(2, 14):
+        power = -power * x
+        total += power / n
+    return total

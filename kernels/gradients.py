@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from .cumulants import LOG2E, in_reach, least_argument
-from .decode import FLOAT64, NO_LOG, element, item_bytes, row_of, takes_gradients, view
+from .decode import FLOAT64, NO_LOG, element, item_bytes, view
 from .divergences import (
     CROSS_ENTROPY,
     LINEAR,
@@ -58,14 +58,13 @@ from .pairs import (
     PAIRS,
     PATH,
     SINGLE,
-    STATE,
     UNDEFINED,
     read_pairs,
     scale_pair,
     series,
 )  # fmt: skip
 from .rows import LN2
-from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
+from .status import LOGS, OK, TOKEN
 
 APART = 20.0  # nats of KL(q‖p) from which on the rounding of d and R is too much where q is nearly all on one outcome
 
@@ -240,62 +239,48 @@ def gradient_row(p, q, vocab, k, kind, weight, first, second, state, scales, res
 
 
 @kernel
-def kullback_divergence_gradient(
-    p, q, weights, vocab, inverse_temperature, kind, weight, first, second, side, known, values, state, gradient,
-    row_stride, storage, start, stop, bad_row,
+def divergence_gradient_row(
+    row_p, row_q, own_weight, vocab, k, kind, weight, first, second, side, known, value, of_row, work, scales,
+    address, storage,
 ):  # fmt: skip
-    """weights[t]·dD/dlogits of row t, of q's logits (side 1) or of p's (side 0). Rows of weight 0 are not read."""
-    valid = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and LINEAR <= kind <= CROSS_ENTROPY
-    valid = valid and weights != 0 and values != 0 and state != 0 and gradient != 0
-    if not (valid and takes_gradients(storage)):
-        return report(bad_row, start, ARGUMENT)
-    work = stack(12, 0.0)
-    scales = stack(8, 0.0)
-    k = inverse_temperature
-    for t in range(start, stop):
-        address = gradient + t * row_stride
-        value = pointer(values + 8 * t, types.float64)
-        of_row = pointer(state + 8 * t * STATE, types.float64)
-        own_weight = pointer(weights, types.float64)[t]
-        factor = k * own_weight
-        if own_weight == 0.0:
-            if known == 0:
-                value[0] = 0.0
-            fill(0.0, vocab, address, storage)
-            continue
-        row_p, row_q = row_of(p, t), row_of(q, t)
-        if kind == CROSS_ENTROPY:
-            if math.isfinite(value[0]):
-                far_gradient(row_q, row_p, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
-            else:
-                fill(np.nan, vocab, address, storage)
-            continue
-        step_kind, w, c1, c2 = kind, weight, first, second
-        for turn in range(2):
-            if turn == 1:
-                if side == 1:
-                    break
-                # along p: the same with the rows exchanged
-                row_p, row_q = row_q, row_p
-                w, c1, c2 = 1.0 - weight, second, first
-                step_kind = LINEAR if kind == RENYI else kind
-            elif known != 0:
-                continue
-            found = divergence_row(row_p, row_q, vocab, LOGS, k, step_kind, w, c1, c2, True, work, of_row, scales)
-            if turn == 0:
-                value[0] = found
-        if kind == RENYI:
-            # a and c of the formula above
-            w, c1, c2 = weight, weight, -1.0
-            if side == 0:
-                c1, c2 = 1.0 - weight, weight / (weight - 1.0)
-        far = of_row[PATH] == DISTANT or abs(of_row[MOMENT]) > APART * abs(c2)
-        if kind == LINEAR and c2 != 0.0 and far and math.isfinite(of_row[MOMENT]) and of_row[PATH] < UNDEFINED:
-            first_weight, second_weight = c1 * own_weight, c2 * own_weight
-            far_gradient(row_p, row_q, vocab, k, RATIO, first_weight, second_weight, 0.0, 0, address, storage)
+    """own_weight·dD/dlogits of one pair, of q's logits (side 1) or of p's (side 0). A row of weight 0 is not read."""
+    factor = k * own_weight
+    if own_weight == 0.0:
+        if known == 0:
+            value[0] = 0.0
+        fill(0.0, vocab, address, storage)
+        return
+    if kind == CROSS_ENTROPY:
+        if math.isfinite(value[0]):
+            far_gradient(row_q, row_p, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
         else:
-            gradient_row(row_p, row_q, vocab, k, kind, w, c1, c2, of_row, scales, value[0], factor, address, storage)
-    return OK
+            fill(np.nan, vocab, address, storage)
+        return
+    step_kind, w, c1, c2 = kind, weight, first, second
+    for turn in range(2):
+        if turn == 1:
+            if side == 1:
+                break
+            # along p: the same with the rows exchanged
+            row_p, row_q = row_q, row_p
+            w, c1, c2 = 1.0 - weight, second, first
+            step_kind = LINEAR if kind == RENYI else kind
+        elif known != 0:
+            continue
+        found = divergence_row(row_p, row_q, vocab, LOGS, k, step_kind, w, c1, c2, True, work, of_row, scales)
+        if turn == 0:
+            value[0] = found
+    if kind == RENYI:
+        # a and c of the formula above
+        w, c1, c2 = weight, weight, -1.0
+        if side == 0:
+            c1, c2 = 1.0 - weight, weight / (weight - 1.0)
+    far = of_row[PATH] == DISTANT or abs(of_row[MOMENT]) > APART * abs(c2)
+    if kind == LINEAR and c2 != 0.0 and far and math.isfinite(of_row[MOMENT]) and of_row[PATH] < UNDEFINED:
+        first_weight, second_weight = c1 * own_weight, c2 * own_weight
+        far_gradient(row_p, row_q, vocab, k, RATIO, first_weight, second_weight, 0.0, 0, address, storage)
+    else:
+        gradient_row(row_p, row_q, vocab, k, kind, w, c1, c2, of_row, scales, value[0], factor, address, storage)
 
 
 @kernel
@@ -333,51 +318,40 @@ def moderate(weight):
 
 
 @kernel
-def kullback_softmax_gradient(
-    x, lse, entropy, top1, mass_weights, entropy_weights, offsets, ids, id_values, assign, add, vocab,
-    inverse_temperature, gradient, row_stride, storage, start, stop, bad_row,
+def softmax_gradient_row(
+    row, vocab, k, lse, entropy, top1, mass_weight, entropy_weight, add, address, storage
 ):  # fmt: skip
-    """Row t: k·s·(mass_weights[t] - entropy_weights[t]·(ln s + H)), then id_values at ids[offsets[t]:offsets[t+1]]."""
-    valid = readable(x, vocab, LOGS) and lse != 0 and mass_weights != 0 and gradient != 0
-    if not (valid and takes_gradients(storage)):
-        return report(bad_row, start, ARGUMENT)
-    k = inverse_temperature
+    """k·s·(mass_weight - entropy_weight·(ln s + entropy)) of one row, added to what is there if `add`."""
+    if mass_weight == 0.0 and entropy_weight == 0.0:
+        if add == 0:
+            fill(0.0, vocab, address, storage)
+        return
+    if top1 < 0:
+        fill(np.nan, vocab, address, storage)
+        return
+    greatest = element(row, top1)
+    small = abs(lse) < 60.0 and in_reach(k, np.float32(0.0))
+    a, b = k * mass_weight, k * entropy_weight
+    if not (small and moderate(a) and moderate(b) and moderate(k * b)):
+        # what lies beside the greatest element is not to be had from the normaliser, or weights are far from 1
+        far_gradient(row, row, vocab, k, PARTNER, 0.0, entropy_weight, mass_weight, add, address, storage)
+    elif row[2] == FLOAT64:
+        softmax_lanes(row, vocab, k, 0.0, lse, greatest, a, b, entropy, add, address, storage)
+    else:
+        softmax_lanes(row, vocab, k, np.float32(0.0), lse, greatest, a, b, entropy, add, address, storage)
+
+
+@kernel
+def write_at_ids(ids, values, first, last, vocab, assign, address, storage):
+    """values[first:last] onto (assign: in place of) the elements ids[first:last] of a row; OK or TOKEN."""
     one = stack(16, 0.0)
-    for t in range(start, stop):
-        address = gradient + t * row_stride
-        row = row_of(x, t)
-        log_mass = pointer(lse, types.float64)[t]
-        mass_weight = pointer(mass_weights, types.float64)[t]
-        entropy_weight, own_entropy = 0.0, 0.0
-        if entropy_weights != 0:
-            entropy_weight = pointer(entropy_weights, types.float64)[t]
-            own_entropy = pointer(entropy, types.float64)[t]
-        if mass_weight == 0.0 and entropy_weight == 0.0:
-            if add == 0:
-                fill(0.0, vocab, address, storage)
-        elif pointer(top1, types.int64)[t] < 0:
-            fill(np.nan, vocab, address, storage)
-        else:
-            greatest = element(row, pointer(top1, types.int64)[t])
-            small = abs(log_mass) < 60.0 and in_reach(k, np.float32(0.0))
-            a, b = k * mass_weight, k * entropy_weight
-            if not (small and moderate(a) and moderate(b) and moderate(k * b)):
-                # what lies beside the greatest element is not to be had from the normaliser, or weights are far from 1
-                far_gradient(row, row, vocab, k, PARTNER, 0.0, entropy_weight, mass_weight, add, address, storage)
-            elif row[2] == FLOAT64:
-                softmax_lanes(row, vocab, k, 0.0, log_mass, greatest, a, b, own_entropy, add, address, storage)
-            else:
-                softmax_lanes(
-                    row, vocab, k, np.float32(0.0), log_mass, greatest, a, b, own_entropy, add, address, storage
-                )
-        if offsets != 0:
-            place = row_place(address, storage)
-            for i in range(pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1]):
-                v = pointer(ids, types.int64)[i]
-                if v >= vocab:
-                    return report(bad_row, t, TOKEN)
-                if v >= 0:
-                    value = pointer(id_values, types.float64)[i]
-                    one[0] = value if assign != 0 else value + element(place, v)
-                    write(one, 1, address + v * item_bytes(storage), storage)
+    place = row_place(address, storage)
+    for i in range(first, last):
+        v = pointer(ids, types.int64)[i]
+        if v >= vocab:
+            return TOKEN
+        if v >= 0:
+            value = pointer(values, types.float64)[i]
+            one[0] = value if assign != 0 else value + element(place, v)
+            write(one, 1, address + v * item_bytes(storage), storage)
     return OK

@@ -20,7 +20,7 @@ from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
-from . import contract, drivers
+from . import contract, entries
 from .control import whole_entry
 
 
@@ -114,7 +114,7 @@ class _Cache(FunctionCache):
 
 def compile_function(name):
     """The address of the C function `name` of kullback.h."""
-    entry = getattr(drivers, name)
+    entry = getattr(entries, name)
     function = CFunc(
         whole_entry(name, entry),
         normalize_signature(contract.numba_signature(name)),

@@ -18,6 +18,7 @@ from numba.extending import overload
 
 from .cumulants import LOG2E
 from .decode import BLOCK, FLOAT64, view
+from .elementary import log1p_minus
 from .lanes import kernel, load, splat, stack, store, sum_lanes, width
 from .mass_sums import (
     DELTA,
@@ -65,7 +66,6 @@ from .rows import (
     REVERSE_KL,
     fused,
     index_of,
-    log1p_minus,
 )
 
 BESIDE_P, BESIDE_Q = 9, 10  # places beyond those of rows.py

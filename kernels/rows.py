@@ -42,6 +42,7 @@ from .cumulants import (
     weight,
 )
 from .decode import BLOCK, NO_LOG, element, pair_by_words, view
+from .elementary import log1p_minus
 from .lanes import any_lane, equal, fma, greatest, inlined, kernel, load, maximum, rounded, splat, stack, width
 from .storage import STORAGES
 
@@ -58,18 +59,6 @@ DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
 
 MAX_RISE = 7.0  # bits by which a weight may exceed 1 before its block is done again against the new maximum
 MAX_SHIFT = 2.0**21  # an integer below it is exact beside the rounding constant of float32
-
-
-@kernel
-def log1p_minus(x):
-    """log1p(x) - x ≤ 0 for x > -1, to 4e-16 relative near 0 too."""
-    if abs(x) > 0.05:
-        return math.log1p(x) - x
-    total, power = 0.0, x
-    for n in range(2, 14):
-        power = -power * x
-        total += power / n
-    return total
 
 
 @kernel

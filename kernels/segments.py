@@ -11,12 +11,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import BLOCK, DATA, STORAGE, by_words, element, is_storage, row_of
+from .decode import BLOCK, STORAGE, by_words, element, is_storage
 from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store, stream
 from .storage import AFFINE16, FLOATS
 
 LANES = 8  # of float64
-OK, ARGUMENT = 0, 4  # as in kullback.h
 
 
 @intrinsic
@@ -197,20 +196,12 @@ def collapsed(state):
 
 
 @kernel
-def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
-    """Segment t: `lengths[t]` (if null `length`) elements of row t of `x`, bytes of row t of `mask`."""
-    if not summable(x) or x[DATA] == 0 or sums == 0 or kept == 0 or unmasked == 0:
-        if bad_row != 0:
-            pointer(bad_row, types.int64)[0] = start
-        return ARGUMENT
+def write_segment(x, n, mask, sums, kept, unmasked, t):
+    """The sum and the counts of the first n elements of row `x`, with the bytes at `mask` (0: all), into place t."""
     state = stack(16, 0.0)
     room = stack(2048, 0.0)
     flags = stack(2048, np.uint8(0))
-    for t in range(start, stop):
-        n = pointer(lengths, types.int64)[t] if lengths != 0 else length
-        bytes_of_row = row_of(mask, t)[0] if mask[DATA] != 0 else 0
-        counts = sum_segment(row_of(x, t), n, bytes_of_row, state, room, flags)
-        pointer(sums, types.float64)[t] = collapsed(state)
-        pointer(kept, types.int64)[t] = counts[0]
-        pointer(unmasked, types.int64)[t] = counts[1]
-    return OK
+    counts = sum_segment(x, n, mask, state, room, flags)
+    pointer(sums, types.float64)[t] = collapsed(state)
+    pointer(kept, types.int64)[t] = counts[0]
+    pointer(unmasked, types.int64)[t] = counts[1]

@@ -6,10 +6,9 @@ Summed over those outcomes themselves: 1 - Σ over the listed ones would lose th
 import math
 
 import numpy as np
-from numba import types
 
 from .cumulants import LOG2E, in_reach, least_argument
-from .decode import FLOAT64, NO_LOG, element, row_of, view
+from .decode import FLOAT64, NO_LOG, element, view
 from .elementary import scaled_exp2
 from .far import half_weight, normaliser, unit_of
 from .lanes import (
@@ -19,7 +18,6 @@ from .lanes import (
     load,
     maximum,
     number,
-    pointer,
     select,
     splat,
     stack,
@@ -30,7 +28,6 @@ from .lanes import (
 )
 from .pairs import PAIRS
 from .rows import LN2
-from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
 
 
 @kernel
@@ -93,30 +90,14 @@ def without_listed(row, start, n, room, block, like, ids, next_id, last):
 
 
 @kernel
-def kullback_rest_mass(x, lse, top1, offsets, ids, vocab, inverse_temperature, out, start, stop, bad_row):
-    """Into `out` (T,) the softmax mass of row t outside ids[offsets[t]:offsets[t+1]], which rise without repeats."""
-    if not readable(x, vocab, LOGS) or lse == 0 or top1 == 0 or offsets == 0 or out == 0:
-        return report(bad_row, start, ARGUMENT)
-    listed = pointer(ids, types.int64)
-    for t in range(start, stop):
-        first = pointer(offsets, types.int64)[t]
-        last = pointer(offsets, types.int64)[t + 1]
-        if last > first and not (listed[first] >= 0 and listed[last - 1] < vocab):
-            return report(bad_row, t, TOKEN)
-        log_mass = pointer(lse, types.float64)[t]
-        row = row_of(x, t)
-        if pointer(top1, types.int64)[t] < 0:
-            pointer(out, types.float64)[t] = np.nan
-            continue
-        greatest = element(row, pointer(top1, types.int64)[t])
-        small = abs(log_mass) < (1e3 if row[2] == FLOAT64 else 1e5)
-        if not (small and in_reach(inverse_temperature, np.float32(0.0))):
-            rest = far_rest_of_row(row, vocab, inverse_temperature, listed, first, last)
-        elif row[2] == FLOAT64:
-            rest = rest_of_row(row, vocab, inverse_temperature, 0.0, log_mass, greatest, listed, first, last)
-        else:
-            rest = rest_of_row(
-                row, vocab, inverse_temperature, np.float32(0.0), log_mass, greatest, listed, first, last
-            )
-        pointer(out, types.float64)[t] = rest
-    return OK
+def rest_mass(row, vocab, k, lse, top1, ids, first, last):
+    """The softmax mass of a row of logs outside ids[first:last], which rise; NaN where the row is undefined."""
+    if top1 < 0:
+        return np.nan
+    small = abs(lse) < (1e3 if row[2] == FLOAT64 else 1e5)
+    if not (small and in_reach(k, np.float32(0.0))):
+        return far_rest_of_row(row, vocab, k, ids, first, last)
+    greatest = element(row, top1)
+    if row[2] == FLOAT64:
+        return rest_of_row(row, vocab, k, 0.0, lse, greatest, ids, first, last)
+    return rest_of_row(row, vocab, k, np.float32(0.0), lse, greatest, ids, first, last)

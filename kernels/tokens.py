@@ -10,12 +10,12 @@ import numpy as np
 from numba import types
 
 from .capped import SATURATED, capped, capped_row, rise
-from .decode import FLOAT64, element, row_of
+from .decode import FLOAT64, element
 from .far import BESIDE, ENTROPY, GREATEST, LSE, far_row, undefined
-from .lanes import kernel, pointer, stack
+from .lanes import kernel, pointer
 from .order import offer, sort_heap
 from .single import ordered_log_row
-from .status import ARGUMENT, LOGS, OK, TOKEN, readable, report
+from .status import OK, TOKEN
 
 # words of a kullback_token_description; the first two are those of far.py
 LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5
@@ -128,51 +128,42 @@ def rising(ids, first, last, vocab):
 
 
 @kernel
-def kullback_describe_tokens(
-    x, tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, start, stop, bad_row
-):
-    """Statistics of rows of logits after slope and soft-cap; kept_offsets, kept_ids: outcomes kept of each row."""
-    known = readable(x, vocab, LOGS) and 0.0 < slope < np.inf and 0.0 <= limit < np.inf
-    if not known or tokens_per_row < 0 or top_k < 0 or (kept_offsets != 0 and kept_ids == 0):
-        return report(bad_row, start, ARGUMENT)
-    if top_k > 0 and (out[TOP_IDS] == 0 or out[TOP_LOG_PROBS] == 0):
-        return report(bad_row, start, ARGUMENT)
-    result = stack(5, 0.0)
-    count = tokens_per_row if tokens != 0 else 0
-    kept = pointer(kept_ids, types.int64)
-    for t in range(start, stop):
-        row = row_of(x, t)
-        ids = pointer(tokens + 8 * t * count, types.int64)
-        for i in range(count):
-            if ids[i] >= vocab:
-                return report(bad_row, t, TOKEN)
-        ranks = out[RANKS] + 8 * t * count if out[RANKS] != 0 else 0
-        top_places = (out[TOP_IDS] + 8 * t * top_k, out[TOP_LOG_PROBS] + 8 * t * top_k)
-        order = (tokens + 8 * t * count, count, ranks, top_k, top_places[0], top_places[1])
-        first, last, size = 0, 0, vocab
-        if kept_offsets != 0:
-            first, last = pointer(kept_offsets, types.int64)[t], pointer(kept_offsets, types.int64)[t + 1]
-            size = last - first
-            if not rising(kept, first, last, vocab):
-                return report(bad_row, t, TOKEN)
-            kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
-        else:
-            all_outcomes(row, vocab, slope, limit, order, result)
-        if out[LSE] != 0:
-            pointer(out[LSE], types.float64)[t] = result[LSE]
-        if out[ENTROPY] != 0:
-            pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
-        for i in range(count):
-            defined = ids[i] >= 0 and result[BESIDE] == result[BESIDE]
-            if out[LOG_PROBS] != 0:
-                value = np.nan
-                if defined:
-                    value = -np.inf
-                    if kept_offsets == 0 or listed(kept, first, last, ids[i]):
-                        value = rise(element(row, ids[i]), result[GREATEST], slope, limit) - result[BESIDE]
-                pointer(out[LOG_PROBS], types.float64)[t * count + i] = value
-            if ranks != 0:
-                rank = pointer(ranks, types.int64)[i]
-                pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1
-        write_top(order, size, slope, limit, result)
+def describe_tokens_row(
+    row, tokens, count, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, result, t
+):  # fmt: skip
+    """Everything about row t after slope and soft-cap, its outcomes being those kept of it; OK or TOKEN."""
+    ids = pointer(tokens + 8 * t * count, types.int64)
+    for i in range(count):
+        if ids[i] >= vocab:
+            return TOKEN
+    ranks = out[RANKS] + 8 * t * count if out[RANKS] != 0 else 0
+    order = (
+        tokens + 8 * t * count, count, ranks, top_k, out[TOP_IDS] + 8 * t * top_k, out[TOP_LOG_PROBS] + 8 * t * top_k
+    )  # fmt: skip
+    kept, first, last, size = pointer(kept_ids, types.int64), 0, 0, vocab
+    if kept_offsets != 0:
+        first, last = pointer(kept_offsets, types.int64)[t], pointer(kept_offsets, types.int64)[t + 1]
+        size = last - first
+        if not rising(kept, first, last, vocab):
+            return TOKEN
+        kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
+    else:
+        all_outcomes(row, vocab, slope, limit, order, result)
+    if out[LSE] != 0:
+        pointer(out[LSE], types.float64)[t] = result[LSE]
+    if out[ENTROPY] != 0:
+        pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
+    for i in range(count):
+        defined = ids[i] >= 0 and result[BESIDE] == result[BESIDE]
+        if out[LOG_PROBS] != 0:
+            value = np.nan
+            if defined:
+                value = -np.inf
+                if kept_offsets == 0 or listed(kept, first, last, ids[i]):
+                    value = rise(element(row, ids[i]), result[GREATEST], slope, limit) - result[BESIDE]
+            pointer(out[LOG_PROBS], types.float64)[t * count + i] = value
+        if ranks != 0:
+            rank = pointer(ranks, types.int64)[i]
+            pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1
+    write_top(order, size, slope, limit, result)
     return OK

@@ -49,15 +49,15 @@ def test_parameters_are_types_the_kernels_know():
 
 
 def test_every_kernel_has_the_parameters_of_the_header():
-    from kullback.kernels import drivers
+    from kullback.kernels import entries
 
     text = re.sub(r"/\*.*?\*/", "", contract.declarations(), flags=re.DOTALL)
-    kernels = {name for name in vars(drivers) if name.startswith("kullback_")}
+    kernels = {name for name in vars(entries) if name.startswith("kullback_")}
     assert kernels == set(contract.functions())
     for name in kernels:
         listed = re.search(rf"\b{name}\(([^)]*)\)", text)[1]
         header = [re.search(r"\w+$", parameter.strip())[0] for parameter in listed.split(",")]
-        code = getattr(drivers, name).py_func.__code__
+        code = getattr(entries, name).py_func.__code__
         assert list(code.co_varnames[: code.co_argcount]) == header, name
 
 
@@ -88,13 +88,13 @@ def test_the_library_exports_the_header_and_nothing_else():
 
 
 def test_the_constants_of_the_package_are_the_header_s():
-    from kullback.kernels import decode, drivers
+    from kullback.kernels import decode, divergences, status
 
     from kullback._engine import arrays, calls
 
     constants = dict(re.findall(r"#define KULLBACK_(\w+) (\d+)", contract.declarations()))
     shared = 0
-    for module in (arrays, calls, decode, drivers):
+    for module in (arrays, calls, decode, divergences, status):
         for name in set(constants) & set(vars(module)):
             assert getattr(module, name) == int(constants[name]), (module.__name__, name)
             shared += 1

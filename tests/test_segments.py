@@ -6,7 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from kullback.kernels import segments
+from kullback.kernels import entries
 from kullback.kernels.lanes import pointer
 from kullback.kernels.storage import FLOATS
 from numba import njit, types
@@ -17,7 +17,7 @@ STORAGE = {kind.name: kind.tag for kind in FLOATS}
 @njit
 def entry(x, mask, lengths, sums, kept, unmasked, count):
     arrays = pointer(x, types.int64), pointer(mask, types.int64)
-    return segments.kullback_sum_segments(*arrays, lengths, 0, sums, kept, unmasked, 0, count, 0)
+    return entries.kullback_sum_segments(*arrays, lengths, 0, sums, kept, unmasked, 0, count, 0)
 
 
 def described(array, starts, storage):

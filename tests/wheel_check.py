@@ -22,7 +22,7 @@ IN_WHEEL = (
     "_kullback.py",
     "kullback/_compiled.abi3.so",
     "kullback/kernels/kullback.h",
-    "kullback/kernels/drivers.py",
+    "kullback/kernels/entries.py",
     "kullback/lib/libkullback.so",
     "kullback/lib/pkgconfig/kullback.pc",
     "kullback/py.typed",

@@ -12,7 +12,8 @@ from kullback._engine import choice, library, number, reals, share, shown, whole
 from kullback.drift.cells import Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.tables import narwhals
-from kullback.samples import Smoothing, evaluate, integral_of_absolute, kl_terms, smooth, smoothing_parameters
+from kullback.rows import relative_entropy_term
+from kullback.samples import Smoothing, evaluate, integral_of_absolute, smooth, smoothing_parameters
 
 Float64s = NDArray[np.float64]
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "total_variation")
@@ -187,7 +188,7 @@ def _divergences(r: NDArray[np.int64], c: NDArray[np.int64], smoothing: Smoothin
     p, q = smooth(r, smoothing), smooth(c, smoothing)
     result |= {metric: float(evaluate(metric, p, q)) for metric in METRICS}
     p, q, pooled = r[used] / n, c[used] / m, (r + c)[used] / (n + m)
-    g = 2.0 * (n * kl_terms(p, pooled).sum() + m * kl_terms(q, pooled).sum())
+    g = 2.0 * (n * relative_entropy_term(p, pooled).sum() + m * relative_entropy_term(q, pooled).sum())
     freedom = int(np.count_nonzero(used)) - 1
     result["psi_p_value"] = chi2_survival(float(evaluate("psi", p, q)) / (1 / n + 1 / m), freedom)
     result["g_test_p_value"] = chi2_survival(g, freedom)

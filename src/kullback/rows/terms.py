@@ -64,7 +64,7 @@ def relative_entropy_term(x: ArrayLike, y: ArrayLike, difference: ArrayLike | No
     d = y - x if difference is None else np.asarray(difference, np.float64)
     t = log_ratio(x, y, d)
     with np.errstate(all="ignore"):
-        return np.where(x > 0, np.where(np.abs(t) <= 1, x * phi(t), d - x * t), y)
+        return np.where(x > 0, np.where(np.abs(t) <= 1, x * phi(t), d - x * t), np.where(x == 0, y, np.nan))
 
 
 def measure_kl(x: FloatArray, y: FloatArray, difference: FloatArray) -> FloatArray:

@@ -3,7 +3,7 @@
 from kullback.samples.counts import CountEstimate, LikelihoodParts, divergence_from_counts, likelihood_parts
 from kullback.samples.mutual_information import knn_mutual_information, mutual_information
 from kullback.samples.neighbours import NeighbourEstimate, knn_kl_divergence, knn_kl_divergence_from_density
-from kullback.samples.shares import evaluate as evaluate, kl_terms as kl_terms, psi_terms as psi_terms
+from kullback.samples.shares import evaluate as evaluate, psi_terms as psi_terms
 from kullback.samples.smoothing import Smoothing as Smoothing, smooth, smoothing_parameters as smoothing_parameters
 from kullback.samples.transport import (
     integral_of_absolute as integral_of_absolute,

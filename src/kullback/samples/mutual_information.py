@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import choice, same_axis, unit, whole
+from kullback.rows import relative_entropy_term
 from kullback.samples.neighbours import _points, scipy_modules, tree_workers
-from kullback.samples.shares import kl_terms
 from kullback.samples.smoothing import as_counts
 
 __all__ = ["knn_mutual_information", "mutual_information"]
@@ -60,7 +60,7 @@ def mutual_information(
     rows, columns = table.sum(-1, keepdims=True), table.sum(-2, keepdims=True)
     total = rows.sum(-2, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        information = kl_terms(table, rows * columns / total).sum(axis=(-2, -1)) / total[..., 0, 0]
+        information = relative_entropy_term(table, rows * columns / total).sum(axis=(-2, -1)) / total[..., 0, 0]
         if bias_correction:
             seen = [np.count_nonzero(part, axis=(-2, -1)) for part in (table, rows, columns)]
             information = information - (seen[0] - seen[1] - seen[2] + 1) / (2 * total[..., 0, 0])

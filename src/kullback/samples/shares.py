@@ -12,28 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.rows import relative_entropy_term
+
 Float64s = NDArray[np.float64]
-
-_SERIES = [1.0 / (2 * k + 1) for k in range(16, 0, -1)]  # at s = 1/3, the farthest, 3⁻³⁴/35 = 2e-18
-
-
-def kl_terms(p: Float64s, q: Float64s) -> Float64s:
-    """p·ln(p/q) - p + q ≥ 0: q where p = 0, inf where q = 0 < p; sums to KL(p‖q) when both sum to one.
-
-    Near p = q, with s = (q-p)/(q+p):  (q-p)·s - 2p·s³·(1/3 + s²/5 + s⁴/7 + ...), which needs no logarithm.
-    """
-    p, q = np.broadcast_arrays(p, q)
-    with np.errstate(all="ignore"):
-        difference = q - p
-        s = difference / (q + p)
-        series = np.zeros_like(s)
-        for coefficient in _SERIES:
-            series = coefficient + s * s * series
-        near = difference * s - 2.0 * p * s * s * s * series
-        far = p * (np.log(p) - np.log(q)) + difference  # two logarithms: p/q may overflow
-    terms = np.where(3.0 * np.abs(difference) <= q + p, near, far)
-    terms = np.where((p > 0) & (q == 0), np.inf, np.where(p == 0, q, terms))
-    return np.asarray(terms)
 
 
 def js_terms(p: Float64s, q: Float64s) -> Float64s:
@@ -102,8 +83,10 @@ class Divergence:
 
 
 DIVERGENCES = {
-    "kl": Divergence(kl_terms, lambda p, q: 1 / p, lambda p, q: p / q**2, in_nats=True),
-    "reverse_kl": Divergence(lambda p, q: kl_terms(q, p), lambda p, q: q / p**2, lambda p, q: 1 / q, in_nats=True),
+    "kl": Divergence(relative_entropy_term, lambda p, q: 1 / p, lambda p, q: p / q**2, in_nats=True),
+    "reverse_kl": Divergence(
+        lambda p, q: relative_entropy_term(q, p), lambda p, q: q / p**2, lambda p, q: 1 / q, in_nats=True
+    ),
     "js": Divergence(js_terms, lambda p, q: q / (2 * p * (p + q)), lambda p, q: p / (2 * q * (p + q)), in_nats=True),
     "js_distance": Divergence(js_terms, root=True, in_nats=True),
     "psi": Divergence(psi_terms, lambda p, q: 1 / p + q / p**2, lambda p, q: 1 / q + p / q**2, in_nats=True),

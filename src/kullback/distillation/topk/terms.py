@@ -5,25 +5,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kullback.distillation.topk.lists import Common, Floats
-
-
-def _phi(y: Floats) -> Floats:
-    """expm1(y) - y; its series where that would cancel."""
-    t = np.where(np.abs(y) < 0.5, y, 0.0)
-    total = np.zeros_like(t)
-    for n in range(17, 1, -1):
-        total = (total + 1.0) * t / n
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.where(np.abs(y) < 0.5, total * t, np.expm1(y) - y))
+from kullback.rows import bregman_terms
 
 
 def kl_terms(p: Floats, log_p: Floats, q: Floats, log_q: Floats) -> Floats:
     """q - p - p·(ln q - ln p) ≥ 0; q where p = 0, inf where ln q = -inf and p > 0."""
     with np.errstate(invalid="ignore"):
-        d = log_q - log_p
-        terms = np.where(np.abs(d) < 0.5, p * _phi(np.where(np.abs(d) < 0.5, d, 0.0)), q - p - p * d)
-    terms = np.where(p == 0.0, q, terms)
-    return np.asarray(np.where((log_q == -np.inf) & (p > 0.0), np.inf, terms))
+        return bregman_terms(p, q, log_q - log_p)
 
 
 def _log(x: Floats) -> Floats:

@@ -1,0 +1,86 @@
+"""The statistics of one row, by the kernel that serves it: its normaliser, entropy and log-probabilities."""
+
+import numpy as np
+from numba import types
+
+from .cumulants import in_reach
+from .decode import BLOCK, FLOAT64, NO_LOG, element, item_bytes, view
+from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, below, far_row
+from .lanes import fma, kernel, load, pointer, pointer_like, splat, stack, storage_of, store, width
+from .masses import NEGATIVE, mass_alone, mass_log_prob
+from .single import log_row
+from .status import LOGS, MASSES, NEGATIVE_P, OK, TOKEN
+
+
+@kernel
+def greatest(row, top1):
+    """The element `top1` of a row; NaN for none."""
+    return element(row, np.int64(top1)) if top1 >= 0.0 else np.nan
+
+
+@kernel
+def log_prob(row, v, space, k, beside, top):
+    """The log-probability of outcome v of a row; NaN for a negative (ignored) id.
+
+    It is found from the greatest element, NaN where the row is undefined, and the log of the mass relative to that.
+    """
+    if v < 0 or top != top:
+        return np.nan
+    x = element(row, v)
+    return below(x, top, k) - beside if space == LOGS else mass_log_prob(row, v, top, beside)
+
+
+@kernel
+def describe_row(row, vocab, space, k, entropy, result):
+    """The statistics of one row (of logs ENTROPY may be NaN where `entropy` is None; of masses all but GREATEST); OK or
+    NEGATIVE_P."""
+    if space == MASSES:
+        return NEGATIVE_P if mass_alone(row, vocab, result) == NEGATIVE else OK
+    if row[2] == FLOAT64:
+        served = log_row(row, vocab, k, 0.0, entropy, result)
+    else:
+        served = log_row(row, vocab, k, np.float32(0.0), entropy, result)
+    if not served:
+        far_row(row, vocab, k, None, result)
+    return OK
+
+
+@kernel
+def write_description(result, out, t):
+    """What is wanted of the statistics of row t, each to its own array."""
+    if out[LSE] != 0:
+        pointer(out[LSE], types.float64)[t] = result[LSE]
+    if out[ENTROPY] != 0:
+        pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
+    if out[ARGMAX] != 0:
+        pointer(out[ARGMAX], types.int64)[t] = np.int64(result[ARGMAX])
+
+
+@kernel
+def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs, t):
+    """The log-probabilities of the `count` tokens of row t, whose statistics are known; OK or TOKEN."""
+    top = greatest(row, result[ARGMAX])
+    for i in range(t * count, (t + 1) * count):
+        v = pointer(tokens, types.int64)[i]
+        if v >= vocab:
+            return TOKEN
+        pointer(log_probs, types.float64)[i] = log_prob(row, v, space, k, result[BESIDE], top)
+    return OK
+
+
+@kernel
+def write_log_softmax(row, vocab, k, result, like, out, t):
+    """k·(a - top) - beside for row t of logs, whose statistics are known, into `out`, in lanes like `like`."""
+    scratch = stack(2048, like)
+    target = pointer_like(out + item_bytes(storage_of(scratch)) * t * vocab, scratch)
+    beside, top = result[BESIDE], result[GREATEST]  # NaN where the row is undefined
+    lanes = width(like)
+    ordinary = in_reach(k, like) and abs(top) < 1e30
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        a = view(row, start, n, scratch, NO_LOG)
+        whole = n - n % lanes if ordinary else 0
+        for i in range(0, whole, lanes):
+            store(target, start + i, fma(load(a, i, like) - splat(top, like), splat(k, like), splat(-beside, like)))
+        for i in range(whole, n):
+            target[start + i] = below(np.float64(a[i]), top, k) - beside

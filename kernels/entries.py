@@ -1,0 +1,194 @@
+"""The C entry points, in the order of kullback.h, and nothing else: loops over rows start <= t < stop.
+
+Threads are the caller's: rows are independent, so any split of [0, T) gives the same bits. An entry allocates nothing,
+raises nothing, and answers with a status. Structures arrive as pointers to their 64-bit words, in the header's order.
+Arguments have been checked (checks.py) before an entry is reached; what it does to one row stands in the row's room.
+"""
+
+import numpy as np
+from numba import types
+
+from .clipped import write_clipped_pair
+from .compare import compare_row, write_statistics, write_token
+from .decode import DATA, row_of
+from .describe import describe_row, write_description, write_log_probs, write_log_softmax
+from .divergences import write_divergence
+from .estimates import write_phi
+from .far import ENTROPY
+from .gradients import divergence_gradient_row, softmax_gradient_row, write_at_ids
+from .lanes import kernel, pointer, stack
+from .pairs import STATE
+from .rows import ENTROPY_P, ENTROPY_Q
+from .segments import write_segment
+from .sparse import rest_mass
+from .status import LOGS, OK, TOKEN, report
+from .tokens import describe_tokens_row
+
+
+@kernel
+def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
+    result = stack(12, 0.0)
+    scales = stack(8, 0.0)
+    full = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0 or tokens != 0
+    for t in range(start, stop):
+        row_p, row_q = row_of(p, t), row_of(q, t)
+        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result, scales)
+        if status != OK:
+            return report(bad_row, t, status)
+        write_statistics(result, out, t)
+        if tokens != 0:
+            v = pointer(tokens, types.int64)[t]
+            if v >= vocab:
+                return report(bad_row, t, TOKEN)
+            write_token(row_p, row_q, v, space, inverse_temperature, result, scales, out, t)
+    return OK
+
+
+@kernel
+def kullback_describe(
+    x, tokens, tokens_per_row, vocab, space, inverse_temperature, out, log_probs, start, stop, bad_row
+):
+    result = stack(5, 0.0)
+    for t in range(start, stop):
+        row = row_of(x, t)
+        if out[ENTROPY] != 0:
+            status = describe_row(row, vocab, space, inverse_temperature, True, result)
+        else:
+            status = describe_row(row, vocab, space, inverse_temperature, None, result)
+        if status == OK:
+            write_description(result, out, t)
+            if tokens != 0:
+                status = write_log_probs(
+                    row, tokens, tokens_per_row, vocab, space, inverse_temperature, result, log_probs, t
+                )
+        if status != OK:
+            return report(bad_row, t, status)
+    return OK
+
+
+@kernel
+def kullback_describe_tokens(
+    x, tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, start, stop, bad_row
+):
+    result = stack(5, 0.0)
+    for t in range(start, stop):
+        status = describe_tokens_row(
+            row_of(x, t), tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, result, t
+        )
+        if status != OK:
+            return report(bad_row, t, status)
+    return OK
+
+
+@kernel
+def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad_row):
+    result = stack(5, 0.0)
+    for t in range(start, stop):
+        row = row_of(x, t)
+        describe_row(row, vocab, LOGS, inverse_temperature, None, result)
+        if wide != 0:
+            write_log_softmax(row, vocab, inverse_temperature, result, 0.0, out, t)
+        else:
+            write_log_softmax(row, vocab, inverse_temperature, result, np.float32(0.0), out, t)
+    return OK
+
+
+@kernel
+def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
+    for t in range(start, stop):
+        n = pointer(lengths, types.int64)[t] if lengths != 0 else length
+        bytes_of_row = row_of(mask, t)[0] if mask[DATA] != 0 else 0
+        write_segment(row_of(x, t), n, bytes_of_row, sums, kept, unmasked, t)
+    return OK
+
+
+@kernel
+def kullback_divergence(
+    p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
+):
+    work = stack(12, 0.0)
+    scales = stack(8, 0.0)
+    own_state = stack(9, 0.0)
+    for t in range(start, stop):
+        if mask != 0 and pointer(mask, types.uint8)[t] == 0:
+            pointer(out, types.float64)[t] = 0.0
+            continue
+        status = write_divergence(
+            row_of(p, t), row_of(q, t), vocab, space, inverse_temperature, kind, weight, first, second, work, own_state,
+            scales, out, state, t,
+        )  # fmt: skip
+        if status != OK:
+            return report(bad_row, t, status)
+    return OK
+
+
+@kernel
+def kullback_divergence_gradient(
+    p, q, weights, vocab, inverse_temperature, kind, weight, first, second, side, known, values, state, gradient,
+    row_stride, storage, start, stop, bad_row,
+):  # fmt: skip
+    work = stack(12, 0.0)
+    scales = stack(8, 0.0)
+    for t in range(start, stop):
+        value = pointer(values + 8 * t, types.float64)
+        of_row = pointer(state + 8 * t * STATE, types.float64)
+        own_weight = pointer(weights, types.float64)[t]
+        divergence_gradient_row(
+            row_of(p, t), row_of(q, t), own_weight, vocab, inverse_temperature, kind, weight, first, second, side,
+            known, value, of_row, work, scales, gradient + t * row_stride, storage,
+        )  # fmt: skip
+    return OK
+
+
+@kernel
+def kullback_softmax_gradient(
+    x, lse, entropy, top1, mass_weights, entropy_weights, offsets, ids, id_values, assign, add, vocab,
+    inverse_temperature, gradient, row_stride, storage, start, stop, bad_row,
+):  # fmt: skip
+    for t in range(start, stop):
+        address = gradient + t * row_stride
+        entropy_weight, own_entropy = 0.0, 0.0
+        if entropy_weights != 0:
+            entropy_weight = pointer(entropy_weights, types.float64)[t]
+            own_entropy = pointer(entropy, types.float64)[t]
+        softmax_gradient_row(
+            row_of(x, t), vocab, inverse_temperature, pointer(lse, types.float64)[t], own_entropy,
+            pointer(top1, types.int64)[t], pointer(mass_weights, types.float64)[t], entropy_weight, add, address,
+            storage,
+        )  # fmt: skip
+        if offsets != 0:
+            first, last = pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1]
+            status = write_at_ids(ids, id_values, first, last, vocab, assign, address, storage)
+            if status != OK:
+                return report(bad_row, t, status)
+    return OK
+
+
+@kernel
+def kullback_rest_mass(x, lse, top1, offsets, ids, vocab, inverse_temperature, out, start, stop, bad_row):
+    listed = pointer(ids, types.int64)
+    for t in range(start, stop):
+        first, last = pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1]
+        log_mass, top = pointer(lse, types.float64)[t], pointer(top1, types.int64)[t]
+        rest = rest_mass(row_of(x, t), vocab, inverse_temperature, log_mass, top, listed, first, last)
+        pointer(out, types.float64)[t] = rest
+    return OK
+
+
+@kernel
+def kullback_phi(x, out, start, stop, bad_row):
+    write_phi(x, out, start, stop)
+    return OK
+
+
+@kernel
+def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, start, stop, bad_row):
+    result = stack(12, 0.0)
+    one = stack(5, 0.0)
+    for t in range(start, stop):
+        status = write_clipped_pair(
+            row_of(p, t), row_of(q, t), tokens, vocab, window_p, window_q, room, out, jensen_shannon, one, result, t
+        )
+        if status != OK:
+            return report(bad_row, t, status)
+    return OK
