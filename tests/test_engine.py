@@ -12,7 +12,7 @@ import pytest
 from kullback.kernels import contract
 
 import kullback as kb
-from kullback._engine import engine
+from kullback._engine import loading
 
 TIMEOUT = 300
 
@@ -90,11 +90,11 @@ def test_the_library_exports_the_header_and_nothing_else():
 def test_the_constants_of_the_package_are_the_header_s():
     from kullback.kernels import decode, divergences, status
 
-    from kullback._engine import arrays, calls
+    from kullback._engine import calls, keywords, views
 
     constants = dict(re.findall(r"#define KULLBACK_(\w+) (\d+)", contract.declarations()))
     shared = 0
-    for module in (arrays, calls, decode, divergences, status):
+    for module in (keywords, views, calls, decode, divergences, status):
         for name in set(constants) & set(vars(module)):
             assert getattr(module, name) == int(constants[name]), (module.__name__, name)
             shared += 1
@@ -207,9 +207,9 @@ def test_a_forced_engine_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "kullback._compiled", None)
     monkeypatch.setenv("KULLBACK_ENGINE", "compiled")
     with pytest.raises(ImportError, match="KULLBACK_ENGINE=compiled"):
-        engine._choose()
+        loading.choose()
     monkeypatch.setenv("KULLBACK_ENGINE", "")
-    assert engine._choose().name == "jit"
+    assert loading.choose().name == "jit"
 
 
 def test_no_library_is_one_clear_error(monkeypatch, tmp_path):

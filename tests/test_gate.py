@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
-from kullback._engine import placement
+from kullback._engine import engine
 from kullback.distillation import (
     cross_entropy_loss,
     distillation_loss,
@@ -84,7 +84,7 @@ def test_what_was_checked_is_what_is_used(monkeypatch):
         lambda: kb.token_log_probs(logits, tokens),
     )
     expected = [call() for call in calls]
-    true, before = placement.run, [array.copy() for array in (offsets, ids, tokens)]
+    true, before = engine.run, [array.copy() for array in (offsets, ids, tokens)]
 
     def late(*arguments, **keywords):
         for array in (offsets, ids, tokens):

@@ -8,8 +8,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import kullback as kb
 from kullback._engine.optional import EXTRAS
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +23,6 @@ LONGEST = 450
 # A longer file needs a reason here, and leaves the table when it has become shorter.
 LONG_FILES = {
     "kernels/lanes.py": "one instruction a function: a catalogue, read by looking up",
-    "src/kullback/_engine/arrays.py": "the gate: every check of an argument and its error in one place, to look up",
     "kernels/divergences.py": "every kind of divergence side by side, on the same few row loops",
     "tests/test_samples.py": "one estimator after the other against the same simulated samples",
 }
@@ -120,9 +121,9 @@ def test_only_the_engine_knows_the_kernels():
         if package(imported) in FLOORS[0] and imported.startswith("kullback.")
     }
     # _engine.native hands the header and the addresses of the functions to C; it calls none
-    assert knowing - {"kullback._engine.native", "kullback._engine.arrays"} == {"kullback._engine.engine"}
+    assert knowing - {"kullback._engine.native", "kullback._engine.views"} == {"kullback._engine.loading"}
     # the table of storage types is data, which the package has from its gate
-    known = {name for name in imports(MODULES["kullback._engine.arrays"]) if package(name) in FLOORS[0]}
+    known = {name for name in imports(MODULES["kullback._engine.views"]) if package(name) in FLOORS[0]}
     assert known == {"kullback.kernels.storage"}
     assert not imports(ROOT / "kernels" / "storage.py") - set(sys.stdlib_module_names)
 
@@ -140,6 +141,44 @@ def test_modules_do_not_import_each_other_in_circles():
         if module != "kullback"
     }
     graphlib.TopologicalSorter(graph).prepare()
+
+
+# Rooms that a call goes through, in this order: from keywords and arrays to one error or the result.
+STOPS = ("rows", "keywords", "arrays", "long_rows", "calls", "engine", "outputs")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: kb.kl_divergence(x, x[::-1], given="logits"),
+        lambda x: kb.entropy(x, given="logits", base=2),
+        lambda x: kb.jensen_shannon_divergence(x, x[::-1], given="logits", temperature=2.0),
+    ],
+    ids=["kl_divergence", "entropy", "jensen_shannon_divergence"],
+)
+def test_a_call_makes_its_stops_and_never_turns_back(call):
+    """Keywords, one look at the arrays, the kernel, the result: no function calls into a room left before."""
+    x = np.random.default_rng(0).normal(size=(4, 100)).astype(np.float32)
+    call(x)  # the first one loads the engine
+    entered = ["rows"]
+
+    def room(frame):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE):
+            return path.stem if path.parent.name == "_engine" else path.parent.name
+        return None
+
+    def see(frame, event, _):
+        if event == "call" and room(frame) not in (None, room(frame.f_back), entered[-1]):
+            entered.append(room(frame))
+
+    sys.setprofile(see)
+    try:
+        call(x)
+    finally:
+        sys.setprofile(None)
+    assert entered == [room for room in STOPS if room in entered]
+    assert {"rows", "keywords", "arrays", "engine", "outputs"} <= set(entered)
 
 
 def test_the_reference_imports_numpy_only():
@@ -201,7 +240,7 @@ def test_optional_libraries_are_those_of_the_extras():
     for module, extra in EXTRAS.items():
         assert {"yaml": "pyyaml"}.get(module, module) in brought[extra], module
     catching = {path.stem for path in PACKAGE_FILES if "except ImportError" in path.read_text(encoding="utf-8")}
-    assert catching == {"engine", "optional", "torch", "jax"}
+    assert catching == {"loading", "optional", "torch", "jax"}
 
 
 def test_nothing_is_left_unfinished():

@@ -6,7 +6,7 @@ import pytest
 import reference
 
 import kullback as kb
-from kullback._engine import arrays, calls
+from kullback._engine import calls, keywords
 
 F4, F8 = np.float32, np.float64
 BOUNDS = {"float32": 1e-6, "float64": 1e-11}
@@ -256,7 +256,7 @@ def test_orders_of_renyi(order, dtype):
 def test_kinds_and_weights_without_a_meaning_are_refused(kind, weight):
     pair = calls.batch(("p", np.ones(3)), ("q", np.ones(3)))
     with pytest.raises(RuntimeError, match="status 4"):
-        calls.divergence(pair, arrays.MASSES, 1.0, kind, (weight, 0.5, 0.5), None)
+        calls.divergence(pair, keywords.MASSES, 1.0, kind, (weight, 0.5, 0.5), None)
 
 
 def test_a_mass_that_is_infinite_or_missing():

@@ -1,25 +1,8 @@
 """The ground floor: arrays looked at once, rows shared out to threads, kernels called, errors told."""
 
-from kullback._engine import arrays, calls, engine, long_rows, ragged
-from kullback._engine.arrays import (
-    choice,
-    flag,
-    integer,
-    interval,
-    number,
-    plain,
-    real,
-    reals,
-    renamed,
-    same_axis,
-    same_labels,
-    several,
-    share,
-    shown,
-    unit,
-    whole,
-)
+from kullback._engine import arrays, calls, engine, keywords, labelling, long_rows, outputs, ragged, views
 from kullback._engine.calls import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
+from kullback._engine.configuration import show_config
 from kullback._engine.domains import (
     COUNT,
     NON_NEGATIVE,
@@ -32,20 +15,29 @@ from kullback._engine.domains import (
     checked,
     in_base,
 )
-from kullback._engine.engine import (
-    default_threads,
-    get_engine,
-    import_whole,
-    numba_kernel,
-    over_rows,
-    show_config,
-    thread_count,
+from kullback._engine.engine import default_threads, get_engine, over_rows, thread_count
+from kullback._engine.first_use import import_whole
+from kullback._engine.keywords import (
+    choice,
+    flag,
+    integer,
+    interval,
+    number,
+    real,
+    renamed,
+    several,
+    share,
+    shown,
+    unit,
+    whole,
 )
+from kullback._engine.labelling import same_axis, same_labels
 from kullback._engine.layout import BLOCK, TokenBatch, as_floats, as_mask
+from kullback._engine.loading import numba_kernel
 from kullback._engine.optional import library
-from kullback._engine.placement import keep_apart
-from kullback._engine.rowwise import Out, Rowwise
+from kullback._engine.outputs import keep_apart
 from kullback._engine.seeds import generator
+from kullback._engine.views import plain, reals
 
 __all__ = [
     "BLOCK",
@@ -62,8 +54,6 @@ __all__ = [
     "VARIATION",
     "Domain",
     "FloatArray",
-    "Out",
-    "Rowwise",
     "TokenBatch",
     "arrays",
     "as_floats",
@@ -81,10 +71,13 @@ __all__ = [
     "integer",
     "interval",
     "keep_apart",
+    "keywords",
+    "labelling",
     "library",
     "long_rows",
     "numba_kernel",
     "number",
+    "outputs",
     "over_rows",
     "plain",
     "ragged",
@@ -99,5 +92,6 @@ __all__ = [
     "shown",
     "thread_count",
     "unit",
+    "views",
     "whole",
 ]

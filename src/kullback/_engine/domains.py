@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays
-from kullback._engine.arrays import reals, unit
+from kullback._engine import views
+from kullback._engine.keywords import unit
+from kullback._engine.views import reals
 
 FloatArray = NDArray[np.float64]
 
@@ -41,8 +42,8 @@ COUNT = Domain("a whole number >= 0", lambda x: np.isfinite(x) & (x >= 0) & (x =
 
 def checked(where: str, value: ArrayLike | None, domain: Domain, event_ndim: int) -> FloatArray:
     """Return `value` as a read-only float64 array, or raise an error that names the field."""
-    if isinstance(value, np.ma.MaskedArray) or arrays.is_tensor(value):
-        value = arrays.plain(value, where)
+    if isinstance(value, np.ma.MaskedArray) or views.is_tensor(value):
+        value = views.plain(value, where)
     array = reals(value, where).view()
     if array.ndim < event_ndim or 0 in array.shape[array.ndim - event_ndim :]:
         raise ValueError(f"`{where}` has shape {array.shape}, expected {event_ndim} or more non-empty axes")

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays, ragged
+from kullback._engine import ragged, views
 
 BLOCK = 1 << 16  # elements of scratch: float64 values, mask and products of one block stay in the second-level cache
 
 
 def as_floats(name: str, x: Any) -> NDArray[Any]:
     """`x` as an array of real numbers, viewed where NumPy can."""
-    array = arrays.plain(x, name)
-    if not arrays.is_real(array.dtype):
+    array = views.plain(x, name)
+    if not views.is_real(array.dtype):
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array
 
 
 def as_mask(mask: ArrayLike, shape: tuple[int, ...], like: str) -> NDArray[np.bool_]:
     """`mask` as booleans of `shape`; numbers are taken when every one is 0 or 1."""
-    array = arrays.plain(mask, "mask")
+    array = views.plain(mask, "mask")
     if array.shape != shape:
         raise ValueError(f"`mask` has shape {array.shape}, expected {shape} to match `{like}`")
     if array.dtype == np.bool_:

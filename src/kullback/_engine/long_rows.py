@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, engine
-from kullback._engine.placement import pointer
+from kullback._engine import calls
+from kullback._engine.arrays import Batch, batch
+from kullback._engine.keywords import LOGS
+from kullback._engine.views import AFFINE16
 
 LONGEST = 1 << 18  # every vocabulary in use is shorter: its rows stay whole
 PART = 1 << 16
@@ -25,7 +27,7 @@ _SIDES = (("kl", "lse_p"), ("reverse_kl", "lse_q"), ("entropy_p", "lse_p"), ("en
 
 
 def compare(
-    pair: calls.Batch,
+    pair: Batch,
     space: int,
     inverse_temperature: float,
     wanted: tuple[str, ...],
@@ -39,7 +41,7 @@ def compare(
     tokens = None if tokens is None else tokens.reshape(-1)
     held = None if tokens is None else _by_part(tokens, pair.vocab)
 
-    def of_part(part: calls.Batch, columns: slice) -> _Found:
+    def of_part(part: Batch, columns: slice) -> _Found:
         ids = None if held is None else np.ascontiguousarray(held[:, columns].ravel())
         return calls.compare(part, space, inverse_temperature, fields, num_threads, ids)
 
@@ -53,17 +55,17 @@ def compare(
             for field in ("lse", "entropy", "top1"):
                 if f"{field}_{side}" in within:
                     within[f"{field}_{side}"] = alone[field]
-    masses = calls.batch(("p", within["lse_p"]), ("q", within["lse_q"]))
+    masses = batch(("p", within["lse_p"]), ("q", within["lse_q"]))
     place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
-    found = calls.compare(masses, arrays.LOGS, 1.0, fields, 1, place)
+    found = calls.compare(masses, LOGS, 1.0, fields, 1, place)
     if any(_rounded(found[f"lse_{side}"], within[f"lse_{side}"], within[f"top1_{side}"]) for side in "pq"):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
     for field, lse in _SIDES:
         if field in wanted:
             found[field] += _mean(within[field], within[lse])
-    for field, struct in zip(("top1_p", "top1_q"), pair.structs, strict=True):
+    for index, field in enumerate(("top1_p", "top1_q")):
         if field in wanted:
-            found[field] = _top1(struct, pair, within[field], found[field], num_threads)
+            found[field] = _top1(pair.side(index), within[field], found[field], num_threads)
     for field in ("log_prob_p", "log_prob_q", "log_ratio"):
         if field in wanted and place is not None:
             found[field] += np.take_along_axis(within[field], place[:, None], axis=1)[:, 0]
@@ -71,7 +73,7 @@ def compare(
 
 
 def describe(
-    single: calls.Batch,
+    single: Batch,
     space: int,
     inverse_temperature: float,
     wanted: tuple[str, ...],
@@ -83,18 +85,18 @@ def describe(
         return calls.describe(single, space, inverse_temperature, wanted, num_threads, tokens)
     held = None if tokens is None else _by_part(tokens, single.vocab)
 
-    def of_part(part: calls.Batch, columns: slice) -> _Found:
+    def of_part(part: Batch, columns: slice) -> _Found:
         ids = None if held is None else np.ascontiguousarray(held[:, columns].reshape(-1, held.shape[-1]))
         return calls.describe(part, space, inverse_temperature, ("lse", "entropy", "top1"), num_threads, ids)
 
     within = _over_parts(single, of_part)
     place = None if tokens is None else np.where(tokens < 0, -1, tokens // PART)
-    masses = calls.batch(("x", within["lse"]))
-    found = calls.describe(masses, arrays.LOGS, 1.0, ("lse", "entropy", "top1"), 1, place)
+    masses = batch(("x", within["lse"]))
+    found = calls.describe(masses, LOGS, 1.0, ("lse", "entropy", "top1"), 1, place)
     if _rounded(found["lse"], within["lse"], within["top1"]):
         return calls.describe(single, space, inverse_temperature, wanted, num_threads, tokens)
     found["entropy"] += _mean(within["entropy"], within["lse"])
-    found["top1"] = _top1(single.structs[0], single, within["top1"], found["top1"], num_threads)
+    found["top1"] = _top1(single, within["top1"], found["top1"], num_threads)
     kept = {field: found[field] for field in wanted}
     if place is not None:
         own = np.take_along_axis(within["log_probs"], np.maximum(place, 0)[:, None], axis=1)[:, 0]
@@ -103,26 +105,26 @@ def describe(
     return kept
 
 
-def selected(batch: calls.Batch, rows: NDArray[np.int64]) -> calls.Batch:
+def selected(batch: Batch, rows: NDArray[np.int64]) -> Batch:
     """Those rows of a batch (flat numbers, rising), in place; errors about them name them by their own numbers."""
     if len(rows) == batch.rows:
         return batch
-    offsets = [_places(struct, batch.rows)[rows] for struct in batch.structs]
+    offsets = [_places(place, batch.rows)[rows] for place in batch.places]
     return _moved(batch, offsets, batch.vocab)._replace(chosen=rows)
 
 
-def _cut(batch: calls.Batch) -> bool:
+def _cut(batch: Batch) -> bool:
     """Whether rows are cut. Rows of codes keep their scale before their first one, and converted ones lie nowhere."""
     if batch.vocab <= LONGEST or batch.converted:
         return False
-    return all(struct.storage != arrays.AFFINE16 for struct in batch.structs)
+    return all(view.storage != AFFINE16 for view in batch.views)
 
 
-def _described(part: calls.Batch, space: int, inverse_temperature: float, num_threads: int | None) -> _Found:
+def _described(part: Batch, space: int, inverse_temperature: float, num_threads: int | None) -> _Found:
     return calls.describe(part, space, inverse_temperature, ("lse", "entropy", "top1"), num_threads)
 
 
-def _over_parts(batch: calls.Batch, of_part: Any) -> _Found:
+def _over_parts(batch: Batch, of_part: Any) -> _Found:
     """What `of_part` finds for every part, (T, parts): all whole ones at once, then the rest of each row.
 
     Ids of outcomes are counted from the start of the row.
@@ -142,49 +144,40 @@ def _over_parts(batch: calls.Batch, of_part: Any) -> _Found:
     return {field: np.concatenate([piece[field] for piece in pieces], axis=1) for field in pieces[0]}
 
 
-def _places(struct: Any, rows: int) -> NDArray[np.int64]:
+def _places(place: tuple[NDArray[np.int64] | None, int], rows: int) -> NDArray[np.int64]:
     """Bytes from the first element of an array to that of each row, (T,)."""
-    ffi = engine.current().ffi
-    if struct.row_offsets == ffi.NULL:
-        regular: NDArray[np.int64] = np.arange(rows, dtype=np.int64) * struct.row_stride
-        return regular
-    places: NDArray[np.int64] = np.frombuffer(ffi.buffer(struct.row_offsets, 8 * rows), np.int64)
-    return places
+    offsets, row_stride = place
+    return np.arange(rows, dtype=np.int64) * row_stride if offsets is None else offsets
 
 
-def _moved(batch: calls.Batch, offsets: list[NDArray[np.int64]], vocab: int) -> calls.Batch:
+def _moved(batch: Batch, offsets: list[NDArray[np.int64]], vocab: int) -> Batch:
     """The same memory with other rows: as many as there are offsets (in bytes), `vocab` elements each."""
-    ffi = engine.current().ffi
-    structs, pointers = [], []
-    for struct, places in zip(batch.structs, offsets, strict=True):
-        pointers.append(pointer(places, np.int64, places.size))
-        structs.append(ffi.new("kullback_array *", (struct.data, pointers[-1], 0, struct.stride, struct.storage)))
-    rows = len(offsets[0])
     row_bytes = max(1, batch.row_bytes * vocab // batch.vocab)
-    keep = (*batch.keep, *pointers)
-    return batch._replace(structs=tuple(structs), rows=rows, vocab=vocab, row_bytes=row_bytes, keep=keep)
+    places = tuple((rows, 0) for rows in offsets)
+    return batch._replace(places=places, rows=len(offsets[0]), vocab=vocab, row_bytes=row_bytes)
 
 
-def _part(batch: calls.Batch, starts: NDArray[np.int64], vocab: int) -> calls.Batch:
+def _part(batch: Batch, starts: NDArray[np.int64], vocab: int) -> Batch:
     """The parts of every row that begin at those elements, as rows of their own, row by row."""
-    offsets = [(_places(struct, batch.rows)[:, None] + starts * struct.stride).ravel() for struct in batch.structs]
+    offsets = [
+        (_places(place, batch.rows)[:, None] + starts * view.stride).ravel()
+        for place, view in zip(batch.places, batch.views, strict=True)
+    ]
     return _moved(batch, offsets, vocab)._replace(parts=batch.parts * len(starts))
 
 
-def _values(struct: Any, batch: calls.Batch, ids: NDArray[np.int64], num_threads: int | None) -> NDArray[np.float64]:
+def _values(single: Batch, ids: NDArray[np.int64], num_threads: int | None) -> NDArray[np.float64]:
     """The elements at those ids, (T, K) of each row: rows of one outcome, whose log mass is the element itself."""
-    known = np.maximum(ids, 0)
-    offsets = (_places(struct, batch.rows)[:, None] + known * struct.stride).ravel()
-    single = batch._replace(names=("x",), structs=(struct,))
-    values = calls.describe(_moved(single, [offsets], 1), arrays.LOGS, 1.0, ("lse",), num_threads)["lse"]
+    offsets = (_places(single.places[0], single.rows)[:, None] + np.maximum(ids, 0) * single.views[0].stride).ravel()
+    values = calls.describe(_moved(single, [offsets], 1), LOGS, 1.0, ("lse",), num_threads)["lse"]
     return np.where(ids < 0, np.nan, values.reshape(ids.shape))
 
 
 def _top1(
-    struct: Any, batch: calls.Batch, ids: NDArray[np.int64], heaviest: NDArray[np.int64], num_threads: int | None
+    single: Batch, ids: NDArray[np.int64], heaviest: NDArray[np.int64], num_threads: int | None
 ) -> NDArray[np.int64]:
     """The id of the greatest of the parts' greatest, the first of equals; -1 where the row has none."""
-    values = _values(struct, batch, ids, num_threads)
+    values = _values(single, ids, num_threads)
     best = np.argmax(np.where(np.isnan(values), -np.inf, values), axis=1)
     chosen = np.take_along_axis(ids, best[:, None], axis=1)[:, 0]
     return np.where(heaviest < 0, -1, chosen)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kullback._engine import engine
-from kullback._engine.arrays import choice
+from kullback._engine.keywords import choice
 from kullback.kernels import contract
 
 

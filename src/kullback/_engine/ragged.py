@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import views
 
 
 def offsets_within(x: Any, name: str, end: int, of: str) -> NDArray[np.int64]:
@@ -13,7 +13,7 @@ def offsets_within(x: Any, name: str, end: int, of: str) -> NDArray[np.int64]:
 
     Neighbours are compared, not subtracted: a difference may wrap around 2⁶³.
     """
-    starts = arrays.whole_numbers(x, name)
+    starts = views.whole_numbers(x, name)
     if starts.ndim != 1 or starts.size == 0:
         raise ValueError(f"`{name}` has shape {starts.shape}, expected (B + 1,): 0, then the end of each sequence")
     if starts[0] != 0 or starts[-1] != end:
@@ -31,7 +31,7 @@ def kept_lists(kept: Any, name: str, rows: int, vocab: int) -> tuple[NDArray[np.
         kept = (kept.offsets, kept.token_ids)
     if not isinstance(kept, (tuple, list)) or len(kept) != 2:
         raise TypeError(f"`{name}` is {type(kept).__name__}, expected (offsets, ids)")
-    ids = arrays.whole_numbers(kept[1], f"{name}[1]")
+    ids = views.whole_numbers(kept[1], f"{name}[1]")
     if ids.ndim != 1:
         raise ValueError(f"the ids of `{name}` have shape {ids.shape}, expected one axis")
     offsets = offsets_within(kept[0], f"{name}[0]", ids.size, f"{name}[1]")

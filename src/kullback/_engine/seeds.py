@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback._engine.arrays import whole
+from kullback._engine.keywords import whole
 
 
 def generator(seed: Any, name: str) -> np.random.Generator:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays
+from kullback._engine import views
 
 __all__ = ["ClusteredMean", "Estimate", "ExactSum"]
 
@@ -47,7 +47,7 @@ class ExactSum:
 
     def add(self, values: ArrayLike) -> None:
         """Add float64 numbers, any shape."""
-        numbers = arrays.reals(values, "values").reshape(-1)
+        numbers = views.reals(values, "values").reshape(-1)
         finite = np.isfinite(numbers)
         if not finite.all():
             with np.errstate(invalid="ignore"):

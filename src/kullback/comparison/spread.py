@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, generator
+from kullback._engine import generator, keywords, views
 from kullback.comparison.binned import Binned
 from kullback.comparison.exact import ExactSum
 
@@ -200,7 +200,7 @@ class Spread:
         Percentile method (Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13); the draws are the same at
         every call. Above 10,000 groups the normal interval, which it then comes to.
         """
-        level, draws = arrays.number(level, "level", 0.0, 1.0), arrays.whole(draws, "draws", 1)
+        level, draws = keywords.number(level, "level", 0.0, 1.0), keywords.whole(draws, "draws", 1)
         rng = generator(seed, "seed")
         _, counts, means = self.group_means()
         if counts.size < 2 or not self._total.finite:
@@ -239,7 +239,7 @@ class Spread:
 
     def quantile(self, level: float) -> float:
         """The value below which a share `level` of the tokens lies, linear between neighbours (NumPy's "linear")."""
-        level = arrays.number(level, "level", 0.0, 1.0)
+        level = keywords.number(level, "level", 0.0, 1.0)
         if not self.count:
             return math.nan
         place = level * (self.count - 1)
@@ -271,9 +271,9 @@ class Spread:
 
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
-        edges = arrays.reals(edges, "edges")
+        edges = views.reals(edges, "edges")
         if edges.ndim != 1 or not edges.size or not np.all(edges[:-1] <= edges[1:]):
-            raise ValueError(f"`edges` is {arrays.shown(edges)}, expected one axis of rising numbers")
+            raise ValueError(f"`edges` is {keywords.shown(edges)}, expected one axis of rising numbers")
         if not self.count:
             return np.zeros(edges.size - 1)
         binned = self._settled()._binned

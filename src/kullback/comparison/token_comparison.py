@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, long_rows
+from kullback._engine import arrays, calls, keywords, labelling, long_rows, outputs, views
 from kullback.comparison.spread import Spread
 from kullback.comparison.summary import GROUPED, SPREADS, ComparisonSummary, LogProbs, Part
 from kullback.tokens import IGNORE_INDEX
@@ -129,13 +129,13 @@ def compare(
     >>> print(c.kl.round(3), c.same_top1)
     [0.737 0.   ] [ True  True]
     """
-    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
-    ignore_index = arrays.integer(ignore_index, "ignore_index")
+    space, k, unit = keywords.space(given), keywords.inverse_temperature(temperature, given), keywords.unit(base)
+    ignore_index = keywords.integer(ignore_index, "ignore_index")
     pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
     ids = None
     if tokens is not None:
         if axis == -1:
-            arrays.same_axis(0, ("p", p), ("tokens", tokens))
+            labelling.same_axis(0, ("p", p), ("tokens", tokens))
         ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
         if ids.shape != pair.lead:
             raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead} to match `p` and `q`")
@@ -158,7 +158,7 @@ def compare(
             for name in wanted:
                 if not name.startswith("top1"):
                     found[name] /= unit
-    shaped = {name: arrays.finish(values, pair.lead) for name, values in found.items()}
+    shaped = {name: outputs.finish(values, pair.lead) for name, values in found.items()}
     return TokenComparison(**shaped, unit=unit, ignored=ignored)
 
 
@@ -185,7 +185,7 @@ def summarize(c: TokenComparison, groups: Any = None, parts: Mapping[str, Part] 
     rows = int(np.size(c.kl))
     names = None
     if groups is not None:
-        names = arrays.plain(groups, "groups").ravel()
+        names = views.plain(groups, "groups").ravel()
         if names.size != rows:
             raise ValueError(f"`groups` has {names.size} values, expected {rows}, one a row")
         if names.dtype.kind not in "iub":

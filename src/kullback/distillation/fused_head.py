@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls
+from kullback._engine import arrays, calls, keywords, labelling, views
 from kullback.distillation.losses import STUDENT, Rows, array_like, loss_kernel, scale_of
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens
 from kullback.distillation.softcap import cap, decoded, encode, through_cap
@@ -58,13 +58,13 @@ class _Layer:
             shape = (*self.weight.lead, self.weight.vocab)
             raise ValueError(f"`{name}_weight` has shape {shape}, expected (V, {self.hidden.vocab})")
         self.vocab = self.weight.lead[0]
-        self.bias = None if bias is None else arrays.plain(bias, f"{name}_bias")
+        self.bias = None if bias is None else views.plain(bias, f"{name}_bias")
         if self.bias is not None and self.bias.shape != (self.vocab,):
             raise ValueError(f"`{name}_bias` has shape {self.bias.shape}, expected ({self.vocab},)")
-        wide = arrays.FLOAT64 in (self.hidden.storage, self.weight.storage)
+        wide = views.FLOAT64 in (self.hidden.storage, self.weight.storage)
         self.dtype = np.float64 if wide else np.float32
         self.states = self.hidden.owner.reshape(-1, self.hidden.vocab)
-        plain = arrays.FLOAT64 if wide else arrays.FLOAT32
+        plain = views.FLOAT64 if wide else views.FLOAT32
         self.in_place = self.weight.storage == plain and not self.weight.converted
         # columns of a layer that must be converted first
         self.step = self.vocab if self.in_place else max(1, BLOCK_BYTES // (8 * self.hidden.vocab))
@@ -160,18 +160,18 @@ def linear_distillation_loss(
     if teacher.hidden.lead != lead:
         found = (*teacher.hidden.lead, teacher.hidden.vocab)
         raise ValueError(f"`teacher_hidden` has shape {found}, expected leading axes {lead} as `student_hidden`")
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     rowwise = ("labels", labels), ("mask", mask), ("weights", weights)
-    arrays.same_axis(0, ("student_hidden", student_hidden), ("teacher_hidden", teacher_hidden), *rowwise)
+    labelling.same_axis(0, ("student_hidden", student_hidden), ("teacher_hidden", teacher_hidden), *rowwise)
     counted = Counted.of(lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, lead, vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
-    cap_at = None if softcap is None else arrays.number(softcap, "softcap", 1e-6, 1e6)
+    cap_at = None if softcap is None else keywords.number(softcap, "softcap", 1e-6, 1e6)
     loss_rows = Rows(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)
-    gradient, logit_scale = arrays.flag(gradient, "gradient"), arrays.finite(logit_scale, "logit_scale")
-    rows = None if rows is None else arrays.whole(rows, "rows", 1)
+    gradient, logit_scale = keywords.flag(gradient, "gradient"), keywords.finite(logit_scale, "logit_scale")
+    rows = None if rows is None else keywords.whole(rows, "rows", 1)
     step = min(total, rows or max(1, BLOCK_BYTES // (vocab * dtype.itemsize))) or 1
     scratch = np.empty((2, step, vocab), dtype)
     slope = np.empty((step, vocab), dtype) if gradient else None

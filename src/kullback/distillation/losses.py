@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION, arrays, calls
+from kullback._engine import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION, arrays, calls, keywords, labelling, views
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens
 from kullback.distillation.softcap import capped_rows
 
@@ -100,10 +100,10 @@ class Rows(NamedTuple):
         for side, target in targets.items():
             if not (self.with_entropy and side == TEACHER):
                 known = calls.divergence_gradient(pair, k, *self.kernel, side, row_weights, target, threads, known)
-        values = known[0] if known else calls.divergence(pair, arrays.LOGS, k, *self.kernel, threads, mask)
+        values = known[0] if known else calls.divergence(pair, keywords.LOGS, k, *self.kernel, threads, mask)
         if self.with_entropy:
             teacher = pair.side(0)
-            described = calls.describe(teacher, arrays.LOGS, k, ("lse", "entropy", "top1"), threads)
+            described = calls.describe(teacher, keywords.LOGS, k, ("lse", "entropy", "top1"), threads)
             values = values + (described["entropy"] if mask is None else np.where(mask, described["entropy"], 0.0))
             if TEACHER in targets:
                 kernel = Kernel(CROSS_ENTROPY, self.kernel.parameters)
@@ -141,8 +141,8 @@ def no_idle_out(out: Any, name: str, wanted: bool) -> None:
 
 def scale_of(temperature: float, squared: bool) -> float:
     """temperature², where it is wanted, else 1."""
-    value = arrays.real(temperature, "temperature")
-    scale = value * value if arrays.flag(squared, "temperature_squared") else 1.0
+    value = keywords.real(temperature, "temperature")
+    scale = value * value if keywords.flag(squared, "temperature_squared") else 1.0
     if not 0.0 < scale < np.inf:
         raise ValueError(f"`temperature` is {value}, whose square is beyond the range of float64")
     return scale
@@ -151,8 +151,8 @@ def scale_of(temperature: float, squared: bool) -> float:
 def array_like(x: Any, view: arrays.Rows) -> Any:
     """A new array or tensor of the shape of `x`, of its dtype where kernels write that, else of float32."""
     shape = (*view.lead, view.vocab)
-    kind = arrays.STORAGES[view.storage]
-    if arrays.is_tensor(x) and x.is_floating_point():
+    kind = views.STORAGES[view.storage]
+    if views.is_tensor(x) and x.is_floating_point():
         return x.detach().new_empty(shape) if kind.gradients else x.detach()[..., :0].float().new_empty(shape)
     if not kind.gradients:
         return np.empty(shape, np.float32)
@@ -186,14 +186,14 @@ class DistillationResult:
 
 def loss_kernel(loss: str, parameter: float | None) -> Kernel:
     """The kernel of a loss by name, its parameter checked."""
-    arrays.choice(loss, "loss", DISTILLATION_LOSSES)
+    keywords.choice(loss, "loss", DISTILLATION_LOSSES)
     entry = DISTILLATION_LOSSES[loss]
     if parameter is None:
         return entry.kernel(entry.default)
     if entry.parameter is None:
-        raise ValueError(f"`parameter` is {arrays.shown(parameter)}, but {loss!r} has none")
+        raise ValueError(f"`parameter` is {keywords.shown(parameter)}, but {loss!r} has none")
     return entry.kernel(
-        arrays.number(parameter, f"parameter` ({entry.parameter}) of `{loss}", entry.least, entry.greatest)
+        keywords.number(parameter, f"parameter` ({entry.parameter}) of `{loss}", entry.least, entry.greatest)
     )
 
 
@@ -284,16 +284,16 @@ def distillation_loss(
     0.4621 [[-0.4621  0.4621]]
     """
     kernel = loss_kernel(loss, parameter)
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     pair = calls.batch(("teacher_logits", teacher_logits), ("student_logits", student_logits), vocab_size=vocab_size)
     rowwise = ("labels", labels), ("mask", mask), ("weights", weights)
-    arrays.same_axis(0, ("student_logits", student_logits), *rowwise)
+    labelling.same_axis(0, ("student_logits", student_logits), *rowwise)
     counted = Counted.of(pair.lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, pair.lead, pair.vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
     sides = {"student": (STUDENT,), "teacher": (TEACHER,), "both": (STUDENT, TEACHER), None: ()}
-    arrays.choice(gradient, "gradient", sides)
+    keywords.choice(gradient, "gradient", sides)
     logits = (teacher_logits, student_logits)
     outs = [teacher_out, student_out]
     for side, name in enumerate(("teacher_out", "student_out")):
@@ -307,7 +307,7 @@ def distillation_loss(
     if softcap is None:
         values = work.evaluate(pair, row_weights, sides[gradient], outs, counted.mask)
     else:
-        cap = arrays.number(softcap, "softcap", 1e-6, 1e6)
+        cap = keywords.number(softcap, "softcap", 1e-6, 1e6)
         values = capped_rows(work.evaluate, logits, cap, row_weights, sides[gradient], outs, counted.mask, pair)
     per_token = values.reshape(pair.lead)
     return DistillationResult(

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import keywords, views
 
 Reduction = Literal["token-mean", "batchmean", "mean", "sum", "none"]
 REDUCTIONS = ("token-mean", "batchmean", "mean", "sum", "none")
@@ -13,7 +13,7 @@ REDUCTIONS = ("token-mean", "batchmean", "mean", "sum", "none")
 
 def _leading(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[Any]:
     """`x` as an array of the leading shape."""
-    array = arrays.plain(x, name)
+    array = views.plain(x, name)
     if array.shape != lead:
         raise ValueError(f"`{name}` has shape {array.shape}, expected {lead}, that of the rows")
     return array
@@ -22,7 +22,7 @@ def _leading(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[Any]:
 def row_factors(x: Any, name: str, lead: tuple[int, ...]) -> NDArray[np.float64]:
     """`x` as finite float64 factors of the rows."""
     given = _leading(x, name, lead)
-    if not arrays.is_real(given.dtype, "biuf"):
+    if not views.is_real(given.dtype, "biuf"):
         raise TypeError(f"`{name}` has dtype {given.dtype}, expected real numbers")
     factors = given.astype(np.float64)
     if not np.isfinite(factors).all():
@@ -45,10 +45,10 @@ class Counted(NamedTuple):
     @classmethod
     def of(cls, lead: tuple[int, ...], labels: Any, ignore_index: int, mask: Any, weights: Any) -> "Counted":
         """Labels that are `ignore_index` and a mask leave rows out; weights scale the others."""
-        ignore_index = arrays.integer(ignore_index, "ignore_index")
+        ignore_index = keywords.integer(ignore_index, "ignore_index")
         kept = np.ones(lead, np.bool_)
         if labels is not None:
-            kept &= _leading(arrays.whole_numbers(labels, "labels"), "labels", lead) != ignore_index
+            kept &= _leading(views.whole_numbers(labels, "labels"), "labels", lead) != ignore_index
         if mask is not None:
             rows = _leading(mask, "mask", lead)
             if rows.dtype.kind not in "biuf":
@@ -80,9 +80,9 @@ def reduce_tokens(
     reduction: Reduction, counted: Counted, lead: tuple[int, ...], vocab: int, divisor: float | None
 ) -> Reducer:
     """The reduction of that name; a divisor of 0, of a batch without tokens, becomes 1: its sum is 0."""
-    arrays.choice(reduction, "reduction", REDUCTIONS)
+    keywords.choice(reduction, "reduction", REDUCTIONS)
     if divisor is not None:
-        if not 0.0 < arrays.real(divisor, "divisor") < np.inf:
+        if not 0.0 < keywords.real(divisor, "divisor") < np.inf:
             raise ValueError(f"`divisor` is {divisor}, expected a finite number above 0")
         return Reducer(reduction, float(divisor))
     own = {

@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls
+from kullback._engine import arrays, calls, views
 
 SCRATCH_BYTES = 8 << 20  # of one block of rows
 
 
 def decoded(array: NDArray[Any], storage: int) -> NDArray[Any]:
     """Stored rows as a new float32 or float64 array."""
-    if storage == arrays.BFLOAT16:
+    if storage == views.BFLOAT16:
         words = np.ascontiguousarray(array).view(np.uint16).astype(np.uint32)
         return (words << 16).view(np.float32)
-    if arrays.STORAGES[storage].bytes == 1:
+    if views.STORAGES[storage].bytes == 1:
         values: NDArray[np.float32] = _of_byte(storage)[np.ascontiguousarray(array).view(np.uint8)]
         return values
-    return np.array(array, np.float64 if storage == arrays.FLOAT64 else np.float32)
+    return np.array(array, np.float64 if storage == views.FLOAT64 else np.float32)
 
 
 @cache
 def _of_byte(storage: int) -> NDArray[np.float32]:
     """The values of the 256 bytes of a float8."""
-    kind = arrays.STORAGES[storage]
+    kind = views.STORAGES[storage]
     codes = np.arange(256)
     exponent, fraction = (codes & 0x7F) >> kind.mantissa, codes & ((1 << kind.mantissa) - 1)
     whole = np.where(exponent > 0, fraction + (1 << kind.mantissa), fraction)
@@ -45,7 +45,7 @@ def _of_byte(storage: int) -> NDArray[np.float32]:
 
 def encode(values: NDArray[Any], out: NDArray[Any], storage: int) -> None:
     """Round float values to nearest even into stored rows."""
-    if storage != arrays.BFLOAT16:
+    if storage != views.BFLOAT16:
         out[...] = values
         return
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

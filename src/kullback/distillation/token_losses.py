@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls
+from kullback._engine import arrays, calls, keywords, labelling, views
 from kullback.distillation.losses import gradient_array, no_idle_out, target_of
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens, row_factors
 
@@ -81,17 +81,17 @@ def cross_entropy_loss(
     >>> print(f"{result.loss:.4f}", result.gradient)
     0.6931 [[ 0.5 -0.5]]
     """
-    k, z_loss = arrays.inverse_temperature(temperature, "logits"), arrays.finite(z_loss, "z_loss")
-    no_idle_out(out, "out", arrays.flag(gradient, "gradient"))
+    k, z_loss = keywords.inverse_temperature(temperature, "logits"), keywords.finite(z_loss, "z_loss")
+    no_idle_out(out, "out", keywords.flag(gradient, "gradient"))
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("labels", labels), ("mask", mask), ("weights", weights))
+    labelling.same_axis(0, ("logits", logits), ("labels", labels), ("mask", mask), ("weights", weights))
     ids = arrays.token_ids(labels, "labels", single.lead, single.vocab, ignore_index)
     if ids.shape != single.lead:
         raise ValueError(f"`labels` has shape {ids.shape}, expected {single.lead}")
     counted = Counted.of(single.lead, ids, -1, mask, weights)
     reducer = reduce_tokens(reduction, counted, single.lead, single.vocab, divisor)
     flat = ids.reshape(-1, 1)
-    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
+    described = calls.describe(single, keywords.LOGS, k, ("lse", "top1"), num_threads, flat)
     lse, log_probs = described["lse"], described["log_probs"][:, 0]
     with np.errstate(over="ignore"):  # beyond the range of float64 a loss is inf
         values = (z_loss * lse) * lse - log_probs if z_loss != 0.0 else 0.0 - log_probs  # lse may be inf
@@ -185,17 +185,17 @@ def token_log_prob_gradient(
     >>> print(token_log_prob_gradient(np.array([[0.0, 0.0]]), [1], [2.0]))
     [[-1.  1.]]
     """
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("tokens", tokens), ("upstream", upstream))
+    labelling.same_axis(0, ("logits", logits), ("tokens", tokens), ("upstream", upstream))
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
-    factors = arrays.reals(upstream, "upstream")
+    factors = views.reals(upstream, "upstream")
     if factors.shape != ids.shape:
         raise ValueError(f"`upstream` has shape {factors.shape}, expected {ids.shape} to match `tokens`")
     per_row = ids.size // single.rows if single.rows else 1
     factors = np.where(ids < 0, 0.0, factors).reshape(single.rows, per_row)
     flat = np.ascontiguousarray(ids).reshape(single.rows, per_row)
-    described = calls.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads, flat)
+    described = calls.describe(single, keywords.LOGS, k, ("lse", "top1"), num_threads, flat)
     out = gradient_array(logits, out, single)
     at_ids = _times(k, _at_tokens(flat, described["log_probs"], factors)).reshape(-1)
     scatter = calls.Scatter(np.arange(single.rows + 1) * per_row, flat.reshape(-1), at_ids, True)
@@ -235,11 +235,11 @@ def entropy_gradient(
     >>> print(entropy_gradient(np.array([[0.0, 1.0]])).round(4))
     [[ 0.1966 -0.1966]]
     """
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("upstream", upstream))
+    labelling.same_axis(0, ("logits", logits), ("upstream", upstream))
     factors = np.ones(single.lead) if upstream is None else row_factors(upstream, "upstream", single.lead)
-    described = calls.describe(single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads)
+    described = calls.describe(single, keywords.LOGS, k, ("lse", "entropy", "top1"), num_threads)
     out = gradient_array(logits, out, single)
     weights = np.ascontiguousarray(factors.reshape(-1))
     calls.softmax_gradient(

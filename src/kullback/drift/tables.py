@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, library
+from kullback._engine import keywords, library, views
 
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 
@@ -72,7 +72,7 @@ def names_of(option: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise TypeError(f"`{option}` is {names!r}, expected a list of names: [{names!r}]")
     if isinstance(names, bytes) or not isinstance(names, Iterable):
-        raise TypeError(f"`{option}` is {arrays.shown(names)}, expected a list of names")
+        raise TypeError(f"`{option}` is {keywords.shown(names)}, expected a list of names")
     return list(names)
 
 
@@ -107,7 +107,7 @@ def _of_array(name: str, array: NDArray[Any]) -> Table:
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
-    return arrays.is_real(dtype)
+    return views.is_real(dtype)
 
 
 def kind_of(name: str, column: Any) -> str:

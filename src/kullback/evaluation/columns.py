@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, engine, long_rows as parts
+from kullback._engine import arrays, calls, engine, keywords, long_rows as parts, views
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.sources.llama_cpp import decode
@@ -21,7 +21,7 @@ LLAMA_CPP_PREFIX = "llama_cpp_"
 # rows on which the rounding of the storage is measured
 _NULL_ROWS = 32
 # mantissa bits, and the step of the subnormals
-_STORAGE = {kind.name: (kind.mantissa, kind.least) for kind in arrays.FLOATS}
+_STORAGE = {kind.name: (kind.mantissa, kind.least) for kind in views.FLOATS}
 
 Columns = dict[str, NDArray[Any]]
 
@@ -106,7 +106,7 @@ def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64
     if ids is not None:
         wanted += ("log_prob_p", "log_prob_q", "log_ratio")
     pair = calls.batch(("p", p), ("q", q), vocab_size=plan.vocab)
-    columns = parts.compare(pair, arrays.space(plan.given), 1.0, wanted, threads, ids)
+    columns = parts.compare(pair, keywords.space(plan.given), 1.0, wanted, threads, ids)
     top = p[np.arange(len(p)), columns["top1_p"]].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         lse = columns.pop("lse_p")

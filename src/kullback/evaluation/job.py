@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import keywords
 from kullback.comparison import ComparisonSummary
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
@@ -67,8 +67,8 @@ class Job:
         ignore_index: int = IGNORE_INDEX,
     ) -> Job:
         """Check everything that can be checked before the first row is read."""
-        arrays.space(given)
-        ignore_index = arrays.integer(ignore_index, "ignore_index")
+        keywords.space(given)
+        ignore_index = keywords.integer(ignore_index, "ignore_index")
         total = common_rows(p, qs)
         vocab = common_vocabulary(p, qs, vocab_size)
         ids = target_tokens(p, qs, tokens, ignore_index)
@@ -80,15 +80,15 @@ class Job:
         dumps = [source for source in (p, *qs) if isinstance(source, Dump)]
         if dumps and given == "probs":
             raise ValueError(f"`given` is 'probs', but {dumps[0].path} holds log-probabilities")
-        jensen_shannon = arrays.flag(jensen_shannon, "jensen_shannon")
-        arrays.choice(convention, "convention", ("llama.cpp", None))
+        jensen_shannon = keywords.flag(jensen_shannon, "jensen_shannon")
+        keywords.choice(convention, "convention", ("llama.cpp", None))
         if convention and not (isinstance(p, Dump) and vocab == p.shape[1]):
             raise ValueError(
                 f"`convention` is 'llama.cpp', which needs a llama.cpp dump with its whole vocabulary as P; "
                 f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
             )
-        top_k = tuple(arrays.whole(k, "top_k", 1) for k in arrays.several(top_k, "top_k", "whole numbers from 1"))
-        start, stop = (0, total) if rows is None else arrays.several(rows, "rows", "two row numbers")
+        top_k = tuple(keywords.whole(k, "top_k", 1) for k in keywords.several(top_k, "top_k", "whole numbers from 1"))
+        start, stop = (0, total) if rows is None else keywords.several(rows, "rows", "two row numbers")
         if not 0 <= start <= stop <= total:
             raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
         if convention and start == stop:
@@ -249,16 +249,16 @@ def compare_candidates(
     """
     if isinstance(q_paths, (str, bytes, os.PathLike, Source)):
         raise TypeError(
-            f"`q_paths` is one path, {arrays.shown(q_paths)}; expected a sequence of them, or use compare_files"
+            f"`q_paths` is one path, {keywords.shown(q_paths)}; expected a sequence of them, or use compare_files"
         )
-    q_paths = arrays.several(q_paths, "q_paths", "a sequence of paths")
+    q_paths = keywords.several(q_paths, "q_paths", "a sequence of paths")
     if not q_paths:
         raise ValueError("`q_paths` is empty, expected one candidate at least")
-    if arrays.flag(resume, "resume") and checkpoint is None:
+    if keywords.flag(resume, "resume") and checkpoint is None:
         raise ValueError("`resume` needs a `checkpoint`")
-    chunk_bytes = arrays.whole(chunk_bytes, "chunk_bytes", 1)
-    arrays.callback(progress, "progress")
-    arrays.callback(warn, "warn")
+    chunk_bytes = keywords.whole(chunk_bytes, "chunk_bytes", 1)
+    keywords.callback(progress, "progress")
+    keywords.callback(warn, "warn")
     named = (p_path, *q_paths, tokens, options.get("lm_head"))
     inputs = [os.fspath(x) for x in named if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in named if isinstance(source, Source)]

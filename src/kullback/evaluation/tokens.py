@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, library
+from kullback._engine import library, views
 from kullback.evaluation.sources import npy
 from kullback.evaluation.sources.base import LocalFile, Source, integer_column
 
@@ -95,7 +95,7 @@ def target_tokens(
     rows, known, origin = p.shape[0], None, ""
     if tokens is not None:
         origin = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else "`tokens`"
-        known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else arrays.plain(tokens, "tokens")
+        known = load_tokens(tokens, rows) if isinstance(tokens, (str, os.PathLike)) else views.plain(tokens, "tokens")
         if known.size != rows:
             turned = "; it has as many columns: is it transposed?" if known.size == p.shape[1] else ""
             raise ValueError(f"{origin} has {known.size} token ids, expected {rows}, one a row of {p.path}{turned}")

@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.jax needs jax: pip install jax") from error
 
-from kullback._engine import arrays, calls
+from kullback._engine import calls, keywords, views
 from kullback.distillation import STUDENT, TEACHER, Kernel, loss_kernel
 
 __all__ = ["distillation_loss", "token_losses"]
@@ -106,10 +106,10 @@ def token_losses(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(f"`teacher_logits` has shape {teacher_logits.shape}, expected {student_logits.shape}")
     for name, x in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
-        written = [kind for kind in arrays.FLOATS if kind.gradients]
+        written = [kind for kind in views.FLOATS if kind.gradients]
         if x.dtype.name not in [kind.name for kind in written]:
-            raise TypeError(f"`{name}` has dtype {x.dtype}, expected {arrays.listed(written)}")
-    k = arrays.inverse_temperature(temperature, "logits")
+            raise TypeError(f"`{name}` has dtype {x.dtype}, expected {views.listed(written)}")
+    k = keywords.inverse_temperature(temperature, "logits")
     return _token_losses(loss_kernel(loss, parameter), k, student_logits, teacher_logits)
 
 

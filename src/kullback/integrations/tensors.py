@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch._library.autograd import make_autograd_impl
 
-from kullback._engine import arrays
+from kullback._engine import views
 
-_FLOATS = {getattr(torch, kind.name): kind for kind in arrays.FLOATS}
+_FLOATS = {getattr(torch, kind.name): kind for kind in views.FLOATS}
 
 
 def checked(student: torch.Tensor, teacher: torch.Tensor, read_alone: tuple[str, ...] = ("teacher",)) -> None:
@@ -22,8 +22,8 @@ def checked(student: torch.Tensor, teacher: torch.Tensor, read_alone: tuple[str,
             raise TypeError(f"`{name}` is on {x.device}, expected a tensor on the CPU")
         kind = _FLOATS.get(x.dtype)
         if kind is None or not (kind.gradients or (name in read_alone and not x.requires_grad)):
-            written = arrays.listed(kind for kind in arrays.FLOATS if kind.gradients)
-            alone = f", or {arrays.listed(arrays.FLOATS)} without a gradient" if name in read_alone else ""
+            written = views.listed(kind for kind in views.FLOATS if kind.gradients)
+            alone = f", or {views.listed(views.FLOATS)} without a gradient" if name in read_alone else ""
             raise TypeError(f"`{name}` has dtype {x.dtype}, expected {written}{alone}")
         without_tangent(x, name)
     if student.shape != teacher.shape:

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
 
-from kullback._engine import arrays, calls
+from kullback._engine import calls, keywords
 from kullback.distillation import STUDENT, TEACHER, loss_kernel
 from kullback.integrations.tensors import checked, without_forward_mode
 
@@ -147,7 +147,7 @@ def _token_losses(
     """One loss a row, float64."""
     checked(student, teacher)
     kernel = loss_kernel(loss, parameter)
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     losses: torch.Tensor
     losses, _ = _divergence_loss(student, teacher, mask, k, kernel.kind, *kernel.parameters)
     return losses
@@ -169,7 +169,7 @@ def _kept(
 ) -> torch.Tensor | None:
     """Which rows count: those whose label is not `ignore_index` and whose mask is 1; None for all."""
     kept = None
-    ignore_index = arrays.integer(ignore_index, "ignore_index")
+    ignore_index = keywords.integer(ignore_index, "ignore_index")
     if labels is not None:
         labels = _of_rows(labels, "labels", logits)
         if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
@@ -369,7 +369,7 @@ def generalized_jsd_loss(
     count = max(losses.numel(), 1) if kept is None else kept.sum().clamp(min=1)
     if num_items_in_batch is not None:
         known = not isinstance(num_items_in_batch, torch.Tensor) or not torch.compiler.is_compiling()
-        if known and not 0 < arrays.real(num_items_in_batch, "num_items_in_batch") < math.inf:
+        if known and not 0 < keywords.real(num_items_in_batch, "num_items_in_batch") < math.inf:
             raise ValueError(f"`num_items_in_batch` is {num_items_in_batch}, expected a finite number above 0")
         losses = losses.sum() / num_items_in_batch
     elif reduction == "batchmean":

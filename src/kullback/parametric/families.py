@@ -18,8 +18,8 @@ from kullback._engine import (
     REAL,
     Domain,
     FloatArray,
-    arrays,
     checked,
+    labelling,
 )
 
 
@@ -41,7 +41,7 @@ class Parameter:
 
     def __set__(self, instance: object, value: ArrayLike) -> None:
         where = f"{type(instance).__name__}.{self.name}"
-        if arrays.has_labels(value):
+        if labelling.has_labels(value):
             named = (f"{type(instance).__name__}.{self.name}", value)
             instance.__dict__["labelled"] = (*instance.__dict__.get("labelled", ()), named)
         instance.__dict__[self.name] = checked(where, value, self.domain, self.event_ndim)
@@ -53,7 +53,7 @@ class Distribution:
     labelled: ClassVar[tuple[tuple[str, Any], ...]] = ()  # of an instance: parameters as given, where those have labels
 
     def __post_init__(self) -> None:
-        arrays.same_labels(*self.labelled)
+        labelling.same_labels(*self.labelled)
         try:
             _ = self.batch_shape
         except ValueError as error:
@@ -120,7 +120,7 @@ class MultivariateNormal(Distribution):
             raise ValueError("`MultivariateNormal` needs one of `cov` and `scale_tril`, and not both")
         name, given = ("cov", self.cov) if self.cov is not None else ("scale_tril", self.scale_tril)
         where = f"MultivariateNormal.{name}"
-        arrays.same_axis(-1, *self.labelled, (where, given))
+        labelling.same_axis(-1, *self.labelled, (where, given))
         matrix = checked(where, given, REAL, event_ndim=2)
         d = self.mean.shape[-1]
         if matrix.shape[-2:] != (d, d):

@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays
+from kullback._engine import keywords
 from kullback.tokens import NanPolicy, sequence_sums
 
 __all__ = [
@@ -162,11 +162,11 @@ def aggregate(
     if _named(mode).count == "none":
         if denominator is not None:
             raise ValueError(
-                f"`denominator` is {arrays.shown(denominator)}, expected None: mode {mode!r} counts nothing"
+                f"`denominator` is {keywords.shown(denominator)}, expected None: mode {mode!r} counts nothing"
             )
         value = total
     elif denominator is not None:
-        divisor = arrays.real(denominator, "denominator")
+        divisor = keywords.real(denominator, "denominator")
         if not divisor > 0:
             raise ValueError(f"`denominator` is {divisor}, expected a positive number")
         value = total / divisor
@@ -232,7 +232,7 @@ def _parts(
     if how.scaled:
         total /= _scale(scale, mode, np.shape(values)[-1], offsets is not None)
     elif scale is not None:
-        raise ValueError(f"`scale` is {arrays.shown(scale)}, expected None: mode {mode!r} has no such constant")
+        raise ValueError(f"`scale` is {keywords.shown(scale)}, expected None: mode {mode!r} has no such constant")
     tokens = int(counts.sum())
     if how.count == "nonempty":
         return total, int(np.count_nonzero(counts)), omitted, tokens
@@ -240,7 +240,7 @@ def _parts(
 
 
 def _named(mode: str) -> _Mode:
-    arrays.choice(mode, "mode", AGGREGATION_MODES)
+    keywords.choice(mode, "mode", AGGREGATION_MODES)
     return AGGREGATION_MODES[mode]
 
 
@@ -251,7 +251,7 @@ def _scale(scale: float | None, mode: str, width: int, packed: bool) -> float:
             what = "packed tokens" if packed else "its libraries"
             raise ValueError(f"`scale` is None, expected a number: {what} in mode {mode!r} have no default")
         scale = width
-    divisor = arrays.real(scale, "scale")
+    divisor = keywords.real(scale, "scale")
     if not divisor > 0:
         raise ValueError(f"`scale` is {divisor}, expected a positive number")
     return divisor

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import TokenBatch, arrays, as_floats
+from kullback._engine import TokenBatch, as_floats, keywords, labelling
 from kullback.tokens import sequence_sums
 
 __all__ = ["AdaptiveKLController", "FixedKLController", "kl_penalized_rewards"]
@@ -46,7 +46,7 @@ class AdaptiveKLController:
     """
 
     def __init__(self, init_kl_coef: float, target: float, horizon: float) -> None:
-        self.target, self.horizon = arrays.real(target, "target"), arrays.real(horizon, "horizon")
+        self.target, self.horizon = keywords.real(target, "target"), keywords.real(horizon, "horizon")
         if not self.target > 0:
             raise ValueError(f"`target` is {self.target}, expected a positive number")
         if not self.horizon > 0:
@@ -58,7 +58,7 @@ class AdaptiveKLController:
 
         ValueError for a NaN, and for `n_steps` above 5·horizon, which could take the coefficient below 0.
         """
-        current_kl, n_steps = arrays.real(current_kl, "current_kl"), arrays.real(n_steps, "n_steps")  # type: ignore[assignment]
+        current_kl, n_steps = keywords.real(current_kl, "current_kl"), keywords.real(n_steps, "n_steps")  # type: ignore[assignment]
         if np.isnan(current_kl):
             raise ValueError("`current_kl` is nan, expected a number: it would make the coefficient nan for good")
         if not 0 <= n_steps < np.inf:
@@ -151,8 +151,8 @@ def kl_penalized_rewards(
            [ 1.95 ,  0.   ]])
     """
     coefficient = _coefficient("kl_coef", kl_coef)
-    arrays.choice(level, "level", ("token", "sequence"))
-    arrays.same_labels(("kl", kl), ("scores", scores), ("mask", mask))
+    keywords.choice(level, "level", ("token", "sequence"))
+    labelling.same_labels(("kl", kl), ("scores", scores), ("mask", mask))
     estimates, rewards = as_floats("kl", kl), as_floats("scores", scores)
     batch = TokenBatch.of(estimates, mask, offsets, "kl")
     if level == "sequence":
@@ -190,7 +190,7 @@ def _add_at_the_end(tokens: NDArray[np.float64], scores: NDArray[np.float64], la
 
 
 def _coefficient(name: str, value: Any) -> float:
-    coefficient = arrays.real(value, name)
+    coefficient = keywords.real(value, name)
     if not 0 <= coefficient < np.inf:
         raise ValueError(f"`{name}` is {coefficient}, expected a number that is not negative, and finite")
     return coefficient

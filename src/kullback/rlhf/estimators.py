@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays, as_floats, as_mask, calls
+from kullback._engine import as_floats, as_mask, calls, keywords, labelling, outputs
 
 __all__ = ["ESTIMATOR_PRESETS", "kl_estimate", "kl_estimate_gradient"]
 
@@ -208,7 +208,7 @@ def kl_estimate_gradient(
     array([ 1., -1.])
     """
     recipe = _settle(kind, preset, log_ratio_clamp, output_clamp, importance_log_ratio is not None)
-    if arrays.flag(weight_gradient, "weight_gradient") and importance_log_ratio is not None:
+    if keywords.flag(weight_gradient, "weight_gradient") and importance_log_ratio is not None:
         weights, ratios = np.shape(importance_log_ratio), np.shape(log_ratio)
         if weights not in ((), ratios):
             raise ValueError(
@@ -230,10 +230,10 @@ def _settle(
     name = kind.removesuffix("+") if isinstance(kind, str) else kind
     if not isinstance(name, str) or name not in _ESTIMATORS:
         raise ValueError(
-            f"`kind` is {arrays.shown(kind)}, expected one of {', '.join(_ESTIMATORS)}, each also with '+'"
+            f"`kind` is {keywords.shown(kind)}, expected one of {', '.join(_ESTIMATORS)}, each also with '+'"
         )
     if preset is not None:
-        arrays.choice(preset, "preset", ESTIMATOR_PRESETS)
+        keywords.choice(preset, "preset", ESTIMATOR_PRESETS)
         kinds = ESTIMATOR_PRESETS[preset]
         if name not in kinds:
             raise ValueError(f"`kind` is {kind!r}, expected one of {', '.join(kinds)} with preset {preset!r}")
@@ -241,8 +241,8 @@ def _settle(
             raise ValueError(f"preset {preset!r} sets the clamps; leave out `log_ratio_clamp` and `output_clamp`")
         log_ratio_clamp, output_clamp = kinds[name]
     for argument, clamp in (("log_ratio_clamp", log_ratio_clamp), ("output_clamp", output_clamp)):
-        if clamp is not None and not arrays.real(clamp, argument) > 0:
-            raise ValueError(f"`{argument}` is {arrays.shown(clamp)}, expected a positive number or None")
+        if clamp is not None and not keywords.real(clamp, argument) > 0:
+            raise ValueError(f"`{argument}` is {keywords.shown(clamp)}, expected a positive number or None")
     straight_through = name != kind
     if straight_through and weighted:
         raise ValueError(f"`kind` is {kind!r}, expected no '+' with `importance_log_ratio`: the weight replaces it")
@@ -250,8 +250,8 @@ def _settle(
     return _Recipe(
         _ESTIMATORS[name],
         straight_through,
-        none if log_ratio_clamp is None else arrays.real(log_ratio_clamp, "log_ratio_clamp"),
-        none if output_clamp is None else arrays.real(output_clamp, "output_clamp"),
+        none if log_ratio_clamp is None else keywords.real(log_ratio_clamp, "log_ratio_clamp"),
+        none if output_clamp is None else keywords.real(output_clamp, "output_clamp"),
     )
 
 
@@ -263,7 +263,7 @@ def _blockwise(
     out: NDArray[Any] | None,
 ) -> Any:
     """Run `compute` in float64 over blocks that stay in cache: no copy of an input in any dtype or layout."""
-    arrays.same_labels(("log_ratio", log_ratio), ("mask", mask), ("importance_log_ratio", importance_log_ratio))
+    labelling.same_labels(("log_ratio", log_ratio), ("mask", mask), ("importance_log_ratio", importance_log_ratio))
     ratios = as_floats("log_ratio", log_ratio)
     operands: list[NDArray[Any]] = [ratios]
     names = ["log_ratio"]
@@ -287,7 +287,7 @@ def _blockwise(
     elif out.shape != ratios.shape:
         raise ValueError(f"`out` has shape {out.shape}, expected {ratios.shape} to match `log_ratio`")
     else:
-        calls.keep_apart(arrays.writable(out, "out"), "out", dict(zip(names, operands, strict=True)), in_place=True)
+        calls.keep_apart(outputs.writable(out, "out"), "out", dict(zip(names, operands, strict=True)), in_place=True)
     dtypes: list[Any] = [np.bool_ if array.dtype == np.bool_ else np.float64 for array in [*operands, out]]
     access: list[Any] = [["readonly"]] * len(operands) + [["writeonly"]]
     blocks: Any = np.nditer(

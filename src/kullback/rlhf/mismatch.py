@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import BLOCK, TokenBatch, arrays, as_floats, as_mask
+from kullback._engine import BLOCK, TokenBatch, as_floats, as_mask, keywords, labelling
 from kullback.comparison import ClusteredMean, Estimate, ExactSum
 from kullback.rlhf.estimators import kl_estimate
 from kullback.tokens import NanPolicy
@@ -74,10 +74,10 @@ class MismatchReport:
     """
 
     def __init__(self, ratio_bounds: tuple[float, float], nan_policy: NanPolicy = "propagate") -> None:
-        low, high = arrays.interval(ratio_bounds, "ratio_bounds")
+        low, high = keywords.interval(ratio_bounds, "ratio_bounds")
         if not 0 < low < high:
             raise ValueError(f"`ratio_bounds` is {(low, high)}, expected 0 < low < high")
-        arrays.choice(nan_policy, "nan_policy", ("propagate", "omit"))
+        keywords.choice(nan_policy, "nan_policy", ("propagate", "omit"))
         self.ratio_bounds = (low, high)
         self.nan_policy = nan_policy
         self.tokens = 0
@@ -330,7 +330,9 @@ def mismatch_report(
     (5, 0.009061, 0.9835)
     """
     report = MismatchReport(ratio_bounds, nan_policy)
-    arrays.same_labels(("train_log_probs", train_log_probs), ("rollout_log_probs", rollout_log_probs), ("mask", mask))
+    labelling.same_labels(
+        ("train_log_probs", train_log_probs), ("rollout_log_probs", rollout_log_probs), ("mask", mask)
+    )
     train = as_floats("train_log_probs", train_log_probs)
     rollout = as_floats("rollout_log_probs", rollout_log_probs)
     if rollout.shape != train.shape:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import TokenBatch, arrays, as_floats
+from kullback._engine import TokenBatch, as_floats, keywords, labelling, views
 
 __all__ = ["preference_score_gradient", "preference_scores", "tail_weights"]
 
@@ -76,8 +76,8 @@ def preference_scores(
     >>> preference_scores([0.0, 1.0, -1.0], "forward_kl").round(4)
     array([ 0.    ,  0.6321, -1.7183])
     """
-    arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.finite(alpha, "alpha")
+    labelling.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), keywords.finite(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl" or (divergence == "alpha_divergence" and alpha == 1.0):
             scores = x
@@ -118,8 +118,8 @@ def preference_score_gradient(
     >>> preference_score_gradient([0.0, 1.0], "js_divergence").round(4)
     array([0.5   , 0.2689])
     """
-    arrays.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
-    x, alpha = _checked(log_ratios, divergence, exponent_clamp), arrays.finite(alpha, "alpha")
+    labelling.same_labels(("log_ratios", log_ratios), ("lengths", lengths))
+    x, alpha = _checked(log_ratios, divergence, exponent_clamp), keywords.finite(alpha, "alpha")
     with np.errstate(over="ignore"):
         if divergence == "reverse_kl":
             slopes = np.where(np.isnan(x), x, 1.0)
@@ -171,13 +171,13 @@ def tail_weights(
     array([[1. , 1. , 0.3, 0. ],
            [0. , 1. , 1. , 0. ]])
     """
-    weight = arrays.finite(tail_weight, "tail_weight")
+    weight = keywords.finite(tail_weight, "tail_weight")
     if offsets is None:
-        arrays.same_axis(0, ("prefix_lengths", prefix_lengths), ("mask", mask))
-    kept = arrays.plain(mask, "mask")
+        labelling.same_axis(0, ("prefix_lengths", prefix_lengths), ("mask", mask))
+    kept = views.plain(mask, "mask")
     batch = TokenBatch.of(kept, kept, offsets, "mask")
     assert batch.mask is not None  # it was given
-    prefixes = arrays.plain(prefix_lengths, "prefix_lengths")
+    prefixes = views.plain(prefix_lengths, "prefix_lengths")
     if prefixes.shape != batch.leading:
         raise ValueError(f"`prefix_lengths` has shape {prefixes.shape}, expected {batch.leading}, one a sequence")
     if prefixes.dtype.kind not in "iu" and prefixes.size:
@@ -189,11 +189,11 @@ def tail_weights(
 
 
 def _checked(log_ratios: ArrayLike, divergence: str, exponent_clamp: float | None) -> NDArray[np.float64]:
-    arrays.choice(divergence, "divergence", _DIVERGENCES)
+    keywords.choice(divergence, "divergence", _DIVERGENCES)
     if exponent_clamp is not None and divergence != "alpha_divergence":
-        given = arrays.shown(exponent_clamp)
+        given = keywords.shown(exponent_clamp)
         raise ValueError(f"`exponent_clamp` is {given}, expected None: {divergence} has no such exponent")
-    if exponent_clamp is not None and np.isnan(arrays.real(exponent_clamp, "exponent_clamp")):
+    if exponent_clamp is not None and np.isnan(keywords.real(exponent_clamp, "exponent_clamp")):
         raise ValueError("`exponent_clamp` is nan, expected a number or None")
     return as_floats("log_ratios", log_ratios).astype(np.float64)
 

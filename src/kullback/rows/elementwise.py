@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays, keep_apart, numba_kernel, over_rows, thread_count
+from kullback._engine import keep_apart, labelling, numba_kernel, outputs, over_rows, thread_count, views
 
 __all__ = ["entr", "kl_div", "rel_entr"]
 
@@ -97,10 +97,10 @@ def _apply(
     num_threads: int | None,
 ) -> Any:
     """The kernel over blocks of the broadcast inputs, each block in float64."""
-    arrays.same_labels(*zip(names, inputs, strict=True))
-    given = [arrays.plain(x, name) for x, name in zip(inputs, names, strict=True)]
+    labelling.same_labels(*zip(names, inputs, strict=True))
+    given = [views.plain(x, name) for x, name in zip(inputs, names, strict=True)]
     for array, name in zip(given, names, strict=True):
-        if not arrays.is_real(array.dtype, "fiub"):
+        if not views.is_real(array.dtype, "fiub"):
             raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     try:
         shape = np.broadcast_shapes(*(array.shape for array in given))
@@ -109,21 +109,21 @@ def _apply(
             f"`y` has shape {given[1].shape}, expected one that broadcasts with {given[0].shape}"
         ) from None
     dtype = np.float32 if all(a.dtype.kind == "f" and a.dtype.itemsize in (2, 4) for a in given) else np.float64
-    views = [np.broadcast_to(array, shape) for array in given]
-    result = np.empty(shape, dtype) if out is None else arrays.writable(out, "out")
+    operands = [np.broadcast_to(array, shape) for array in given]
+    result = np.empty(shape, dtype) if out is None else outputs.writable(out, "out")
     if result.shape != shape:
         raise ValueError(f"`out` has shape {result.shape}, expected {shape}")
     if result.dtype not in (dtype, np.float64):
         raise TypeError(f"`out` has dtype {result.dtype}, expected {np.dtype(dtype)}")
     if out is not None:
-        keep_apart(result, "out", dict(zip(names, views, strict=True)), in_place=True)
+        keep_apart(result, "out", dict(zip(names, operands, strict=True)), in_place=True)
     blocks = list(_blocks(shape))
 
     kernel = numba_kernel("elementwise", kernel_name)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
-            values = [np.ascontiguousarray(view[block], np.float64).ravel() for view in views]
+            values = [np.ascontiguousarray(view[block], np.float64).ravel() for view in operands]
             terms = np.empty_like(values[0])
             kernel(*values, terms)
             with np.errstate(over="ignore"):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, long_rows
+from kullback._engine import calls, keywords, long_rows, outputs, views
 
 
 def entropy(
@@ -35,17 +35,16 @@ def entropy(
     >>> print(kb.entropy([0.25, 0.25, 0.25, 0.25], base=2))
     2.0
     """
-    space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
-    unit, normalize = arrays.unit(base), arrays.flag(normalize, "normalize")
-    single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size)
-    calls.check_out(out, single)
+    space, k = keywords.space(given), keywords.inverse_temperature(temperature, given)
+    unit, normalize = keywords.unit(base), keywords.flag(normalize, "normalize")
+    single = calls.batch(("p", p), axis=axis, vocab_size=vocab_size, out=out)
     found = long_rows.describe(single, space, k, ("entropy", "lse"), num_threads)
     value = found["entropy"]
     if not normalize:
         lse = found["lse"]
         with np.errstate(all="ignore"):
             value = np.where(lse == -np.inf, 0.0, np.exp(lse) * (value - lse))
-    return arrays.finish(value / unit if base is not None else value, single.lead, out)
+    return outputs.finish(value / unit if base is not None else value, single.lead, out)
 
 
 def logsumexp(
@@ -77,13 +76,12 @@ def logsumexp(
     >>> print(f"{kb.logsumexp([0.0, 0.0]):.6f}")
     0.693147
     """
-    k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
-    single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
-    calls.check_out(out, single)
-    found = long_rows.describe(single, arrays.LOGS, k, ("lse", "top1"), num_threads)
+    k, unit = keywords.inverse_temperature(temperature, "logits"), keywords.unit(base)
+    single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size, out=out)
+    found = long_rows.describe(single, keywords.LOGS, k, ("lse", "top1"), num_threads)
     value = found["lse"]
     value[found["top1"] < 0] = np.nan  # no mass; -inf itself may be what a finite row comes to
-    return arrays.finish(value / unit if base is not None else value, single.lead, out)
+    return outputs.finish(value / unit if base is not None else value, single.lead, out)
 
 
 def log_softmax(
@@ -117,12 +115,12 @@ def log_softmax(
     >>> print(np.exp(kb.log_softmax([0.0, 0.0])))
     [0.5 0.5]
     """
-    k, unit = arrays.inverse_temperature(temperature, "logits"), arrays.unit(base)
+    k, unit = keywords.inverse_temperature(temperature, "logits"), keywords.unit(base)
     single = calls.batch(("x", x), axis=axis, vocab_size=vocab_size)
-    dtype = np.dtype(np.float64 if single.views[0].storage == arrays.FLOAT64 else np.float32)
+    dtype = np.dtype(np.float64 if single.views[0].storage == views.FLOAT64 else np.float32)
     shape = (*single.lead, single.vocab)
     last = axis in (-1, len(single.lead))
-    arrays.check_out(out, shape if last else np.moveaxis(np.empty(shape, "V0"), -1, axis).shape, dtype)
+    outputs.check_out(out, shape if last else np.moveaxis(np.empty(shape, "V0"), -1, axis).shape, dtype)
     memory = None if out is None else np.asarray(out)
     in_place = memory is not None and last and memory.flags.c_contiguous and memory.flags.aligned
     if memory is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback._engine import LINEAR, RENYI, Out, Rowwise, arrays, calls, import_whole
+from kullback._engine import LINEAR, RENYI, calls, import_whole, keywords, outputs
 from kullback.rows.mixtures import (
     generalized_jsd,
     jensen_shannon_distance,
@@ -17,6 +17,7 @@ from kullback.rows.mixtures import (
     symmetric_kl_divergence,
 )
 from kullback.rows.renyi import chi2_divergence, hellinger_distance, renyi_divergence, total_variation
+from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = ["FAMILY", "Member", "f_divergence"]
 
@@ -113,30 +114,29 @@ def f_divergence(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     if isinstance(generator, str):
-        arrays.choice(generator, "generator", _GENERATORS)
+        keywords.choice(generator, "generator", _GENERATORS)
         if slope_at_infinity is not None:
             raise ValueError("`slope_at_infinity` belongs to a generator of your own, not to one with a name")
         return _GENERATORS[generator](p, q, out=out, **vars(rows))
     if not (hasattr(generator, "py_func") and hasattr(generator, "targetoptions")):
         raise TypeError(
-            f"`generator` is {arrays.shown(generator)}, expected a name or a function compiled with numba.njit"
+            f"`generator` is {keywords.shown(generator)}, expected a name or a function compiled with numba.njit"
         )
-    space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
-    pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
-    calls.check_out(out, pair)
-    slope = math.nan if slope_at_infinity is None else arrays.real(slope_at_infinity, "slope_at_infinity")
+    space, k = keywords.space(given), keywords.inverse_temperature(temperature, given)
+    pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size, out=out)
+    slope = math.nan if slope_at_infinity is None else keywords.real(slope_at_infinity, "slope_at_infinity")
     try:
         value = calls.generated(pair, space, k, _ieee(generator), slope, num_threads)
     except import_whole("numba.core.errors").NumbaError:  # whose message is pages about our loop
         raise TypeError(
-            f"`generator` is {arrays.shown(generator)}, which Numba cannot compile into the loop over outcomes, "
+            f"`generator` is {keywords.shown(generator)}, which Numba cannot compile into the loop over outcomes, "
             f"expected a function of one float that gives a float: generator(0.5) shows what is wrong"
         ) from None
     except ZeroDivisionError:
         raise ValueError(
             "`generator` raises ZeroDivisionError, expected a number: numba.njit(error_model='numpy') makes 1/0 inf"
         ) from None
-    return arrays.finish(value, pair.lead, out)
+    return outputs.finish(value, pair.lead, out)
 
 
 @dataclass(frozen=True)

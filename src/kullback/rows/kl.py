@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, long_rows
+from kullback._engine import calls, keywords, long_rows, outputs
 
 
 def _pair_statistic(
@@ -17,10 +17,9 @@ def _pair_statistic(
     vocab_size: int | None, normalize: bool, out: Any, num_threads: int | None,
 ) -> Any:  # fmt: skip
     """kl or cross_entropy of two arrays."""
-    space, k = arrays.space(given), arrays.inverse_temperature(temperature, given)
-    unit, normalize = arrays.unit(base), arrays.flag(normalize, "normalize")
-    pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size)
-    calls.check_out(out, pair)
+    space, k = keywords.space(given), keywords.inverse_temperature(temperature, given)
+    unit, normalize = keywords.unit(base), keywords.flag(normalize, "normalize")
+    pair = calls.batch(("p", p), ("q", q), axis=axis, vocab_size=vocab_size, out=out)
     wanted: tuple[str, ...] = ("kl",) if statistic == "kl" else ("kl", "entropy_p")
     if not normalize:
         wanted += ("lse_p", "lse_q")
@@ -31,7 +30,7 @@ def _pair_statistic(
             offset = found["lse_p"] - found["lse_q"] if statistic == "kl" else -found["lse_q"]
             value = np.exp(found["lse_p"]) * (value + offset)
         value = _without_mass(value, pair, space, k, num_threads)
-    return arrays.finish(value / unit if base is not None else value, pair.lead, out)
+    return outputs.finish(value / unit if base is not None else value, pair.lead, out)
 
 
 def _without_mass(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, over_rows, thread_count
+from kullback._engine import arrays, keywords, labelling, over_rows, thread_count, views
 from kullback.rows.entropies import entropy, log_softmax
 from kullback.rows.kl import kl_divergence
 from kullback.rows.mixtures import jensen_shannon_distance, jensen_shannon_divergence, symmetric_kl_divergence
@@ -80,16 +80,16 @@ def divergence_matrix(
     >>> print(kb.divergence_matrix([0.5, 0.5], [[0.9, 0.1], [0.5, 0.5]], metric="total_variation"))
     [0.4 0. ]
     """
-    arrays.choice(metric, "metric", METRICS)
+    keywords.choice(metric, "metric", METRICS)
     function, symmetric = METRICS[metric]
-    keywords: dict[str, Any] = {
+    options: dict[str, Any] = {
         "given": given, "temperature": temperature, "vocab_size": vocab_size, "num_threads": num_threads
     }  # fmt: skip
     if metric not in ("hellinger", "total_variation"):
-        keywords["base"] = base
+        options["base"] = base
     elif base is not None:
         raise ValueError(f"`base` is {base}, expected None: {metric} has no unit")
-    arrays.same_axis(-1, ("x", x), ("y", y))
+    labelling.same_axis(-1, ("x", x), ("y", y))
     first, first_single = _two_axes(x, "x")
     second, second_single = (first, first_single) if y is None else _two_axes(y, "y")
     half = symmetric and y is None
@@ -97,10 +97,10 @@ def divergence_matrix(
     plain = vocab_size is None and all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in (first, second))
     if metric.startswith("jensen_shannon") and plain and first.shape[1] == second.shape[1]:
         _jensen_shannon(first, second, half, out, given, temperature, num_threads)
-        out /= arrays.unit(base)
+        out /= keywords.unit(base)
         out = out if metric.endswith("divergence") else np.sqrt(out, out=out)
     else:
-        _call_by_call(function, first, second, half, out, keywords)
+        _call_by_call(function, first, second, half, out, options)
     return out[tuple(0 if single else slice(None) for single in (first_single, second_single))]
 
 
@@ -197,7 +197,7 @@ def _probabilities(rows: NDArray[Any], given: str, temperature: float) -> NDArra
 
 def _two_axes(x: Any, name: str) -> tuple[Any, bool]:
     """Rows as something that slices without a copy, and whether there was just one."""
-    array = x if arrays.is_tensor(x) else arrays.plain(x, name)
+    array = x if views.is_tensor(x) else views.plain(x, name)
     if isinstance(x, list | tuple):
         array = arrays.rows(x, name).owner
     if len(array.shape) not in (1, 2):

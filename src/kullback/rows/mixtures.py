@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import LINEAR, MIXTURE, Out, Rowwise, choice, number
+from kullback._engine import LINEAR, MIXTURE, choice, number
+from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = [
     "generalized_jsd",

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import LINEAR, RENYI, VARIATION, Out, Rowwise, number
+from kullback._engine import LINEAR, RENYI, VARIATION, number
+from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = ["chi2_divergence", "hellinger_distance", "renyi_divergence", "total_variation"]
 

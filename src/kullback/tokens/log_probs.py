@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, long_rows, ragged
+from kullback._engine import arrays, calls, keywords, labelling, long_rows, outputs, ragged
 
 IGNORE_INDEX = -100
 
@@ -56,27 +56,27 @@ def token_log_probs(
     >>> print(np.exp(kb.token_log_probs(logits, [1, 2])))
     [0.25 0.8 ]
     """
-    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    space, k, unit = keywords.space(given), keywords.inverse_temperature(temperature, given), keywords.unit(base)
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("logits", logits), ("tokens", tokens))
+    labelling.same_axis(0, ("logits", logits), ("tokens", tokens))
     ids = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
-    arrays.check_out(out, ids.shape)
+    outputs.check_out(out, ids.shape)
     if out is not None:
         calls.keep_apart(np.asarray(out), "out", single.memory)
     per_row = ids.shape[-1] if ids.ndim > len(single.lead) else 1
     flat = ids.reshape(single.rows, per_row)
-    scale = arrays.real(scale, "scale")
+    scale = keywords.real(scale, "scale")
     if softcap is None and scale == 1.0 and kept is None:
         value = long_rows.describe(single, space, k, (), num_threads, flat)["log_probs"]
     else:
         if given != "logits":
             raise ValueError(f"`given` is {given!r}, expected 'logits' with `softcap`, `scale` or `kept`")
         lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
-        slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
+        slope_and_limit = keywords.slope_and_limit(temperature, scale, softcap)
         value = calls.describe_tokens(single, slope_and_limit, ("log_probs",), num_threads, flat, kept=lists)[
             "log_probs"
         ]
-    return arrays.finish(value / unit if base is not None else value, ids.shape, out)
+    return outputs.finish(value / unit if base is not None else value, ids.shape, out)
 
 
 def selective_log_softmax(logits: Any, index: Any, **options: Any) -> Any:
@@ -90,7 +90,7 @@ def selective_log_softmax(logits: Any, index: Any, **options: Any) -> Any:
     >>> print(np.exp(kb.selective_log_softmax(np.log([[0.5, 0.5]]), [0])))
     [0.5]
     """
-    with arrays.renamed({"tokens": "index"}):
+    with keywords.renamed({"tokens": "index"}):
         return token_log_probs(logits, index, **options)
 
 
@@ -127,12 +127,11 @@ def token_log_ratios(
     >>> print(kb.token_log_ratios(np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]]), [0], base=2))
     [1.]
     """
-    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
-    pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
-    arrays.same_axis(0, ("p_logits", p_logits), ("tokens", tokens))
+    space, k, unit = keywords.space(given), keywords.inverse_temperature(temperature, given), keywords.unit(base)
+    pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size, out=out)
+    labelling.same_axis(0, ("p_logits", p_logits), ("tokens", tokens))
     ids = arrays.token_ids(tokens, "tokens", pair.lead, pair.vocab, ignore_index)
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
-    calls.check_out(out, pair)
     value = long_rows.compare(pair, space, k, ("log_ratio",), num_threads, ids)["log_ratio"]
-    return arrays.finish(value / unit if base is not None else value, pair.lead, out)
+    return outputs.finish(value / unit if base is not None else value, pair.lead, out)

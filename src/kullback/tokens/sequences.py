@@ -7,10 +7,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import TokenBatch, arrays, as_floats, calls, long_rows
+from kullback._engine import TokenBatch, arrays, as_floats, calls, keywords, labelling, long_rows, views
 from kullback.tokens.log_probs import IGNORE_INDEX
 
-_STORED = tuple(kind.name for kind in arrays.FLOATS)  # what the kernel reads as it is
+_STORED = tuple(kind.name for kind in views.FLOATS)  # what the kernel reads as it is
 
 
 NanPolicy = Literal["omit", "propagate"]
@@ -97,9 +97,9 @@ def sequence_sums(
     >>> sequence_sums([[1.0, float("nan")]]), sequence_sums([[1.0, float("nan")]], nan_policy="omit")
     (array([nan]), (array([1.]), array([1])))
     """
-    arrays.choice(nan_policy, "nan_policy", ("propagate", "omit"))
-    arrays.flag(return_counts, "return_counts")
-    arrays.same_labels(("values", values), ("mask", mask))
+    keywords.choice(nan_policy, "nan_policy", ("propagate", "omit"))
+    keywords.flag(return_counts, "return_counts")
+    labelling.same_labels(("values", values), ("mask", mask))
     array = as_floats("values", values)
     batch = TokenBatch.of(array, mask, offsets, "values")
     if array.dtype.name not in _STORED or not array.dtype.isnative or not array.flags.aligned:
@@ -167,10 +167,10 @@ def sequence_log_ratios(
     >>> print(kb.sequence_log_ratios(p, q, [[0, 0]], base=2))
     [2.]
     """
-    space, k, unit = arrays.space(given), arrays.inverse_temperature(temperature, given), arrays.unit(base)
+    space, k, unit = keywords.space(given), keywords.inverse_temperature(temperature, given), keywords.unit(base)
     pair = calls.batch(("p_logits", p_logits), ("q_logits", q_logits), vocab_size=vocab_size)
-    ignore_index = arrays.integer(ignore_index, "ignore_index")
-    ids = arrays.plain(tokens, "tokens")
+    ignore_index = keywords.integer(ignore_index, "ignore_index")
+    ids = views.plain(tokens, "tokens")
     if ids.shape != pair.lead:
         raise ValueError(f"`tokens` has shape {ids.shape}, expected {pair.lead}")
     counted = TokenBatch.of(ids, mask, offsets, "tokens").mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kullback._engine import arrays, calls, ragged
+from kullback._engine import arrays, calls, keywords, labelling, outputs, ragged
 from kullback.rows import entropy
 from kullback.tokens.log_probs import IGNORE_INDEX
 
@@ -110,15 +110,15 @@ def token_statistics(
     >>> print(np.exp(s.log_probs).round(4))
     [0.3333]
     """
-    slope_and_limit = arrays.slope_and_limit(temperature, scale, softcap)
-    top_k, ignore_index = arrays.whole(top_k, "top_k", 0), arrays.integer(ignore_index, "ignore_index")
+    slope_and_limit = keywords.slope_and_limit(temperature, scale, softcap)
+    top_k, ignore_index = keywords.whole(top_k, "top_k", 0), keywords.integer(ignore_index, "ignore_index")
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
     wanted: tuple[str, ...] = ("entropy", "lse")
     tokens, shape = None, single.lead
     if ids is not None:
         wanted += ("log_probs", "ranks")
-        arrays.same_axis(0, ("logits", logits), ("ids", ids))
+        labelling.same_axis(0, ("logits", logits), ("ids", ids))
         checked = arrays.token_ids(ids, "ids", single.lead, single.vocab, ignore_index)
         shape = checked.shape
         tokens = checked.reshape(single.rows, shape[-1] if len(shape) > len(single.lead) else 1)
@@ -128,7 +128,7 @@ def token_statistics(
     shapes = dict.fromkeys(("log_probs", "ranks"), shape) | dict.fromkeys(
         ("top_ids", "top_log_probs"), (*single.lead, top_k)
     )
-    done = {name: arrays.finish(values, shapes.get(name, single.lead)) for name, values in found.items()}
+    done = {name: outputs.finish(values, shapes.get(name, single.lead)) for name, values in found.items()}
     return TokenStatistics(
         done["entropy"],
         done["lse"],
@@ -150,5 +150,5 @@ def entropy_from_logits(logits: Any, **options: Any) -> Any:
     >>> print(kb.entropy_from_logits([[0.0, 0.0, -np.inf]], base=2))
     [1.]
     """
-    with arrays.renamed({"p": "logits"}):
+    with keywords.renamed({"p": "logits"}):
         return entropy(logits, given="logits", **options)

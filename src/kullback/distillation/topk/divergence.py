@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls
+from kullback._engine import arrays, calls, keywords, views
 from kullback.distillation.losses import gradient_array, no_idle_out, target_of
 from kullback.distillation.reduction import row_factors
 from kullback.distillation.softcap import decoded, row_blocks
@@ -128,10 +128,10 @@ def topk_divergence(
     >>> print(f"{result.values[0]:.4f}", result.teacher_mass.round(2), result.student_mass.round(2))
     0.1212 [0.9] [0.7]
     """
-    arrays.choice(divergence, "divergence", DIVERGENCES)
-    arrays.choice(tail, "tail", TAILS)
-    beta, floor = arrays.number(beta, "beta", 0.0, 1.0), arrays.number(floor, "floor", -np.inf, 0.0)
-    gradient, overlap = arrays.flag(gradient, "gradient"), arrays.flag(overlap, "overlap")
+    keywords.choice(divergence, "divergence", DIVERGENCES)
+    keywords.choice(tail, "tail", TAILS)
+    beta, floor = keywords.number(beta, "beta", 0.0, 1.0), keywords.number(floor, "floor", -np.inf, 0.0)
+    gradient, overlap = keywords.flag(gradient, "gradient"), keywords.flag(overlap, "overlap")
     no_idle_out(out, "out", gradient)
     if weights is not None and not gradient:
         raise ValueError("`weights` are factors of the gradient, which `gradient` does not ask for")
@@ -168,14 +168,14 @@ def _topk_divergence(
     else:
         single = calls.batch(("student", student), vocab_size=vocab_size)
         known = listed(teacher, "teacher", single.vocab)
-        k = arrays.inverse_temperature(temperature, "logits")
+        k = keywords.inverse_temperature(temperature, "logits")
         if known.lead != single.lead:
             raise ValueError(f"`teacher` has rows of shape {known.lead}, expected {single.lead} as `student`")
         common, described = against_dense(known, single, k, num_threads)
         entropy = described["entropy"]
     factors = np.ones(known.lead) if weights is None else row_factors(weights, "weights", known.lead)
     slopes = _slopes(common, divergence, tail, beta, floor, entropy)
-    if not sparse and single.views[0].storage != arrays.FLOAT64 and tail in ("bucket", "renormalize"):
+    if not sparse and single.views[0].storage != views.FLOAT64 and tail in ("bucket", "renormalize"):
         sensitivity = np.abs(slopes.listed).sum(-1) + np.abs(slopes.rest)
         close = np.flatnonzero(slopes.values < _CLOSE * sensitivity)
         if close.size:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback._engine import arrays, calls
+from kullback._engine import arrays, calls, keywords
 from kullback.distillation.softcap import decoded, row_blocks
 from kullback.distillation.topk.lists import Common, Floats, Listed, against_dense, listed
 from kullback.distillation.topk.terms import kl_terms, log_ratio, with_bucket
@@ -66,7 +66,7 @@ def topk_kl_interval(
     known = listed(teacher, "teacher", single.vocab)
     if known.lead != single.lead:
         raise ValueError(f"`teacher` has rows of shape {known.lead}, expected {single.lead} as `student_logits`")
-    k = arrays.inverse_temperature(temperature, "logits")
+    k = keywords.inverse_temperature(temperature, "logits")
     lower, upper = np.empty(single.rows), np.empty(single.rows)
     seen = arrays.rows(student_logits, "student_logits")
     for index, flat in row_blocks(single.lead, single.vocab * 16):
@@ -88,7 +88,7 @@ def topk_kl_interval(
 def _log_softmax(block: Floats, rows: calls.Batch, k: float) -> Floats:
     """From the greatest element, whatever k and the elements are."""
     at = block.argmax(-1)[:, None]
-    of_top = calls.describe(rows, arrays.LOGS, k, ("lse",), None, at)["log_probs"]
+    of_top = calls.describe(rows, keywords.LOGS, k, ("lse",), None, at)["log_probs"]
     # in halves: the difference of two float64 may be beyond float64
     below = 2.0 * (k * (0.5 * block - 0.5 * np.take_along_axis(block, at, -1)))
     return np.asarray(below + of_top)

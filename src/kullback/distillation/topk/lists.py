@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, ragged
+from kullback._engine import calls, keywords, ragged, views
 from kullback.distillation.softcap import SCRATCH_BYTES, decoded
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,7 @@ class Listed(NamedTuple):
 def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
     """Sparse rows in either form: (ids, log_probs) of shape (..., K), or an object with indptr, ids and log_probs."""
     if hasattr(rows, "indptr"):
-        flat, given = arrays.whole_numbers(rows.ids, f"{name}.ids"), _real_numbers(rows.log_probs, f"{name}.log_probs")
+        flat, given = views.whole_numbers(rows.ids, f"{name}.ids"), _real_numbers(rows.log_probs, f"{name}.log_probs")
         if flat.ndim != 1 or given.shape != flat.shape:
             raise ValueError(f"`{name}` has ids of shape {flat.shape}, log_probs of {given.shape}, expected one axis")
         counts = np.diff(ragged.offsets_within(rows.indptr, f"{name}.indptr", flat.size, f"{name}.ids"))
@@ -39,7 +39,7 @@ def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
     else:
         if not isinstance(rows, (tuple, list)) or len(rows) != 2:
             raise TypeError(f"`{name}` is {type(rows).__name__}, expected (ids, log_probs) or sparse rows")
-        ids, logs = arrays.whole_numbers(rows[0], f"{name}[0]"), _real_numbers(rows[1], f"{name}[1]")
+        ids, logs = views.whole_numbers(rows[0], f"{name}[0]"), _real_numbers(rows[1], f"{name}[1]")
         if ids.shape != logs.shape or ids.ndim == 0:
             raise ValueError(f"`{name}` has ids of shape {ids.shape} and log_probs of {logs.shape}, expected (..., K)")
         lead = ids.shape[:-1]
@@ -59,8 +59,8 @@ def listed(rows: Any, name: str, vocab: int | None = None) -> Listed:
 
 
 def _real_numbers(x: Any, name: str) -> Floats:
-    array = arrays.plain(x, name)
-    if not arrays.is_real(array.dtype) and array.size:
+    array = views.plain(x, name)
+    if not views.is_real(array.dtype) and array.size:
         raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
     return array.astype(np.float64)
 
@@ -94,7 +94,7 @@ def against_dense(
 ) -> tuple[Common, dict[str, NDArray[Any]]]:
     """Both sides over the teacher's list."""
     described = calls.describe(
-        single, arrays.LOGS, k, ("lse", "entropy", "top1"), num_threads, np.ascontiguousarray(known.ids)
+        single, keywords.LOGS, k, ("lse", "entropy", "top1"), num_threads, np.ascontiguousarray(known.ids)
     )
     padding = known.ids < 0
     log_q = np.where(padding, -np.inf, described["log_probs"])
@@ -124,7 +124,7 @@ def refine(
 def _in_float64(single: calls.Batch, rows: NDArray[np.int64]) -> Floats:
     view = single.views[0]
     block = view.owner[np.unravel_index(rows, single.lead)] if single.lead else view.owner[None]
-    if view.storage == arrays.AFFINE16:
+    if view.storage == views.AFFINE16:
         values = block["scale"][:, None] * block["code"].astype(np.float32) + block["min"][:, None]
         return np.asarray(values[:, : single.vocab], np.float64)
     return decoded(block[:, : single.vocab], view.storage).astype(np.float64)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from kullback._engine import arrays
+from kullback._engine import keywords
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
@@ -134,9 +134,9 @@ def open_each(
     """
     for word, value in (("tensor", tensor), ("dtype", dtype), ("norm", norm)):
         if not (value is None or isinstance(value, str)):
-            raise TypeError(f"`{word}` is {arrays.shown(value)}, expected text or None")
-    salvage = arrays.flag(salvage, "salvage")
-    layer = None if layer is None else arrays.integer(layer, "layer", "a whole number or None")
+            raise TypeError(f"`{word}` is {keywords.shown(value)}, expected text or None")
+    salvage = keywords.flag(salvage, "salvage")
+    layer = None if layer is None else keywords.integer(layer, "layer", "a whole number or None")
     names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
     if lm_head is None and (norm is not None or layer is not None):
         raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")

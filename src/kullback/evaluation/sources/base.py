@@ -13,11 +13,11 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays, library
+from kullback._engine import library, views
 
-FLOAT_DTYPES = tuple(kind.name for kind in arrays.FLOATS)
+FLOAT_DTYPES = tuple(kind.name for kind in views.FLOATS)
 # what these files cannot name: it comes as raw words
-UNNAMED = {kind.name: kind for kind in arrays.FLOATS if not kind.numpy}
+UNNAMED = {kind.name: kind for kind in views.FLOATS if not kind.numpy}
 # what a compressed file may say of itself, however small it is, and what no file of logits comes near
 FREE_ROWS = 1 << 20
 FREE_ROW_BYTES = 1 << 26

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import arrays
+from kullback._engine import keywords
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import UNNAMED, Source, float_dtype
@@ -83,9 +83,9 @@ def convert(
     ...     open_logits(name + ".safetensors").rows(0, 1)
     array([[1., 0., 0.]], dtype=float16)
     """
-    arrays.callback(progress, "progress")
+    keywords.callback(progress, "progress")
     if not (dtype is None or isinstance(dtype, str)):
-        raise TypeError(f"`dtype` is {arrays.shown(dtype)}, expected text or None")
+        raise TypeError(f"`dtype` is {keywords.shown(dtype)}, expected text or None")
     if isinstance(source, Source):
         _convert(source, os.fspath(path), dtype, chunk_tokens, progress)
         return

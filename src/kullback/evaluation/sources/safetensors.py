@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays
+from kullback._engine import views
 from kullback.evaluation.sources.base import (
     ByteReader,
     FlatRows,
@@ -27,7 +27,7 @@ from kullback.evaluation.sources.shards import Concatenated
 
 # the limit of the reference implementation
 LONGEST_HEADER = 100_000_000
-DTYPES = {kind.safetensors: kind.name for kind in arrays.FLOATS}
+DTYPES = {kind.safetensors: kind.name for kind in views.FLOATS}
 INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16": "<i2", "U16": "<u2"}
 # tried in this order, before anything else
 LOGITS_NAMES = ("logits",)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls
+from kullback._engine import calls, keywords, outputs
 
 Out = NDArray[np.float64] | None
 
@@ -33,14 +33,13 @@ class Rowwise:
         base: float | None = None,
     ) -> Any:
         """One kernel over all rows, then `finish` on its result, then the unit."""
-        unit = arrays.unit(base)
-        space, k = arrays.space(self.given), arrays.inverse_temperature(self.temperature, self.given)
-        pair = calls.batch(p, q, axis=self.axis, vocab_size=self.vocab_size)
-        calls.check_out(out, pair)
+        unit = keywords.unit(base)
+        space, k = keywords.space(self.given), keywords.inverse_temperature(self.temperature, self.given)
+        pair = calls.batch(p, q, axis=self.axis, vocab_size=self.vocab_size, out=out)
         value = calls.divergence(pair, space, k, kind, parameters, self.num_threads)
         if base is not None:
             value /= unit
         if finish is not None:
             with np.errstate(over="ignore", invalid="ignore"):
                 value = finish(value)
-        return arrays.finish(value, pair.lead, out)
+        return outputs.finish(value, pair.lead, out)
