@@ -47,6 +47,7 @@ class Spread:
         self._total, self._squares = ExactSum(), ExactSum()  # squares of finite values
         self._parts: list[NDArray[np.float64]] = []
         self._groups: dict[int, _Group] = {}
+        self._intervals: dict[tuple[float, int, int], tuple[float, float]] = {}  # drawn already
         self._binned: Binned | None = None  # the values that `_parts` no longer has
 
     @classmethod
@@ -201,6 +202,14 @@ class Spread:
         every call. Above 10,000 groups the normal interval, which it then comes to.
         """
         level, draws = keywords.number(level, "level", 0.0, 1.0), keywords.whole(draws, "draws", 1)
+        if type(seed) is not int:
+            return self._bootstrap(level, draws, seed)
+        wish = level, draws, seed
+        if wish not in self._intervals:  # JSON, table and page of a job ask for the same
+            self._intervals[wish] = self._bootstrap(level, draws, seed)
+        return self._intervals[wish]
+
+    def _bootstrap(self, level: float, draws: int, seed: Any) -> tuple[float, float]:
         rng = generator(seed, "seed")
         _, counts, means = self.group_means()
         if counts.size < 2 or not self._total.finite:

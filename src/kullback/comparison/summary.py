@@ -59,6 +59,8 @@ class ComparisonSummary:
     finite : ComparisonSummary
         The same without infinite values: of each quantity, of the rows where it is finite; perplexities of the rows
         where both log-probabilities are.
+    unit : str
+        "nats" or "bits", or of another base how many nats.
     parts : dict
         Further statistics of a job by name (breakdowns, worst tokens, ...), which merge with the rest.
     facts : dict
@@ -109,6 +111,11 @@ class ComparisonSummary:
         return _exp(self.log_ratio.mean * self._unit)
 
     @property
+    def unit(self) -> str:
+        """Of everything that is measured in one: "nats", "bits", or how many nats."""
+        return {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
+
+    @property
     def impossible(self) -> int:
         return self._log_probs.count - self._finite_log_probs.count
 
@@ -156,7 +163,8 @@ class ComparisonSummary:
             "tokens": self.tokens, "undefined_rows": self.undefined, "ignored_tokens": self.ignored,
         }  # fmt: skip
         for name, spread in self._spreads.items():
-            tree[name] = spread.to_dict()
+            if name != "same_top1":
+                tree[name] = spread.to_dict()
         share = self.same_top1
         tree["same_top1"] = {"mean": json_number(share.mean), "standard_error": json_number(share.standard_error)}
         tree["same_top1"]["interval"] = [json_number(end) for end in share.share_interval()]
@@ -167,7 +175,7 @@ class ComparisonSummary:
             tree[name] = json_number(getattr(self, name))
         if self.impossible or any(spread.infinite for spread in self._spreads.values()):
             tree["without_infinite"] = self._without_infinite()
-        tree["unit"] = {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
+        tree["unit"] = self.unit
         tree |= {name: part.to_dict() for name, part in self.parts.items()}
         return tree | self.facts
 
@@ -207,7 +215,7 @@ class ComparisonSummary:
         return f"ComparisonSummary(tokens={self.tokens}, kl.mean={self.kl.mean:.6g})"
 
     def __str__(self) -> str:
-        lines = [f"{self.tokens} tokens, {self.to_dict()['unit']}"]
+        lines = [f"{self.tokens} tokens, {self.unit}"]
         lines.append(f"{'':14}{'mean':>12}{'± s.e.':>11}{'median':>12}{'90 %':>11}{'99 %':>11}{'max':>11}")
         for name in ("kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "log_ratio"):
             s = self._spreads[name]

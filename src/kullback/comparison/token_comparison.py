@@ -5,7 +5,6 @@ compare(p, q) -> TokenComparison (arrays of one value a row) -> summary() -> Com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import arrays, calls, keywords, labelling, long_rows, outputs, views
-from kullback.comparison.spread import Spread
-from kullback.comparison.summary import GROUPED, SPREADS, ComparisonSummary, LogProbs, Part
+from kullback.comparison.columns import agreement, compared_rows, completed, summarize
+from kullback.comparison.summary import ComparisonSummary
 from kullback.tokens import IGNORE_INDEX
 
 _STATISTICS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "top1_p", "top1_q")
@@ -63,7 +62,7 @@ class TokenComparison:
 
     @property
     def same_top1(self) -> NDArray[np.bool_]:
-        return np.asarray((self.top1_p == self.top1_q) & (self.top1_p >= 0))
+        return agreement(self.top1_p, self.top1_q)
 
     def summary(self, groups: Any = None) -> ComparisonSummary:
         """Means with errors, quantiles, agreement and perplexities.
@@ -78,7 +77,16 @@ class TokenComparison:
             The document or chunk of each row: standard errors that respect the correlation within groups are then
             given beside the naive ones.
         """
-        return summarize(self, groups)
+        names = None
+        if groups is not None:
+            names = views.plain(groups, "groups").ravel()
+            if names.size != np.size(self.kl):
+                raise ValueError(f"`groups` has {names.size} values, expected {np.size(self.kl)}, one a row")
+            if names.dtype.kind not in "iub":
+                raise TypeError(f"`groups` has dtype {names.dtype}, expected integers")
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unit"}
+        columns = completed({name: np.ravel(x) for name, x in found.items() if x is not None}, self.unit)
+        return summarize(columns, compared_rows(columns), names, unit=self.unit)
 
     def __repr__(self) -> str:
         wide = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
@@ -167,44 +175,3 @@ def _at(rows: NDArray[np.int64], values: NDArray[Any], count: int) -> NDArray[An
     spaced = np.full(count, -1 if values.dtype == np.int64 else np.nan, values.dtype)
     spaced[rows] = values
     return spaced
-
-
-def compared_rows(c: TokenComparison) -> NDArray[np.bool_]:
-    """The rows, flat, that all statistics are of: not ignored, and with a distribution on both sides."""
-    kept = (np.ravel(c.top1_p) >= 0) & (np.ravel(c.top1_q) >= 0)
-    if c.ignored is not None:
-        kept &= ~np.ravel(c.ignored)
-    for values in (c.kl, c.reverse_kl, c.entropy_p, c.entropy_q, c.log_prob_p, c.log_prob_q):
-        if values is not None:
-            kept &= ~np.isnan(np.ravel(values))
-    return np.asarray(kept)
-
-
-def summarize(c: TokenComparison, groups: Any = None, parts: Mapping[str, Part] | None = None) -> ComparisonSummary:
-    """The summary of a TokenComparison; `groups` has one whole number a row."""
-    rows = int(np.size(c.kl))
-    names = None
-    if groups is not None:
-        names = views.plain(groups, "groups").ravel()
-        if names.size != rows:
-            raise ValueError(f"`groups` has {names.size} values, expected {rows}, one a row")
-        if names.dtype.kind not in "iub":
-            raise TypeError(f"`groups` has dtype {names.dtype}, expected integers")
-    kept = compared_rows(c)
-    there = np.ones(rows, np.bool_) if c.ignored is None else ~np.ravel(c.ignored)
-    values: dict[str, Any] = {name: getattr(c, name) for name in SPREADS[:5]} | {"same_top1": c.same_top1}
-    log_p = log_q = np.empty(0)
-    if c.log_prob_p is not None and c.log_prob_q is not None:
-        log_p, log_q = np.ravel(c.log_prob_p) * c.unit, np.ravel(c.log_prob_q) * c.unit
-        values |= {"log_ratio": c.log_ratio, "delta_prob": np.exp(log_q) - np.exp(log_p)}
-        log_p, log_q = log_p[kept], log_q[kept]
-    inside = None if names is None else names[there]
-    spreads = {name: Spread() for name in SPREADS}
-    for name, column in values.items():
-        known = np.where(kept, np.ravel(column), np.nan)[there]
-        spreads[name] = Spread.of(known, inside if name in GROUPED else None)
-    possible = np.isfinite(log_p) & np.isfinite(log_q)
-    log_probs = LogProbs.of(log_p, log_q), LogProbs.of(log_p[possible], log_q[possible])
-    count = int(np.count_nonzero(there))
-    undefined = count - int(np.count_nonzero(kept))
-    return ComparisonSummary(count, spreads, log_probs, c.unit, parts, undefined, rows - count)

@@ -20,8 +20,8 @@ from kullback.comparison import (
     ExactSum,
     Part,
     Spread,
-    TokenComparison,
     compared_rows,
+    completed,
     json_number,
     summarize,
 )
@@ -324,12 +324,9 @@ def confidence_labels() -> tuple[str, ...]:
 
 def summary_of(columns: Columns, width: int, targets: NDArray[np.int64] | None = None) -> ComparisonSummary:
     """The summary of some rows of a job, with all parts that their columns allow; positions in bins of `width`."""
-    values: dict[str, Any] = {f.name: columns[f.name] for f in fields(TokenComparison) if f.name in columns}
-    comparison = TokenComparison(**values)
-    kept = compared_rows(comparison)  # every part is of the same rows as the summary
-    known = {name: x[kept] for name, x in columns.items()} | {"same_top1": comparison.same_top1[kept]}
-    if "log_prob_p" in columns:
-        known["delta_prob"] = np.exp(known["log_prob_q"]) - np.exp(known["log_prob_p"])
+    columns = completed(columns)
+    kept = compared_rows(columns)  # every part is of the same rows as the summary
+    known = {name: x[kept] for name, x in columns.items()}
     top = known["top_prob_p"]
     confidence = np.clip(np.searchsorted(CONFIDENCE_EDGES, top, side="right") - 1, 0, len(CONFIDENCE_EDGES) - 2)
     parts: dict[str, Part] = {
@@ -349,7 +346,7 @@ def summary_of(columns: Columns, width: int, targets: NDArray[np.int64] | None =
             "ignored", np.zeros(len(kept), np.bool_)
         )  # its conventions are its own, for rows without a distribution too
         parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
-    return summarize(comparison, columns.get("group"), parts)
+    return summarize(columns, kept, columns.get("group"), parts)
 
 
 @dataclass

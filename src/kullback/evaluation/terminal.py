@@ -151,7 +151,7 @@ def _print_summary(out: Output, s: ComparisonSummary) -> None:
     vocab = f", vocabulary {facts['vocab_size']}" if "vocab_size" in facts else ""
     for line in remarks(s):
         out.print(line, bold=True)
-    out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.to_dict()['unit']}\n")
+    out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.unit}\n")
     _print_spreads(out, s)
     _print_lines(out, s)
     for name, title, header in (
@@ -242,7 +242,8 @@ def _print_breakdown(out: Output, part: Breakdown, title: str, header: str) -> N
 
 
 def _print_worst(out: Output, s: ComparisonSummary, count: int = 5) -> None:
-    worst = s.to_dict().get("worst_tokens") or []
+    part = s.parts.get("worst_tokens")
+    worst = [] if part is None else part.to_dict()
     if not worst:
         return
     table = Table("row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
