@@ -24,6 +24,7 @@ from .elementary import log, phi, phi_and_exp
 from .far import apart, below
 from .lanes import (
     absolute,
+    equal,
     fma,
     greatest,
     horner,
@@ -64,7 +65,7 @@ from .pairs import (
     scale_pair,
     series,
 )  # fmt: skip
-from .probabilities import mass_difference
+from .probabilities import IDENTICAL, mass_difference
 from .status import LOGS, MASSES, NEGATIVE_P, NEGATIVE_Q, OK
 
 LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3
@@ -195,20 +196,41 @@ def sign(d):
 
 
 @inlined
+def log_of_one_and(e):
+    """ln(1 + e) of what is not near -1; a small e, as of a small weight, is not rounded into 1 + e first."""
+    one = number(e, "1")
+    s = e / ((one + one) + e)
+    return select(
+        smaller(absolute(s) * (one + one), number(e, "1/3")), (s + s) * horner(s * s, "atanh(s)/s"), log(one + e)
+    )
+
+
+@inlined
 def mixture_logs(p, q, d, weight, rest):
     """(ln m/p, ln m/q) for lanes of p, q and d, not near equality; `rest` is 1 - weight."""
     swapped = smaller(p, q)
     great = maximum(p, q)
     small = select(swapped, p, q)
     share = small / maximum(great, number(p, "smallest normal"))
-    # m/great is 1 + e; a small e, as of a small weight, is not rounded into 1 + e first
-    one = number(p, "1")
-    e = select(swapped, weight, rest) * (share - one)
-    s = e / ((one + one) + e)
-    ln = select(
-        smaller(absolute(s) * (one + one), number(p, "1/3")), (s + s) * horner(s * s, "atanh(s)/s"), log(one + e)
-    )
+    # m/great is 1 + e
+    ln = log_of_one_and(select(swapped, weight, rest) * (share - number(p, "1")))
     return select(swapped, ln + d, ln), select(swapped, ln, ln - d)
+
+
+@inlined
+def lopsided_mixture_logs(p, q, d, weight, rest):
+    """`mixture_logs` of a weight near 0 or 1: m may be near the lesser of p and q, whose log would be d's rounding."""
+    swapped = smaller(p, q)
+    great = maximum(p, q)
+    small = select(swapped, p, q)
+    rise = great - small
+    risen = select(swapped, rest, weight) * rise
+    by_small = smaller(risen, number(p, "1/2") * small)
+    base = select(by_small, small, great)
+    change = select(by_small, risen, select(swapped, weight, rest) * (small - great))
+    ln = log_of_one_and(change / maximum(base, number(p, "smallest normal")))
+    by_q = equal(base, q)
+    return select(by_q, ln + d, ln), select(by_q, ln, ln - d)
 
 
 @kernel
@@ -245,6 +267,7 @@ def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
 def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, moment, sums):
     """(value, moment) of any block of MIXTURE."""
     zero = splat(0.0, like)
+    lopsided = width(like) == 8 and min(weight, 1.0 - weight) <= LEAST_WEIGHT
     total, total_moment = zero, zero
     w = splat(weight, like)
     rest = splat(1.0 - weight, like)
@@ -259,7 +282,10 @@ def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, 
         q = load(partners, i, like)
         d = load(diffs, i, like)
         near = smaller(absolute(d), limit)
-        to_p, to_q = mixture_logs(p, q, d, w, rest)
+        if lopsided:
+            to_p, to_q = lopsided_mixture_logs(p, q, d, w, rest)
+        else:
+            to_p, to_q = mixture_logs(p, q, d, w, rest)
         gap = q - p
         term = fma(tilt, gap, zero - fma(c1 * p, to_p, c2 * q * to_q))
         pd = p * d
@@ -294,6 +320,7 @@ def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
     zero = splat(0.0, like)
     total, power_sum, far = zero, zero, zero
     epsilon = splat(rest, like)
+    one = number(zero, "1")
     inverse = splat(1.0 / rest if abs(rest) > 1e-30 else 0.0, like)  # below, φ(ε·d)/ε is nothing beside φ(d)
     close = splat(limit, like)
     for i in range(0, n, width(like)):
@@ -301,9 +328,12 @@ def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
         d = load(diffs, i, like)
         size = absolute(d)
         far = maximum(size, far)
-        phi_d, _ratio = phi_and_exp(d)
+        phi_d, ratio = phi_and_exp(d)
         phi_tilted, tilted = phi_and_exp(epsilon * d)
-        f = select(smaller(size, close), (d * d) * series(d, value), phi_d - phi_tilted * inverse)
+        f = phi_d - phi_tilted * inverse
+        if rest > 0.0:  # both φ are about -d where it is far below 0; without it they do not cancel
+            f = select(smaller(epsilon * d, zero - one), (ratio - one) - (tilted - one) * inverse, f)
+        f = select(smaller(size, close), (d * d) * series(d, value), f)
         total = fma(p, f, total)
         power_sum = fma(p, tilted, power_sum)
     sums[0] = sum_lanes(total)
@@ -489,8 +519,11 @@ def upper_row(p, q, vocab, space, k, kind, weight, first, second, with_moment, w
                 value = linear_beyond(p, q, vocab, k, first, second, state)
             return value
         if space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0:
-            state[MOMENT] = 0.0
-            return 0.0
+            # as good as equal, but for orders that raise the ratio of what weighs next to nothing above that
+            least = distant_renyi(p, q, vocab, space, k, np.inf, -np.inf, 1.0, state, scales) if steep else 0.0
+            if least < IDENTICAL:
+                state[MOMENT] = 0.0
+                return 0.0
         scale_pair(p, q, vocab, space, k, state, scales)
         if kind == RENYI and (state[PATH] == DISTANT or weight == 0.0 or weight == np.inf):
             pass

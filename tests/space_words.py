@@ -11,7 +11,10 @@ DIVERGENCE = ITSELF, OF_DIVERGENCE
 DISTANCE = ITSELF, OF_DISTANCE
 LOG = ITSELF, OF_LOG
 NORMALISER = "itself, at least 1 nat", "0"
-RATIO = "itself, at least the lesser of 1 and the greatest max(P, Q)·\\|ln P/Q\\| of the row", f"{LOG_SLACK:.0e}·d"
+RATIO = (
+    "itself, at least the lesser of 1 and the greatest max(P, Q)·\\|ln P/Q\\| of the row, below float64 their sum",
+    f"{LOG_SLACK:.0e}·d",
+)
 TERM = "itself", "1e-40"
 
 STATED = {

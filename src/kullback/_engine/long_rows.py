@@ -37,7 +37,7 @@ def compare(
     """`calls.compare` for rows of any length."""
     if not _cut(pair):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
-    fields = tuple(dict.fromkeys((*wanted, "lse_p", "lse_q", "top1_p", "top1_q")))
+    fields = tuple(dict.fromkeys((*wanted, "kl", "reverse_kl", "lse_p", "lse_q", "top1_p", "top1_q")))
     tokens = None if tokens is None else tokens.reshape(-1)
     held = None if tokens is None else _by_part(tokens, pair.vocab)
 
@@ -61,7 +61,7 @@ def compare(
     if any(_rounded(found[f"lse_{side}"], within[f"lse_{side}"], within[f"top1_{side}"]) for side in "pq"):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
     for field, lse in _SIDES:
-        if field in wanted:
+        if field in fields:
             found[field] += _mean(within[field], within[lse])
     for index, field in enumerate(("top1_p", "top1_q")):
         if field in wanted:
@@ -69,7 +69,14 @@ def compare(
     for field in ("log_prob_p", "log_prob_q", "log_ratio"):
         if field in wanted and place is not None:
             found[field] += np.take_along_axis(within[field], place[:, None], axis=1)[:, 0]
-    return {field: found[field] for field in wanted}
+    kept = {field: found[field] for field in wanted}
+    close = np.flatnonzero(_blurred(found, within, arrays.FLOAT64 in (struct.storage for struct in pair.structs)))
+    if close.size:
+        ids = None if tokens is None else tokens[close]
+        whole = calls.compare(selected(pair, close), space, inverse_temperature, wanted, num_threads, ids)
+        for field in wanted:
+            kept[field][close] = whole[field]
+    return kept
 
 
 def describe(
@@ -196,6 +203,21 @@ def _rounded(lse: NDArray[np.float64], within: NDArray[np.float64], top1: NDArra
     """
     beyond = (np.isinf(within) | np.isnan(within)) & (top1 >= 0)
     return bool((np.abs(lse) > 1e5).any() or beyond.any())
+
+
+def _blurred(found: _Found, within: _Found, exact: bool) -> NDArray[np.bool_]:
+    """Rows that differ by so little that the rounding of the parts' normalisers is seen in it, (T,): those stay whole.
+
+    A divergence D goes by the square of what the normalisers differ by. `exact`: of float64.
+    """
+    sizes = np.maximum(np.abs(within["lse_p"]), np.abs(within["lse_q"]))
+    rounding = 2.0**-53 * np.where(np.isfinite(sizes), sizes, 0.0).max(axis=1)
+    least = rounding / (1e-12 if exact else 1e-8)
+    divergence = np.minimum(found["kl"], found["reverse_kl"])
+    blurred = divergence < least * least
+    if "log_ratio" in found:
+        blurred |= np.abs(found["log_ratio"]) < least
+    return np.asarray(blurred & (divergence > 0.0))
 
 
 def _mean(values: NDArray[np.float64], lse: NDArray[np.float64]) -> NDArray[np.float64]:
