@@ -186,14 +186,8 @@ def test_every_function_of_rows_has_its_place():
 
 # What is known to miss its bound somewhere in the space, and stands in the table of `make test-space` alone.
 UNSETTLED = (
-    # masses of which float32 loses one side to rounding, or that differ in an outcome of next to no mass alone
-    "renyi_divergence",
-    # a weight near 1, and q nearly all of one outcome that p has little of
-    "skew_kl_divergence",
-    # as Rényi's divergence: NaN in place of inf where logits are about the greatest float64
+    # NaN in place of inf where logits are about the greatest float64
     "distillation_loss",
-    # float32 rows far apart whose token has the same probability in both: 3e-8 in place of 0
-    "token_log_ratios",
 )
 SETTLED = tuple(name for name in FUNCTIONS if name not in UNSETTLED)
 

@@ -7,6 +7,7 @@ the masses of the parts,
     KL(p‖q) = KL(P‖Q) + Σ P·KL(part of p‖part of q)        H(p) = H(P) + Σ P·H(part of p)
 
 in which no term is negative, so nothing cancels. P and Q are rows of logs (the parts' normalisers) to the same kernels.
+Rows so close that the rounding of these would be seen in the result stay whole.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from kullback._engine import calls
 from kullback._engine.arrays import Batch, batch
 from kullback._engine.keywords import LOGS
-from kullback._engine.views import AFFINE16
+from kullback._engine.views import AFFINE16, FLOAT64
 
 LONGEST = 1 << 18  # every vocabulary in use is shorter: its rows stay whole
 PART = 1 << 16
@@ -70,7 +71,7 @@ def compare(
         if field in wanted and place is not None:
             found[field] += np.take_along_axis(within[field], place[:, None], axis=1)[:, 0]
     kept = {field: found[field] for field in wanted}
-    close = np.flatnonzero(_blurred(found, within, arrays.FLOAT64 in (struct.storage for struct in pair.structs)))
+    close = np.flatnonzero(_blurred(found, within, FLOAT64 in (view.storage for view in pair.views)))
     if close.size:
         ids = None if tokens is None else tokens[close]
         whole = calls.compare(selected(pair, close), space, inverse_temperature, wanted, num_threads, ids)
