@@ -181,6 +181,16 @@ def test_a_call_makes_its_stops_and_never_turns_back(call):
     assert {"rows", "keywords", "arrays", "engine", "outputs"} <= set(entered)
 
 
+def test_a_class_has_a_name_of_its_own():
+    """What two packages need is written once, in the lower one; but for the faces of libraries, which have theirs."""
+    where = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and package(module) != "integrations":
+                where.setdefault(node.name, []).append(module)
+    assert not {name: modules for name, modules in where.items() if len(modules) > 1}
+
+
 def test_the_reference_imports_numpy_only():
     standard = set(sys.stdlib_module_names)
     assert imports(ROOT / "tests" / "reference.py") - standard == {"numpy"}

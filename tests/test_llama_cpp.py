@@ -98,9 +98,9 @@ def test_few_or_equal_tokens():
     zeros = np.zeros(3, np.float32)
     few = statistics(LlamaCppTokens(nll, nll, zeros.astype(float), zeros, np.array([True, False, True])))
     assert few.ppl_q.value == pytest.approx(np.exp(7 / 3))
-    assert few.ppl_q.uncertainty == 0  # the tool gives none for 10 tokens or fewer
+    assert few.ppl_q.standard_error == 0  # the tool gives none for 10 tokens or fewer
     assert few.same_top.value == pytest.approx(2 / 3)
-    assert few.same_top.uncertainty == pytest.approx(np.sqrt(2 / 9 / 2))
+    assert few.same_top.standard_error == pytest.approx(np.sqrt(2 / 9 / 2))
     assert few.kld_percentiles[0.5] == 0
     assert few.tokens == 3
 

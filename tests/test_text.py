@@ -15,7 +15,7 @@ import pytest
 import kullback as kb
 from kullback.cli import main
 from kullback.evaluation.job import compare_candidates, compare_files
-from kullback.evaluation.layout import Table, columns_of
+from kullback.evaluation.layout import PrintedTable, columns_of
 from kullback.evaluation.report import render_report
 from kullback.evaluation.terminal import print_facts, print_summaries, short
 from kullback.evaluation.text import json_text, labels, visible
@@ -149,7 +149,7 @@ def test_wrong_arguments_are_printable(capsys):
 def test_no_cell_is_ever_cut(width):
     rng = np.random.default_rng(width)
     columns = ["", *(f"column {i}" for i in range(8))]
-    table = Table(*columns, title="A title")
+    table = PrintedTable(*columns, title="A title")
     rows = [[f"label {i}" * (i + 1), *(f"{x:.15g}" for x in rng.lognormal(0, 9, 8))] for i in range(5)]
     rows.append(["漢字" * 3, *["1.5"] * 8])
     for row in rows:

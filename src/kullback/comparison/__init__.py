@@ -5,8 +5,13 @@ from kullback.comparison.columns import (
     completed as completed,
     summarize as summarize,
 )
-from kullback.comparison.exact import ClusteredMean as ClusteredMean, Estimate as Estimate, ExactSum as ExactSum
-from kullback.comparison.spread import Spread as Spread, json_number as json_number, share_text as share_text
+from kullback.comparison.exact import (
+    Estimate as Estimate,
+    ExactSum as ExactSum,
+    Mean as Mean,
+    json_number as json_number,
+)
+from kullback.comparison.spread import Spread as Spread, share_text as share_text
 from kullback.comparison.summary import ComparisonSummary, Part as Part
 from kullback.comparison.token_comparison import TokenComparison, compare
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import views
 
-__all__ = ["ClusteredMean", "Estimate", "ExactSum"]
+__all__ = ["Estimate", "ExactSum", "Mean", "json_number"]
 
 _LEAST = 1074  # every float64 is a whole number of 2⁻¹⁰⁷⁴, the least subnormal
 _LOW_BITS = 27
@@ -124,45 +123,133 @@ def _rounded(number: Fraction) -> float:
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error, which is NaN where fewer than two independent draws went in."""
+    """A mean, or what comes of one, and its standard error: NaN where fewer than two independent draws went in."""
 
     mean: float
     standard_error: float
 
+    @property
+    def value(self) -> float:
+        """The mean, where it is called the estimate."""
+        return self.mean
 
-@dataclass
-class ClusteredMean:
-    """A mean over tokens whose independent draws are clusters of tokens (sequences), mergeable exactly."""
 
-    total: ExactSum = field(default_factory=ExactSum)
-    squares: ExactSum = field(default_factory=ExactSum)
-    times_tokens: ExactSum = field(default_factory=ExactSum)
+class Mean:
+    """A mean over tokens whose independent draws are the tokens, or clusters of them (sequences); merges exactly.
 
-    def add(self, sums: NDArray[np.float64], tokens: NDArray[np.float64]) -> None:
-        """Add clusters: the sum over each one's tokens, and how many tokens it has."""
+    Parameters
+    ----------
+    values : array_like, optional
+        One a token; those that are NaN are left out.
+    """
+
+    __slots__ = ("_times", "clusters", "count", "squared_counts", "squares", "total")
+
+    def __init__(self, values: ArrayLike = ()) -> None:
+        self.count = self.clusters = self.squared_counts = 0  # tokens, independent draws, Σ tokens² of the draws
+        self.total, self.squares = ExactSum(), ExactSum()  # squares of finite values
+        self._times: ExactSum | None = None  # Σ sum·tokens of the draws; None: each is one token, so it is the total
+        numbers = np.asarray(values, np.float64)
+        self.add(numbers[~np.isnan(numbers)])
+
+    def add(self, sums: NDArray[np.float64], counts: NDArray[np.int64] | None = None) -> None:
+        """Add draws: the sum over each one's tokens, and how many it has; None: one."""
+        if counts is not None and self._times is None:
+            self._times = self.total.copy()
+        self.total.add(sums)
+        finite = sums[np.isfinite(sums)]
         with np.errstate(over="ignore", invalid="ignore"):
-            self.total.add(sums)
-            self.squares.add(sums * sums)
-            self.times_tokens.add(sums * tokens)
+            self.squares.add(finite * finite)
+            if self._times is not None:
+                self._times.add(sums if counts is None else sums * counts)
+        self.clusters += sums.size
+        self.count += sums.size if counts is None else int(counts.sum())
+        self.squared_counts += sums.size if counts is None else int((counts * counts).sum())
 
-    def merge(self, other: ClusteredMean) -> None:
-        """Add everything that `other` has seen."""
-        self.total.merge(other.total)
-        self.squares.merge(other.squares)
-        self.times_tokens.merge(other.times_tokens)
+    def merge(self, other: Mean) -> Mean:
+        """The mean of both together."""
+        new = Mean()
+        if self._times is not None or other._times is not None:
+            new._times = ExactSum()
+        for part in (self, other):
+            new.count += part.count
+            new.clusters += part.clusters
+            new.squared_counts += part.squared_counts
+            new.total.merge(part.total)
+            new.squares.merge(part.squares)
+            if new._times is not None:
+                new._times.merge(part.times)
+        return new
 
-    def estimate(self, tokens: int, squared_tokens: int, clusters: int) -> Estimate:
-        """Mean Σs/Σn over clusters; variance c/(c - 1)·Σ(s - mean·n)²/(Σn)², linearised for a ratio.
+    def finite_part(self, infinite: int) -> Mean:
+        """The mean of single tokens without the infinite ones, of which there are so many."""
+        new = Mean()
+        new.count = new.clusters = new.squared_counts = self.count - infinite
+        new.total, new.squares = self.total.finite_part(), self.squares.copy()
+        return new
 
-        `squared_tokens` is Σn². Cochran, Sampling Techniques, 3rd ed., section 6.3.
+    @property
+    def times(self) -> ExactSum:
+        """Σ sum·tokens of the draws."""
+        return self.total if self._times is None else self._times
+
+    @property
+    def mean(self) -> float:
+        return float(self.total) / self.count if self.count else math.nan
+
+    @property
+    def standard_deviation(self) -> float:
+        """Of single tokens, with n - 1 below the line."""
+        variance = self._variance()
+        return math.nan if variance is None else math.sqrt(max(0.0, float(variance * self.count)))
+
+    @property
+    def standard_error(self) -> float:
+        """Variance c/(c - 1)·Σ(s - mean·n)²/(Σn)² over c draws of sum s and n tokens, linearised for a ratio.
+
+        Cochran, Sampling Techniques, 3rd ed., section 6.3.
         """
-        if not tokens:
-            return Estimate(math.nan, math.nan)
-        if not (self.total.finite and self.squares.finite and self.times_tokens.finite):
-            return Estimate(float(self.total) / tokens, math.nan)
-        mean = self.total.exact() / tokens
-        if clusters < 2:
-            return Estimate(float(mean), math.nan)
-        spread = self.squares.exact() - 2 * mean * self.times_tokens.exact() + mean * mean * squared_tokens
-        variance = _rounded(spread * Fraction(clusters, (clusters - 1) * tokens**2))
-        return Estimate(float(mean), math.sqrt(max(variance, 0.0)))  # below 0 by the rounding of the squares
+        variance = self._variance()
+        return math.nan if variance is None else math.sqrt(max(_rounded(variance), 0.0))  # below 0 by rounded squares
+
+    def _variance(self) -> Fraction | None:
+        if self.clusters < 2 or not (self.total.finite and self.squares.finite and self.times.finite):
+            return None
+        mean = self.total.exact() / self.count
+        spread = self.squares.exact() - 2 * mean * self.times.exact() + mean * mean * self.squared_counts
+        return spread * ratio_factor(self.clusters, self.count)
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.mean, self.standard_error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mean": json_number(self.mean),
+            "standard_error": json_number(self.standard_error),
+            "count": self.count,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mean):
+            return NotImplemented
+        return (
+            (self.count, self.clusters, self.squared_counts) == (other.count, other.clusters, other.squared_counts)
+            and (self.total, self.squares) == (other.total, other.squares)
+            and self.times == other.times
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def ratio_factor(clusters: int, tokens: int) -> Fraction:
+    """c/(c - 1)/(Σn)²: what makes Σ(s - mean·n)² over clusters the variance of the mean."""
+    return Fraction(clusters, (clusters - 1) * tokens**2)
+
+
+def json_number(value: float) -> float | str | None:
+    """null where undefined, "inf" and "-inf" where infinite."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")

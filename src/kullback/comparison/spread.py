@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import generator, keywords, views
 from kullback.comparison.binned import Binned
-from kullback.comparison.exact import ExactSum
+from kullback.comparison.exact import ExactSum, Mean, json_number, ratio_factor
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
@@ -42,9 +42,8 @@ class Spread:
 
     def __init__(self) -> None:
         self.undefined = 0
-        self.count = 0  # values that are not NaN
         self.infinite = 0
-        self._total, self._squares = ExactSum(), ExactSum()  # squares of finite values
+        self._mean = Mean()  # of the values that are not NaN
         self._parts: list[NDArray[np.float64]] = []
         self._groups: dict[int, _Group] = {}
         self._intervals: dict[tuple[float, int, int], tuple[float, float]] = {}  # drawn already
@@ -59,12 +58,8 @@ class Spread:
         new.undefined = int(flat.size - defined.sum())
         kept = np.sort(flat[defined])
         new._parts = [kept] if kept.size else []
-        new.count = int(kept.size)
         new.infinite = int(np.isinf(kept).sum())
-        new._total.add(kept)
-        finite = kept[np.isfinite(kept)]
-        with np.errstate(over="ignore"):
-            new._squares.add(finite * finite)
+        new._mean.add(kept)
         if groups is not None and kept.size:
             inside = groups[defined]
             order = np.argsort(inside, kind="stable")
@@ -77,12 +72,9 @@ class Spread:
         """The spread of both together."""
         new = Spread()
         new.undefined = self.undefined + other.undefined
-        new.count = self.count + other.count
         new.infinite = self.infinite + other.infinite
         new._parts = self._parts + other._parts
-        for part in (self, other):
-            new._total.merge(part._total)
-            new._squares.merge(part._squares)
+        new._mean = self._mean.merge(other._mean)
         new._groups = dict(self._groups)  # the sums in it are never added to in place
         for name, group in other._groups.items():
             new._groups[name] = new._groups[name].merge(group) if name in new._groups else group
@@ -116,8 +108,7 @@ class Spread:
             return self
         new = Spread()
         new.undefined = self.undefined
-        new.count = self.count - self.infinite
-        new._total, new._squares = self._total.finite_part(), self._squares
+        new._mean = self._mean.finite_part(self.infinite)
         new._parts = [part[np.isfinite(part)] for part in self._parts]
         new._binned = None if self._binned is None else self._binned.finite()
         new._groups = {
@@ -150,29 +141,30 @@ class Spread:
         return 4 if error == 0 else min(4, math.floor(-math.log10(error)))
 
     @property
+    def count(self) -> int:
+        """Values that are not NaN."""
+        return self._mean.count
+
+    @property
     def mean(self) -> float:
-        return float(self._total) / self.count if self.count else math.nan
+        return self._mean.mean
 
     @property
     def rms(self) -> float:
         """Root of the mean square."""
         if self.infinite:
             return math.inf
-        return math.sqrt(float(self._squares) / self.count) if self.count else math.nan
+        return math.sqrt(float(self._mean.squares) / self.count) if self.count else math.nan
 
     @property
     def standard_deviation(self) -> float:
         """With n - 1 below the line."""
-        n = self.count
-        if n < 2 or self.infinite or not self._squares.finite:
-            return math.nan
-        total, squares = self._total.exact(), self._squares.exact()
-        return math.sqrt(max(0.0, float((squares - total * total / n) / (n - 1))))
+        return self._mean.standard_deviation
 
     @property
     def standard_error(self) -> float:
         """Of the mean, as if tokens were independent."""
-        return self.standard_deviation / math.sqrt(self.count) if self.count else math.nan
+        return self._mean.standard_error
 
     @property
     def groups(self) -> int:
@@ -182,11 +174,11 @@ class Spread:
     def group_standard_error(self) -> float:
         """Of the mean, with groups as the independent draws: √(g/(g-1)·Σ(s - mean·n)²)/Σn. NaN without groups."""
         g = len(self._groups)
-        if g < 2 or not self._total.finite:
+        if g < 2 or not self._mean.total.finite:
             return math.nan
-        mean = self._total.exact() / self.count
+        mean = self._mean.total.exact() / self.count
         squares = sum((group.total.exact() - mean * group.size) ** 2 for group in self._groups.values())
-        return math.sqrt(float(squares) * g / (g - 1)) / self.count
+        return math.sqrt(float(squares * ratio_factor(g, self.count)))
 
     def group_means(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """(group, values in it, their mean), by group."""
@@ -212,7 +204,7 @@ class Spread:
     def _bootstrap(self, level: float, draws: int, seed: Any) -> tuple[float, float]:
         rng = generator(seed, "seed")
         _, counts, means = self.group_means()
-        if counts.size < 2 or not self._total.finite:
+        if counts.size < 2 or not self._mean.total.finite:
             return math.nan, math.nan
         if counts.size > 10_000:
             reach = NormalDist().inv_cdf((1 + level) / 2) * self.group_standard_error
@@ -310,22 +302,14 @@ class Spread:
             return NotImplemented
         return (
             self.undefined == other.undefined
-            and (self.count, self.infinite) == (other.count, other.infinite)
-            and self._total == other._total
-            and self._squares == other._squares
+            and self.infinite == other.infinite
+            and self._mean == other._mean
             and self._groups == other._groups
             and self._settled()._binned == other._settled()._binned
             and np.array_equal(self._sorted(), other._sorted())
         )
 
     __hash__ = None  # type: ignore[assignment]  # it is made of arrays
-
-
-def json_number(value: float) -> float | str | None:
-    """null where undefined, "inf" and "-inf" where infinite."""
-    if math.isnan(value):
-        return None
-    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
 def wilson_interval(share: float, count: float, level: float = 0.95) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.comparison.exact import ExactSum
-from kullback.comparison.spread import Spread, json_number, share_text
+from kullback.comparison.exact import ExactSum, json_number
+from kullback.comparison.spread import Spread, share_text
 
 SPREADS = (
     "kl",

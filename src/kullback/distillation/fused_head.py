@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import arrays, calls, keywords, labelling, views
-from kullback.distillation.losses import STUDENT, Rows, array_like, loss_kernel, scale_of
+from kullback.distillation.losses import STUDENT, RowLoss, array_like, loss_kernel, scale_of
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens
 from kullback.distillation.softcap import cap, decoded, encode, through_cap
 
@@ -168,7 +168,7 @@ def linear_distillation_loss(
     scale = scale_of(temperature, temperature_squared)
     row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
     cap_at = None if softcap is None else keywords.number(softcap, "softcap", 1e-6, 1e6)
-    loss_rows = Rows(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
+    loss_rows = RowLoss(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)
     gradient, logit_scale = keywords.flag(gradient, "gradient"), keywords.finite(logit_scale, "logit_scale")
     rows = None if rows is None else keywords.whole(rows, "rows", 1)

@@ -77,7 +77,7 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
 }
 
 
-class Rows(NamedTuple):
+class RowLoss(NamedTuple):
     """A loss ready to be evaluated on batches of rows (teacher, student)."""
 
     kernel: Kernel
@@ -303,7 +303,7 @@ def distillation_loss(
     if gradient == "both":
         student, teacher = arrays.rows(outs[STUDENT], "student_out"), arrays.rows(outs[TEACHER], "teacher_out")
         calls.keep_apart(student.owner, "student_out", {"teacher_out": teacher.owner})
-    work = Rows(kernel, k, loss == "soft_cross_entropy", num_threads)
+    work = RowLoss(kernel, k, loss == "soft_cross_entropy", num_threads)
     if softcap is None:
         values = work.evaluate(pair, row_weights, sides[gradient], outs, counted.mask)
     else:

@@ -11,7 +11,7 @@ from typing import IO
 
 from kullback.evaluation.text import visible
 
-__all__ = ["Output", "Table"]
+__all__ = ["Output", "PrintedTable"]
 
 _GAP = "  "
 _LEAST = 40  # columns to be laid out for, however narrow the terminal says it is
@@ -29,14 +29,14 @@ class Output:
             self.width = max(_LEAST, shutil.get_terminal_size((80, 24)).columns)
         self.bold = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
-    def print(self, what: str | Table = "", bold: bool = False) -> None:
+    def print(self, what: str | PrintedTable = "", bold: bool = False) -> None:
         """A table, or a line: made printable, not wrapped."""
-        lines = what.lines(self.width) if isinstance(what, Table) else [(visible(what, "\n"), bold)]
+        lines = what.lines(self.width) if isinstance(what, PrintedTable) else [(visible(what, "\n"), bold)]
         for line, strong in lines:
             print(f"\x1b[1m{line}\x1b[0m" if strong and self.bold and line else line, file=self.file)
 
 
-class Table:
+class PrintedTable:
     """Rows of cells under headings: the first column is a label, the others are numbers, to the right.
 
     Where the columns do not fit side by side, the rest stands below, under the same labels. A label wider than half

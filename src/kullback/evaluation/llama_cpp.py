@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison import Estimate
 from kullback.evaluation.sources.llama_cpp import decode
 
-__all__ = ["Estimate", "LlamaCppStatistics", "LlamaCppTokens", "concatenate", "statistics", "token_values"]
+__all__ = ["LlamaCppStatistics", "LlamaCppTokens", "concatenate", "statistics", "token_values"]
 
 # entries decoded at a time: three float64 and float32 temporaries of this many elements
 BLOCK_ELEMENTS = 1 << 20
@@ -132,14 +133,6 @@ def _exp(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value and the uncertainty printed beside it."""
-
-    value: float
-    uncertainty: float
-
-
-@dataclass(frozen=True)
 class LlamaCppStatistics:
     """Everything the tool prints after its last chunk; `str` gives the same lines.
 
@@ -163,10 +156,10 @@ class LlamaCppStatistics:
 
     def __str__(self) -> str:
         def line(label: str, estimate: Estimate) -> str:
-            return f"{label:<30}: {estimate.value:10.6f} ± {estimate.uncertainty:10.6f}"
+            return f"{label:<30}: {estimate.mean:10.6f} ± {estimate.standard_error:10.6f}"
 
         def percent(estimate: Estimate) -> str:
-            return f"{100 * estimate.value:6.3f} ± {100 * estimate.uncertainty:5.3f} %"
+            return f"{100 * estimate.mean:6.3f} ± {100 * estimate.standard_error:5.3f} %"
 
         return "\n".join(
             [
@@ -179,7 +172,7 @@ class LlamaCppStatistics:
                 line("Mean PPL(Q)-PPL(base)", self.ppl_difference),
                 "",
                 "====== KL divergence statistics ======",
-                f"Mean    KLD: {self.kld.value:10.6f} ± {self.kld.uncertainty:10.6f}",
+                f"Mean    KLD: {self.kld.mean:10.6f} ± {self.kld.standard_error:10.6f}",
                 *(f"{_label(f)} KLD: {v:10.6f}" for f, v in self.kld_percentiles.items()),
                 "",
                 "====== Token probability statistics ======",
@@ -239,14 +232,14 @@ def _statistics(values: LlamaCppTokens, n: int) -> LlamaCppStatistics:
     # squares of float32 are rounded to float32 before they enter the float64 sums
     log_q, log_b = _mean(_sum(q), _sum(q * q), n), _mean(_sum(b), _sum(b * b), n)
     covariance = (_sum(q * b) / n - _sum(q) / n * (_sum(b) / n)) / (n - 1) if n >= 10 else 0.0
-    u_q, u_b = log_q.uncertainty, log_b.uncertainty
-    ppl_q, ppl_b = np.exp(log_q.value), np.exp(log_b.value)
-    log_ratio = Estimate(log_q.value - log_b.value, _sqrt(u_q**2 + u_b**2 - 2 * covariance))
-    ratio = float(np.exp(log_ratio.value))
+    u_q, u_b = log_q.standard_error, log_b.standard_error
+    ppl_q, ppl_b = np.exp(log_q.mean), np.exp(log_b.mean)
+    log_ratio = Estimate(log_q.mean - log_b.mean, _sqrt(u_q**2 + u_b**2 - 2 * covariance))
+    ratio = float(np.exp(log_ratio.mean))
     difference = (ppl_q * u_q) ** 2 + (ppl_b * u_b) ** 2 - 2 * ppl_q * ppl_b * covariance
     d2 = d * d
     square = _mean(_sum(d2), float(np.square(d2, dtype=np.float64).sum()), n)
-    rms = _sqrt(square.value)
+    rms = _sqrt(square.mean)
     same = int(values.same_top.sum()) / n
     return LlamaCppStatistics(
         tokens=n,
@@ -254,13 +247,13 @@ def _statistics(values: LlamaCppTokens, n: int) -> LlamaCppStatistics:
         ppl_base=Estimate(float(ppl_b), float(ppl_b * u_b)),
         correlation=float(np.float64(covariance) / (u_q * u_b)),
         log_ppl_ratio=log_ratio,
-        ppl_ratio=Estimate(ratio, ratio * log_ratio.uncertainty),
+        ppl_ratio=Estimate(ratio, ratio * log_ratio.standard_error),
         ppl_difference=Estimate(float(ppl_q - ppl_b), _sqrt(difference)),
         kld=_mean(_sum(values.kld), _sum(values.kld * values.kld), n),
         kld_percentiles=_percentiles(values.kld, KL_PERCENTILES),
         delta_p=_mean(_sum(d), _sum(d2), n),
         delta_p_percentiles=_percentiles(d, DELTA_P_PERCENTILES),
-        delta_p_rms=Estimate(rms, float(0.5 / np.float64(rms) * square.uncertainty)),
+        delta_p_rms=Estimate(rms, float(0.5 / np.float64(rms) * square.standard_error)),
         same_top=Estimate(same, _sqrt(same * (1 - same) / max(n - 1, 1))),
     )
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from kullback.comparison import (
     ComparisonSummary,
-    ExactSum,
+    Estimate,
+    Mean,
     Part,
     Spread,
     compared_rows,
@@ -49,55 +50,6 @@ SEGMENT = 1 << 16  # tokens summed up at a time
 _BROKEN_DOWN = ("kl", "same_top1", "log_ratio", "delta_prob")
 
 Columns = Mapping[str, NDArray[Any]]
-
-
-class Mean:
-    """A mean and its naive standard error; NaN values are left out."""
-
-    def __init__(self, values: NDArray[Any] | None = None) -> None:
-        self.count = 0
-        self.total, self.squares = ExactSum(), ExactSum()
-        if values is not None:
-            kept = np.asarray(values, np.float64)
-            kept = kept[~np.isnan(kept)]
-            self.count = kept.size
-            self.total.add(kept)
-            with np.errstate(over="ignore"):
-                self.squares.add(kept * kept)
-
-    def merge(self, other: Mean) -> Mean:
-        new = Mean()
-        new.count = self.count + other.count
-        for part in (self, other):
-            new.total.merge(part.total)
-            new.squares.merge(part.squares)
-        return new
-
-    @property
-    def mean(self) -> float:
-        return float(self.total) / self.count if self.count else math.nan
-
-    @property
-    def standard_error(self) -> float:
-        n = self.count
-        if n < 2 or not (self.total.finite and self.squares.finite):
-            return math.nan
-        total = self.total.exact()
-        return math.sqrt(max(0.0, float((self.squares.exact() - total * total / n) / (n * (n - 1)))))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "mean": json_number(self.mean),
-            "standard_error": json_number(self.standard_error),
-            "count": self.count,
-        }
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mean):
-            return NotImplemented
-        return (self.count, self.total, self.squares) == (other.count, other.total, other.squares)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(eq=True)
@@ -298,8 +250,8 @@ class Convention:
         tree: dict[str, Any] = {"tokens": found.tokens, "note": self.note}
         for f in fields(found):
             value = getattr(found, f.name)
-            if isinstance(value, llama_cpp.Estimate):
-                tree[f.name] = [json_number(float(value.value)), json_number(float(value.uncertainty))]
+            if isinstance(value, Estimate):
+                tree[f.name] = [json_number(float(value.mean)), json_number(float(value.standard_error))]
             elif isinstance(value, dict):
                 tree[f.name] = {f"{level:g}": json_number(float(x)) for level, x in value.items()}
             elif isinstance(value, float):

@@ -30,7 +30,7 @@ _VOCABULARIES = frozenset(
      256000, 256128, 257152, 262144, 262145, 262208)
 )  # fmt: skip
 
-Rows = NDArray[Any]
+Values = NDArray[Any]
 
 
 def suspicions(
@@ -85,21 +85,21 @@ def _starts(sources: Sequence[Source], start: int, stop: int, most_bytes: int) -
     return np.unique(np.linspace(start, max(last, start), count).astype(np.int64))
 
 
-def _sample(source: Source, starts: NDArray[np.int64]) -> Rows:
+def _sample(source: Source, starts: NDArray[np.int64]) -> Values:
     """The rows of the windows, in float32 as a kernel would see them."""
     if not starts.size:
         return np.empty((0, source.shape[1]), np.float32)
     return np.concatenate([source.rows(s, s + WINDOW).astype(np.float32) for s in starts.tolist()])
 
 
-def _logs(x: Rows, source: Source, given: str) -> Rows:
+def _logs(x: Values, source: Source, given: str) -> Values:
     """Logarithms of the probabilities, up to a constant a row."""
     if given != "probs" or isinstance(source, Dump):
         return x
     return np.asarray(np.log(x))
 
 
-def _of_one(source: Source, x: Rows, given: str) -> list[str]:
+def _of_one(source: Source, x: Values, given: str) -> list[str]:
     found = []
     if source.shape[0] in _VOCABULARIES and source.shape[1] < 16384:
         found.append(
@@ -131,7 +131,7 @@ def _of_one(source: Source, x: Rows, given: str) -> list[str]:
     return found + _other_bits(source, x)
 
 
-def _other_bits(source: Source, x: Rows) -> list[str]:
+def _other_bits(source: Source, x: Values) -> list[str]:
     """Bfloat16 read as float16: eight bits of exponent become five, and magnitudes of 2^-15 to 2^9 all [0.5, 4)."""
     if source.dtype != np.float16:
         return []
@@ -148,7 +148,7 @@ def _other_bits(source: Source, x: Rows) -> list[str]:
     ]
 
 
-def _shifted_rows(p: Source, q: Source, x: Rows, y: Rows) -> list[str]:
+def _shifted_rows(p: Source, q: Source, x: Values, y: Values) -> list[str]:
     """One file begins a row later: its top tokens are those of the other's next or previous rows."""
     if x.shape[1] < 16 or 3 * len(x) // WINDOW < FEW:
         return []
@@ -163,7 +163,7 @@ def _shifted_rows(p: Source, q: Source, x: Rows, y: Rows) -> list[str]:
     return []
 
 
-def _shifted_targets(p: Source, logs: Rows, tokens: NDArray[np.int64], places: NDArray[np.int64]) -> list[str]:
+def _shifted_targets(p: Source, logs: Values, tokens: NDArray[np.int64], places: NDArray[np.int64]) -> list[str]:
     """The tokens of the next or previous rows are much likelier than a row's own."""
     inner = (places > 0) & (places < len(tokens) - 1)
     places, logs = places[inner], logs[inner]
@@ -183,7 +183,7 @@ def _shifted_targets(p: Source, logs: Rows, tokens: NDArray[np.int64], places: N
     return []
 
 
-def _permuted(p: Source, q: Source, x: Rows, y: Rows) -> list[str]:
+def _permuted(p: Source, q: Source, x: Values, y: Values) -> list[str]:
     """Columns of p that fit another column of q row by row, and not their own: another order of the vocabulary."""
     if len(x) < 16 or x.shape[1] < 32:
         return []
@@ -211,7 +211,7 @@ def _permuted(p: Source, q: Source, x: Rows, y: Rows) -> list[str]:
     ]
 
 
-def _standardised(x: Rows) -> Rows:
+def _standardised(x: Values) -> Values:
     """Columns of length 1 about their mean; 0 where they do not vary."""
     x = x - x.mean(axis=0)
     length = np.sqrt(np.square(x).sum(axis=0))

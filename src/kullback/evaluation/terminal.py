@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from kullback.comparison import ComparisonSummary, Spread, share_text
-from kullback.evaluation.layout import Output, Table
+from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
 from kullback.evaluation.text import labels, visible
 
@@ -114,7 +114,7 @@ def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]
 
 def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> None:
     label = error_of(summaries[0].kl)[1]  # the groups are p's
-    table = Table("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
+    table = PrintedTable("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
     for s, name in zip(summaries, side_labels(summaries)[1], strict=True):
         table.add_row(
             name, short(s.kl.mean), short(error_of(s.kl)[0], 2),
@@ -173,7 +173,7 @@ def _print_summary(out: Output, s: ComparisonSummary) -> None:
 def _print_spreads(out: Output, s: ComparisonSummary) -> None:
     grouped = s.kl.groups > 1
     columns = ("", "mean", "± s.e.", *(["± group"] if grouped else []), "median", "99 %", "99.9 %", "max")
-    table = Table(*columns)
+    table = PrintedTable(*columns)
     for name, label in _ROWS:
         spread: Any = s.parts.get(name) if name in s.parts else getattr(s, name, None)
         if spread is None or not spread.count:
@@ -190,7 +190,7 @@ def _print_spreads(out: Output, s: ComparisonSummary) -> None:
 
 def _print_lines(out: Output, s: ComparisonSummary) -> None:
     """One line a quantity that is no distribution, and one a warning."""
-    table = Table("", "", text=True)
+    table = PrintedTable("", "", text=True)
     table.add_row("same top token", _share(s.same_top1))
     agreement = s.parts.get("top_k_agreement")
     if isinstance(agreement, Agreement):
@@ -224,7 +224,7 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
 
 
 def _print_breakdown(out: Output, part: Breakdown, title: str, header: str) -> None:
-    table = Table(header, "tokens", "KL(p‖q)", "± s.e.", "same top", title=title)
+    table = PrintedTable(header, "tokens", "KL(p‖q)", "± s.e.", "same top", title=title)
     entries = sorted(part.bins)
     merged = [(part.label(key), part.bins[key]) for key in entries]
     if len(merged) > 8 and part.width:
@@ -246,7 +246,7 @@ def _print_worst(out: Output, s: ComparisonSummary, count: int = 5) -> None:
     worst = [] if part is None else part.to_dict()
     if not worst:
         return
-    table = Table("row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
+    table = PrintedTable("row", "KL(p‖q)", "token", "ln p", "ln q", "p's top", "q's top", title="The worst tokens")
     for entry in worst[:count]:
         table.add_row(
             str(entry["row"]), short(float(entry["kl"])),
@@ -272,7 +272,7 @@ def _number(x: Any) -> str:
 def print_facts(facts: dict[str, Any], file: IO[str] | None = None) -> None:
     """Facts about one file, a line each."""
     out = Output(file)
-    table = Table("", "", text=True)
+    table = PrintedTable("", "", text=True)
     for name, value in facts.items():
         text = " x ".join(str(n) for n in value) if isinstance(value, list) else str(value)
         table.add_row(name.replace("_", " "), {"True": "yes", "False": "no", "None": "unknown"}.get(text, text))

@@ -1,6 +1,7 @@
 """Parametric distributions: KL from formulas that stay exact where the two nearly agree, fits, t-SNE."""
 
 # the formulas of pairs of families register themselves
+from kullback.comparison import Estimate
 from kullback.parametric import cross_family as cross_family, dirichlet as dirichlet, same_family as same_family
 from kullback.parametric.families import (
     Bernoulli,
@@ -27,7 +28,7 @@ from kullback.parametric.families import (
 )
 from kullback.parametric.fits import fit_mixture, fit_normal
 from kullback.parametric.gaussian import gaussian_kl, vae_kl, vae_kl_gradient
-from kullback.parametric.mixtures import Estimate, Mixture, mixture_kl
+from kullback.parametric.mixtures import Mixture, mixture_kl
 from kullback.parametric.registry import closed_form_kl, register_kl, registered_pairs
 from kullback.parametric.tsne import tsne_objective
 

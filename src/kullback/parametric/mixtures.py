@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from kullback._engine import NON_NEGATIVE, FloatArray, checked, choice, generator, in_base, same_labels, shown, whole
+from kullback.comparison import Estimate
 from kullback.parametric.families import DiagonalNormal, Distribution, MultivariateNormal, Normal
 from kullback.rows import phi
 
@@ -16,13 +15,6 @@ Component = Normal | DiagonalNormal | MultivariateNormal
 # A Normal's density is 0 in float64 beyond 38.6 standard deviations.
 _REACH = 39.0
 _BREAKS = np.array([-_REACH, -20, -12, -8, -6, -4.5, -3, -2, -1, 0, 1, 2, 3, 4.5, 6, 8, 12, 20, _REACH])
-
-
-class Estimate(NamedTuple):
-    """A KL known up to an error: the quadrature's own estimate of it, or the Monte Carlo standard error."""
-
-    value: float
-    standard_error: float
 
 
 class Mixture:

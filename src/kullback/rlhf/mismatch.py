@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import BLOCK, TokenBatch, as_floats, as_mask, keywords, labelling
-from kullback.comparison import ClusteredMean, Estimate, ExactSum
+from kullback.comparison import Estimate, ExactSum, Mean
 from kullback.rlhf.estimators import kl_estimate
 from kullback.tokens import NanPolicy
 
@@ -83,9 +83,7 @@ class MismatchReport:
         self.tokens = 0
         self.sequences = 0
         self.unscored = 0
-        self._clusters = 0
-        self._squared_tokens = 0
-        self._means = {name: ClusteredMean() for name in _TOKEN_MEANS}
+        self._means = {name: Mean() for name in _TOKEN_MEANS}
         self._over_sequences = {name: ExactSum() for name in _SEQUENCE_MEANS}
         self._max_difference = -math.inf
 
@@ -95,10 +93,8 @@ class MismatchReport:
         """Clusters of tokens (at least one each) with their sums of each quantity."""
         n = tokens.astype(np.float64)
         self.tokens += int(tokens.sum())
-        self._clusters += tokens.size
-        self._squared_tokens += int((tokens * tokens).sum())
         for name, mean in self._means.items():
-            mean.add(sums[name], n)
+            mean.add(sums[name], tokens)
         if not sequenced:
             return
         self.sequences += tokens.size
@@ -131,11 +127,9 @@ class MismatchReport:
             both.tokens += one.tokens
             both.sequences += one.sequences
             both.unscored += one.unscored
-            both._clusters += one._clusters
-            both._squared_tokens += one._squared_tokens
             both._max_difference = max(both._max_difference, one._max_difference)
             for name, mean in one._means.items():
-                both._means[name].merge(mean)
+                both._means[name] = both._means[name].merge(mean)
             for name, total in one._over_sequences.items():
                 both._over_sequences[name].merge(total)
         return both
@@ -150,7 +144,7 @@ class MismatchReport:
     def _estimate(self, name: str) -> Estimate:
         if self._unknown:
             return Estimate(math.nan, math.nan)
-        return self._means[name].estimate(self.tokens, self._squared_tokens, self._clusters)
+        return self._means[name].estimate
 
     def _sequence_mean(self, name: str) -> float:
         known = self.sequences and not self._unknown
