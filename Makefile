@@ -109,7 +109,7 @@ format: $(VENV)/.installed-lint ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(VENV)/.installed-lint ## mypy on src
+types: $(VENV)/.installed-lint ## mypy on src, on what users write and on their slips, each of which it must find
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-bench ## time the kernels and their peers; verify every result first

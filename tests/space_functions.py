@@ -245,8 +245,8 @@ GENERATORS: dict[str, Callable[[Pair], Any]] = {
     "kl": lambda pair: pair.kl,
     "reverse_kl": lambda pair: pair.reverse_kl,
     "jeffreys": lambda pair: pair.kl + pair.reverse_kl,
-    "jensen_shannon": lambda pair: pair.jensen_shannon(),
-    "total_variation": lambda pair: distance(pair.total_variation, pair, 1 + ROUNDING),  # as the function of that name
+    "js": lambda pair: pair.jensen_shannon(),
+    "tv": lambda pair: distance(pair.total_variation, pair, 1 + ROUNDING),  # as the function of that name
     "squared_hellinger": lambda pair: pair.squared_hellinger,
     "chi2": _chi2,
     "neyman_chi2": lambda pair: _chi2(pair.swapped()),

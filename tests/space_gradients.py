@@ -38,7 +38,7 @@ PARAMETERS = {
     "symmetric_kl": (0.5, 0.3, 0.0, 1.0),
     "skew_kl": (0.1, 0.5, 0.0),
     "skew_reverse_kl": (0.1, 0.5, 0.0),
-    "total_variation": None,
+    "tv": None,
     "renyi": (0.5, 0.3, 2.0, 0.9, 5.0),
     "soft_cross_entropy": None,
 }
@@ -65,7 +65,7 @@ def _loss(pair, loss, parameter):
             own, other = -x * to - w * x * np.expm1(-to), -(1 - w) * y * np.expm1(-to)
             values = pair.skew_kl(w) if first else pair.swapped().skew_kl(w)
             return (values, own, other) if first else (values, other, own)
-        if loss == "total_variation":
+        if loss == "tv":
             return pair.total_variation, -p * np.sign(delta) / 2, q * np.sign(delta) / 2
         if loss == "renyi":
             value = pair.renyi(float(w))[..., None]
@@ -112,7 +112,7 @@ def _distillation(pair, options):
     weights = options.get("weights", np.ones(len(values)))
     least = -math.inf if loss == "soft_cross_entropy" else 0.0
     # as of the divergences themselves, see space_functions.divergence and .distance
-    slack = {"soft_cross_entropy": LOG_SLACK, "total_variation": FIRST_ORDER * pair.apart}
+    slack = {"soft_cross_entropy": LOG_SLACK, "tv": FIRST_ORDER * pair.apart}
     slack = slack.get(loss, SLACK * pair.apart**2)
     claims = {"value": Claim(values, None, slack, least)}
     with np.errstate(invalid="ignore"):
@@ -121,7 +121,7 @@ def _distillation(pair, options):
     claims["weighted"] = claims["value"]._replace(value=weighted, slack=slack * np.maximum(weights, 1))
     finite = np.abs(values) < most  # where a loss is infinite there is no gradient
     simple = ~(pair.only_p | pair.only_q).any(-1) & ~pair.undefined & finite & (weights > 0)
-    if loss == "total_variation":  # where its sign is lost in rounding, so is the derivative
+    if loss == "tv":  # where its sign is lost in rounding, so is the derivative
         share = np.maximum(pair.p.share, pair.q.share)
         simple &= ~((share > 0) & (np.abs(np.where(pair.both, pair.delta, 1)) < 1e-5)).any(-1)
     if loss == "renyi":

@@ -128,10 +128,10 @@ def _matrix_truth(metric, pair):
     return {
         "kl": lambda: divergence(pair.kl, pair=pair),
         "symmetric_kl": lambda: divergence(pair.symmetric_kl(), pair=pair),
-        "jensen_shannon": lambda: distance(np.sqrt(pair.jensen_shannon()), pair, 1.0),
-        "jensen_shannon_divergence": lambda: divergence(pair.jensen_shannon(), pair=pair),
+        "js_distance": lambda: distance(np.sqrt(pair.jensen_shannon()), pair, 1.0),
+        "js": lambda: divergence(pair.jensen_shannon(), pair=pair),
         "hellinger": lambda: distance(np.sqrt(pair.squared_hellinger), pair, 1 + ROUNDING),
-        "total_variation": lambda: distance(pair.total_variation, pair, 1 + ROUNDING),
+        "tv": lambda: distance(pair.total_variation, pair, 1 + ROUNDING),
     }[metric]()
 
 

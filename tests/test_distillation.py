@@ -30,7 +30,7 @@ def plain(name, s, t, parameter=None):
         "symmetric_kl": lambda: b * kl(pt, ps) + (1 - b) * kl(ps, pt),
         "skew_kl": lambda: kl(pt, m),
         "skew_reverse_kl": lambda: kl(ps, b * ps + (1 - b) * pt),
-        "total_variation": lambda: np.abs(ps - pt).sum(-1) / 2,
+        "tv": lambda: np.abs(ps - pt).sum(-1) / 2,
         "renyi": lambda: np.log((pt**b * ps ** (1 - b)).sum(-1)) / (b - 1),
         "soft_cross_entropy": lambda: -(pt * ls).sum(-1),
     }[name]()

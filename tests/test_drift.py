@@ -174,7 +174,7 @@ def test_statistics_against_scipy():
     p_share, q_share = p / p.sum(), q / q.sum()
     hellinger = np.sqrt(1 - np.sqrt(p_share * q_share).sum())
     assert report.hellinger[0] == pytest.approx(hellinger, rel=1e-12)
-    assert report.total_variation[0] == pytest.approx(0.5 * np.abs(p_share - q_share).sum(), rel=1e-13)
+    assert report.tv[0] == pytest.approx(0.5 * np.abs(p_share - q_share).sum(), rel=1e-13)
     g = stats.chi2_contingency([p, q], lambda_="log-likelihood", correction=False)
     assert report.g_test_p_value[0] == pytest.approx(g.pvalue, rel=1e-9)
     psi_null = stats.chi2.sf(report.psi[0] / (1 / 4000 + 1 / 3000), 11)

@@ -18,8 +18,8 @@ NAMED = {
     "kl": lambda p, q, **k: reference.kl_divergence(p, q, **k),
     "reverse_kl": lambda p, q, **k: reference.kl_divergence(q, p, **k),
     "jeffreys": lambda p, q, **k: sum(reference.kl_both_ways(p, q, **k)),
-    "jensen_shannon": lambda p, q, **k: reference.jensen_shannon_divergence(p, q, **k),
-    "total_variation": lambda p, q, **k: reference.total_variation(p, q, **k),
+    "js": lambda p, q, **k: reference.jensen_shannon_divergence(p, q, **k),
+    "tv": lambda p, q, **k: reference.total_variation(p, q, **k),
     "squared_hellinger": lambda p, q, **k: reference.hellinger_distance(p, q, **k) ** 2,
     "chi2": lambda p, q, **k: reference.chi2_divergence(p, q, **k),
     "neyman_chi2": lambda p, q, **k: reference.chi2_divergence(q, p, **k),
@@ -286,8 +286,8 @@ def test_the_registry_is_the_public_family():
 
 
 TOTALS = {
-    "jensen_shannon": mixtures.jensen_shannon_divergence,
-    "total_variation": renyi.total_variation,
+    "js": mixtures.jensen_shannon_divergence,
+    "tv": renyi.total_variation,
     "squared_hellinger": lambda p, q: renyi.hellinger_distance(p, q) ** 2,
     "chi2": renyi.chi2_divergence,
     "kl": kl_divergence,
@@ -314,5 +314,5 @@ def test_masses_of_different_totals(name, dtype):
         finite = np.isfinite(expected)
         np.testing.assert_array_equal(got[~finite], expected[~finite].astype(float))
         # a difference of totals is known to 1e-15, which counts where the divergence is of first order in it
-        bound = (2e-6 if dtype is np.float32 else 1e-10) * expected + (2e-15 if name == "total_variation" else 1e-28)
+        bound = (2e-6 if dtype is np.float32 else 1e-10) * expected + (2e-15 if name == "tv" else 1e-28)
         assert (np.abs(got[finite] - expected[finite]) <= bound[finite]).all(), (batch, vocab)

@@ -15,6 +15,6 @@ def test_jensen_shannon_of_all_pairs(dtype, spread, given):
     x = spread * rng.standard_normal((40, 50))
     x[3] = x[2] + 1e-3 * rng.standard_normal(50)
     x = (np.exp(x - x.max(-1, keepdims=True)) if given == "probs" else x).astype(dtype)
-    matrix = kb.divergence_matrix(x, metric="jensen_shannon_divergence", given=given)
+    matrix = kb.divergence_matrix(x, metric="js", given=given)
     rows = kb.jensen_shannon_divergence(x[:, None], x[None], given=given)
     np.testing.assert_allclose(matrix, rows, rtol=4e-6 if dtype == "float32" else 1e-9, atol=0)

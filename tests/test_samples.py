@@ -51,7 +51,7 @@ def test_terms_at_the_edges():
         "js": [0, np.log(2) / 2, np.log(2) / 2, np.log(2) / 2, np.log(2) / 2],
         "psi": [0, np.inf, np.inf, log_ratio, log_ratio],
         "hellinger": [0, 0.5, 0.5, 0.5, 0.5],
-        "total_variation": [0, 0.5, 0.5, 0.5, 0.5],
+        "tv": [0, 0.5, 0.5, 0.5, 0.5],
         "chi2": [0, 1, np.inf, 1, np.inf],
     }
     for name, values in expected.items():

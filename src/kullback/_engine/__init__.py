@@ -18,6 +18,8 @@ from kullback._engine.domains import (
 from kullback._engine.engine import default_threads, get_engine, over_rows, thread_count
 from kullback._engine.first_use import import_whole
 from kullback._engine.keywords import (
+    Given,
+    NanPolicy,
     choice,
     flag,
     integer,
@@ -54,6 +56,8 @@ __all__ = [
     "VARIATION",
     "Domain",
     "FloatArray",
+    "Given",
+    "NanPolicy",
     "TokenBatch",
     "arrays",
     "as_floats",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,6 +56,7 @@ def checked(where: str, value: ArrayLike | None, domain: Domain, event_ndim: int
     return array
 
 
-def in_base(nats: FloatArray, base: float | None) -> Any:
+def in_base(nats: FloatArray, base: float | None) -> FloatArray:
     """Convert nats to the unit of `base`; 0-d arrays become NumPy scalars."""
-    return (np.asarray(nats, np.float64) / unit(base))[()]
+    found: FloatArray = (np.asarray(nats, np.float64) / unit(base))[()]
+    return found

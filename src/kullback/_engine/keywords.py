@@ -5,9 +5,13 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+Given = Literal["probs", "log_probs", "logits"]
+NanPolicy = Literal["propagate", "omit"]
+T = TypeVar("T")
 
 LOGS, MASSES = 0, 1  # what elements mean
 _SPACES = {"probs": MASSES, "log_probs": LOGS, "logits": LOGS}

@@ -60,10 +60,11 @@ def _shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return True
 
 
-def finish(values: NDArray[Any], shape: tuple[int, ...], out: NDArray[Any] | None = None) -> Any:
+def finish(values: NDArray[Any], shape: tuple[int, ...], out: NDArray[Any] | None = None) -> NDArray[Any]:
     """`values` in the leading shape: into `out`, or as a scalar where the shape is ()."""
     values = values.reshape(shape)
     if out is None:
-        return values[()]
+        found: NDArray[Any] = values[()]  # a scalar is what NumPy gives for one, with the methods of an array
+        return found
     np.asarray(out)[...] = values
     return out

@@ -86,14 +86,37 @@ class ComparisonSummary:
         self.parts: dict[str, Part] = dict(parts or {})
         self.facts: dict[str, Any] = {}  # "p" and "q": facts about the files compared
 
-    kl = property(lambda self: self._spreads["kl"])
-    reverse_kl = property(lambda self: self._spreads["reverse_kl"])
-    cross_entropy = property(lambda self: self._spreads["cross_entropy"])
-    entropy_p = property(lambda self: self._spreads["entropy_p"])
-    entropy_q = property(lambda self: self._spreads["entropy_q"])
-    log_ratio = property(lambda self: self._spreads["log_ratio"])
-    delta_prob = property(lambda self: self._spreads["delta_prob"])
-    same_top1 = property(lambda self: self._spreads["same_top1"])
+    @property
+    def kl(self) -> Spread:
+        return self._spreads["kl"]
+
+    @property
+    def reverse_kl(self) -> Spread:
+        return self._spreads["reverse_kl"]
+
+    @property
+    def cross_entropy(self) -> Spread:
+        return self._spreads["cross_entropy"]
+
+    @property
+    def entropy_p(self) -> Spread:
+        return self._spreads["entropy_p"]
+
+    @property
+    def entropy_q(self) -> Spread:
+        return self._spreads["entropy_q"]
+
+    @property
+    def log_ratio(self) -> Spread:
+        return self._spreads["log_ratio"]
+
+    @property
+    def delta_prob(self) -> Spread:
+        return self._spreads["delta_prob"]
+
+    @property
+    def same_top1(self) -> Spread:
+        return self._spreads["same_top1"]
 
     @property
     def perplexity_p(self) -> float:

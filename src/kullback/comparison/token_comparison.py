@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, keywords, labelling, long_rows, outputs, views
+from kullback._engine import Given, arrays, calls, keywords, labelling, long_rows, outputs, views
 from kullback.comparison.columns import agreement, compared_rows, completed, summarize
 from kullback.comparison.summary import ComparisonSummary
 from kullback.tokens import IGNORE_INDEX
@@ -98,7 +98,7 @@ def compare(
     q: Any,
     tokens: Any = None,
     *,
-    given: str = "logits",
+    given: Given = "logits",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,

@@ -7,6 +7,7 @@ from kullback.distillation.losses import (
     TEACHER as TEACHER,
     DistillationResult,
     Kernel as Kernel,
+    LossName as LossName,
     distillation_loss,
     loss_kernel as loss_kernel,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import arrays, calls, keywords, labelling, views
-from kullback.distillation.losses import STUDENT, RowLoss, array_like, loss_kernel, scale_of
+from kullback.distillation.losses import STUDENT, LossName, RowLoss, array_like, loss_kernel, scale_of
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens
 from kullback.distillation.softcap import cap, decoded, encode, through_cap
 
@@ -39,7 +39,7 @@ class LinearResult:
         What the sum was divided by.
     """
 
-    loss: Any
+    loss: float | NDArray[np.float64]
     hidden_gradient: Any
     weight_gradient: NDArray[Any] | None
     bias_gradient: NDArray[Any] | None
@@ -97,7 +97,7 @@ def linear_distillation_loss(
     student_weight: Any,
     teacher_hidden: Any,
     teacher_weight: Any,
-    loss: str = "forward_kl",
+    loss: LossName = "forward_kl",
     parameter: float | None = None,
     *,
     gradient: bool = False,

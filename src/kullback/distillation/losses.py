@@ -64,6 +64,11 @@ def _renyi(alpha: float) -> Kernel:
     return Kernel(RENYI, (alpha, 0.0, 0.0))
 
 
+LossName = Literal[
+    "forward_kl", "reverse_kl", "jsd", "symmetric_kl", "skew_kl", "skew_reverse_kl", "tv", "renyi",
+    "soft_cross_entropy",
+]  # fmt: skip
+
 DISTILLATION_LOSSES: dict[str, Loss] = {
     "forward_kl": Loss("KL(T‖S)", lambda _: Kernel(LINEAR, (0.5, 1.0, 0.0))),
     "reverse_kl": Loss("KL(S‖T)", lambda _: Kernel(LINEAR, (0.5, 0.0, 1.0))),
@@ -71,7 +76,7 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
     "symmetric_kl": Loss("w·KL(T‖S) + (1-w)·KL(S‖T)", lambda w: Kernel(LINEAR, (0.5, w, 1.0 - w)), "weight", 0.5),
     "skew_kl": Loss("KL(T‖λ·T + (1-λ)·S)", _skew, "weight", 0.1),
     "skew_reverse_kl": Loss("KL(S‖λ·S + (1-λ)·T)", _skew_reverse, "weight", 0.1),
-    "total_variation": Loss("½ Σ|T - S|", lambda _: Kernel(VARIATION, (0.0, 0.0, 0.0))),
+    "tv": Loss("½ Σ|T - S|", lambda _: Kernel(VARIATION, (0.0, 0.0, 0.0))),
     "renyi": Loss("D_α(T‖S)", _renyi, "alpha", 0.5, 1e-3, 100.0),
     "soft_cross_entropy": Loss("-Σ T·ln S", lambda _: Kernel(LINEAR, (0.5, 1.0, 0.0))),
 }
@@ -176,7 +181,7 @@ class DistillationResult:
         What the sum was divided by: sums and divisors of several batches add up to one mean.
     """
 
-    loss: Any
+    loss: float | NDArray[np.float64]
     student_gradient: Any
     teacher_gradient: Any
     per_token: NDArray[np.float64]
@@ -200,7 +205,7 @@ def loss_kernel(loss: str, parameter: float | None) -> Kernel:
 def distillation_loss(
     student_logits: Any,
     teacher_logits: Any,
-    loss: str = "forward_kl",
+    loss: LossName = "forward_kl",
     parameter: float | None = None,
     *,
     gradient: Literal["student", "teacher", "both"] | None = None,
@@ -228,7 +233,7 @@ def distillation_loss(
     loss : str
         With S the student, T the teacher: "forward_kl" KL(T‖S), "reverse_kl" KL(S‖T), "jsd" (GKD's, endpoints too),
         "symmetric_kl" w·KL(T‖S) + (1-w)·KL(S‖T), "skew_kl" KL(T‖λT + (1-λ)S), "skew_reverse_kl" KL(S‖λS + (1-λ)T),
-        "total_variation", "renyi" D_α(T‖S), "soft_cross_entropy" -Σ T·ln S.
+        "tv" (total variation), "renyi" D_α(T‖S), "soft_cross_entropy" -Σ T·ln S.
     parameter : float, optional
         β of "jsd" (0.5), w of "symmetric_kl" (0.5), λ of the skew losses (0.1), α of "renyi" (0.5).
     gradient : {"student", "teacher", "both"}, optional

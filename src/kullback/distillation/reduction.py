@@ -68,7 +68,7 @@ class Reducer(NamedTuple):
     reduction: Reduction
     divisor: float
 
-    def finish(self, weighted: NDArray[np.float64]) -> Any:
+    def finish(self, weighted: NDArray[np.float64]) -> float | NDArray[np.float64]:
         """The weighted losses of the rows, reduced; NaN and inf of rows that do not count are no longer there."""
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float64: inf
             if self.reduction == "none":

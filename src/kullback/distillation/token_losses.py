@@ -30,7 +30,7 @@ class TokenLoss:
         What the sum was divided by.
     """
 
-    loss: Any
+    loss: float | NDArray[np.float64]
     gradient: Any
     per_token: NDArray[np.float64]
     tokens: int
@@ -160,7 +160,7 @@ def token_log_prob_gradient(
     vocab_size: int | None = None,
     out: Any = None,
     num_threads: int | None = None,
-) -> Any:
+) -> NDArray[Any]:
     """Σ upstream·d ln softmax(logits)[token] / d logits, for one token a row or K of them.
 
     Parameters
@@ -196,12 +196,12 @@ def token_log_prob_gradient(
     factors = np.where(ids < 0, 0.0, factors).reshape(single.rows, per_row)
     flat = np.ascontiguousarray(ids).reshape(single.rows, per_row)
     described = calls.describe(single, keywords.LOGS, k, ("lse", "top1"), num_threads, flat)
-    out = gradient_array(logits, out, single)
+    result: NDArray[Any] = gradient_array(logits, out, single)
     at_ids = _times(k, _at_tokens(flat, described["log_probs"], factors)).reshape(-1)
     scatter = calls.Scatter(np.arange(single.rows + 1) * per_row, flat.reshape(-1), at_ids, True)
     sums = -factors.sum(-1)
-    calls.softmax_gradient(single, k, described, sums, None, scatter, target_of(out, single), num_threads)
-    return out
+    calls.softmax_gradient(single, k, described, sums, None, scatter, target_of(result, single), num_threads)
+    return result
 
 
 def entropy_gradient(
@@ -212,7 +212,7 @@ def entropy_gradient(
     vocab_size: int | None = None,
     out: Any = None,
     num_threads: int | None = None,
-) -> Any:
+) -> NDArray[Any]:
     """upstream·d entropy(softmax(logits)) / d logits of each row.
 
     Parameters
@@ -240,9 +240,9 @@ def entropy_gradient(
     labelling.same_axis(0, ("logits", logits), ("upstream", upstream))
     factors = np.ones(single.lead) if upstream is None else row_factors(upstream, "upstream", single.lead)
     described = calls.describe(single, keywords.LOGS, k, ("lse", "entropy", "top1"), num_threads)
-    out = gradient_array(logits, out, single)
+    result: NDArray[Any] = gradient_array(logits, out, single)
     weights = np.ascontiguousarray(factors.reshape(-1))
     calls.softmax_gradient(
-        single, k, described, np.zeros(single.rows), weights, None, target_of(out, single), num_threads
+        single, k, described, np.zeros(single.rows), weights, None, target_of(result, single), num_threads
     )
-    return out
+    return result

@@ -16,7 +16,7 @@ from kullback.rows import relative_entropy_term
 from kullback.samples import Smoothing, evaluate, integral_of_absolute, smooth, smoothing_parameters
 
 Float64s = NDArray[np.float64]
-METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "total_variation")
+METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "tv")
 _SHOWN = 30
 
 
@@ -46,7 +46,7 @@ class DriftReport:
         Jensen-Shannon divergence, nats, and its square root.
     psi : float
         Population stability index, Σ (r-c)·ln(r/c) = kl + reverse_kl.
-    hellinger, total_variation : float
+    hellinger, tv : float
         In [0, 1].
     wasserstein, wasserstein_bound, wasserstein_scaled : float
         W1 in the unit of the column, from the fine cells; the most by which it can be off; W1 over the
@@ -86,7 +86,7 @@ class DriftReport:
     js_distance: Float64s
     psi: Float64s
     hellinger: Float64s
-    total_variation: Float64s
+    tv: Float64s
     wasserstein: Float64s
     wasserstein_bound: Float64s
     wasserstein_scaled: Float64s

@@ -236,7 +236,7 @@ def frouros_bhattacharyya(r: Float64s, c: Float64s, num_bins: int = 10) -> float
 
 def frouros_histogram_intersection(r: Float64s, c: Float64s, num_bins: int = 10) -> float:
     """1 - Σ min(p, q): total variation."""
-    return float(evaluate("total_variation", *_frouros_bins(r, c, num_bins)))
+    return float(evaluate("tv", *_frouros_bins(r, c, num_bins)))
 
 
 # ------------------------------------------------------------------------- deepchecks, Great Expectations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ def fit(
     reference: Any,
     *,
     bins: Bins = 10,
-    spacing: str = "quantile",
-    outside: str = "fold",
+    spacing: Literal["quantile", "width"] = "quantile",
+    outside: Literal["fold", "separate"] = "fold",
     resolution: int = 128,
     categorical: Iterable[str] = (),
     max_categories: int = 1000,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, engine, keywords, long_rows as parts, views
+from kullback._engine import Given, arrays, calls, engine, keywords, long_rows as parts, views
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.sources.llama_cpp import decode
@@ -30,7 +30,7 @@ Columns = dict[str, NDArray[Any]]
 class Plan:
     """What is computed for each row of a pair; the same for all chunks of a job."""
 
-    given: str
+    given: Given
     vocab: int
     rows: int  # of the files
     jensen_shannon: bool = False

@@ -13,12 +13,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import keywords
+from kullback._engine import Given, keywords
 from kullback.comparison import ComparisonSummary
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
@@ -57,13 +57,13 @@ class Job:
         p: Source,
         qs: Sequence[Source],
         *,
-        given: str = "logits",
+        given: Given = "logits",
         vocab_size: int | None = None,
         tokens: NDArray[Any] | Path | None = None,
         rows: tuple[int, int] | None = None,
         jensen_shannon: bool = False,
         top_k: Sequence[int] = (),
-        convention: str | None = None,
+        convention: Literal["llama.cpp"] | None = None,
         ignore_index: int = IGNORE_INDEX,
     ) -> Job:
         """Check everything that can be checked before the first row is read."""
@@ -209,13 +209,13 @@ def compare_candidates(
     p_path: Path | Source,
     q_paths: Sequence[Path | Source],
     *,
-    given: str = "logits",
+    given: Given = "logits",
     tokens: NDArray[Any] | Path | None = None,
     vocab_size: int | None = None,
     rows: tuple[int, int] | None = None,
     jensen_shannon: bool = False,
     top_k: Sequence[int] = (),
-    convention: str | None = None,
+    convention: Literal["llama.cpp"] | None = None,
     ignore_index: int = IGNORE_INDEX,
     chunk_bytes: int = CHUNK_BYTES,
     num_threads: int | None = None,
@@ -314,13 +314,13 @@ def compare_files(
     p_path: Path | Source,
     q_path: Path | Source,
     *,
-    given: str = "logits",
+    given: Given = "logits",
     tokens: NDArray[Any] | Path | None = None,
     vocab_size: int | None = None,
     rows: tuple[int, int] | None = None,
     jensen_shannon: bool = False,
     top_k: Sequence[int] = (),
-    convention: str | None = None,
+    convention: Literal["llama.cpp"] | None = None,
     ignore_index: int = IGNORE_INDEX,
     chunk_bytes: int = CHUNK_BYTES,
     num_threads: int | None = None,

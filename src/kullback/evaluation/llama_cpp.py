@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import Given
 from kullback.comparison import Estimate
 from kullback.evaluation.sources.llama_cpp import decode
 
@@ -57,7 +58,7 @@ def concatenate(parts: list[LlamaCppTokens]) -> LlamaCppTokens:
 
 
 def token_values(
-    base_codes: NDArray[np.void], logits: NDArray[Any], tokens: NDArray[Any], *, given: str = "logits"
+    base_codes: NDArray[np.void], logits: NDArray[Any], tokens: NDArray[Any], *, given: Given = "logits"
 ) -> LlamaCppTokens:
     """Compare rows of a base dump with the candidate's logits as llama.cpp does.
 
@@ -104,7 +105,7 @@ def token_values(
     return concatenate([_block(base_codes[b], logits[b], tokens[b], given) for b in blocks])
 
 
-def _block(codes: NDArray[np.void], logits: NDArray[Any], tokens: NDArray[Any], given: str) -> LlamaCppTokens:
+def _block(codes: NDArray[np.void], logits: NDArray[Any], tokens: NDArray[Any], given: Given) -> LlamaCppTokens:
     log_p = np.empty(logits.shape, np.float32)
     decode(codes, log_p)
     y = logits.astype(np.float32, copy=False)

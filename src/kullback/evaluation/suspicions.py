@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback._engine import Given
 from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.llama_cpp import Dump
 
@@ -36,7 +37,7 @@ Values = NDArray[Any]
 def suspicions(
     p: Source,
     qs: Sequence[Source],
-    given: str,
+    given: Given,
     tokens: NDArray[np.int64] | None,
     rows: tuple[int, int],
     most_bytes: int,
@@ -49,7 +50,7 @@ def suspicions(
 def _suspicions(
     p: Source,
     qs: Sequence[Source],
-    given: str,
+    given: Given,
     tokens: NDArray[np.int64] | None,
     rows: tuple[int, int],
     most_bytes: int,
@@ -92,14 +93,14 @@ def _sample(source: Source, starts: NDArray[np.int64]) -> Values:
     return np.concatenate([source.rows(s, s + WINDOW).astype(np.float32) for s in starts.tolist()])
 
 
-def _logs(x: Values, source: Source, given: str) -> Values:
+def _logs(x: Values, source: Source, given: Given) -> Values:
     """Logarithms of the probabilities, up to a constant a row."""
     if given != "probs" or isinstance(source, Dump):
         return x
     return np.asarray(np.log(x))
 
 
-def _of_one(source: Source, x: Values, given: str) -> list[str]:
+def _of_one(source: Source, x: Values, given: Given) -> list[str]:
     found = []
     if source.shape[0] in _VOCABULARIES and source.shape[1] < 16384:
         found.append(

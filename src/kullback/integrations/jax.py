@@ -12,7 +12,7 @@ except ImportError as error:
     raise ImportError("kullback.integrations.jax needs jax: pip install jax") from error
 
 from kullback._engine import calls, keywords, views
-from kullback.distillation import STUDENT, TEACHER, Kernel, loss_kernel
+from kullback.distillation import STUDENT, TEACHER, Kernel, LossName, loss_kernel
 
 __all__ = ["distillation_loss", "token_losses"]
 
@@ -75,7 +75,7 @@ _token_losses.defvjp(_keep, _backward)
 def token_losses(
     student_logits: Any,
     teacher_logits: Any,
-    loss: str = "forward_kl",
+    loss: LossName = "forward_kl",
     parameter: float | None = None,
     temperature: float = 1.0,
 ) -> Any:
@@ -116,7 +116,7 @@ def token_losses(
 def distillation_loss(
     student_logits: Any,
     teacher_logits: Any,
-    loss: str = "forward_kl",
+    loss: LossName = "forward_kl",
     parameter: float | None = None,
     *,
     temperature: float = 1.0,

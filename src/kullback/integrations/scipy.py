@@ -5,9 +5,10 @@
 give NaN; `kl_div` near equality, where SciPy's loses all digits; `kl_div` of one infinite argument, which is inf.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kullback._engine import choice, integer, plain, real, same_labels, unit
 from kullback.rows import entr, entropy as _entropy, jensen_shannon_divergence, kl_div, kl_divergence, rel_entr
@@ -21,9 +22,9 @@ def entropy(
     base: float | None = None,
     axis: int | tuple[int, ...] | None = 0,
     *,
-    nan_policy: str = "propagate",
+    nan_policy: Literal["propagate", "omit", "raise"] = "propagate",
     keepdims: bool = False,
-) -> Any:
+) -> NDArray[np.float64]:
     """`scipy.stats.entropy`: entropy of pk, or KL(pk‖qk), of slices along `axis`, each normalised.
 
     Parameters
@@ -76,7 +77,9 @@ def entropy(
     return _finished(value, base, rows, shape if keepdims else None)
 
 
-def jensenshannon(p: Any, q: Any, base: float | None = None, *, axis: int = 0, keepdims: bool = False) -> Any:
+def jensenshannon(
+    p: Any, q: Any, base: float | None = None, *, axis: int = 0, keepdims: bool = False
+) -> NDArray[np.float64]:
     """`scipy.spatial.distance.jensenshannon`: the distance, the square root of the divergence.
 
     Parameters
@@ -137,7 +140,7 @@ def _rows(names: tuple[str, ...], inputs: tuple[Any, ...], axis: Any) -> tuple[l
     return [a.reshape(*a.shape[: ndim - len(axes)], -1) for a in moved], kept
 
 
-def _defined(function: Any, rows: list[Any], extended: Any) -> Any:
+def _defined(function: Any, rows: list[Any], extended: Any) -> NDArray[np.float64]:
     """The kernel's result; where it refuses negative weights, SciPy's extension beyond the natural domain."""
     try:
         return function(*rows)
@@ -148,7 +151,7 @@ def _defined(function: Any, rows: list[Any], extended: Any) -> Any:
         return extended(*(row / row.sum(-1, keepdims=True) for row in rows))
 
 
-def _finished(value: Any, base: float | None, rows: list[Any], kept: tuple[int, ...] | None) -> Any:
+def _finished(value: Any, base: float | None, rows: list[Any], kept: tuple[int, ...] | None) -> NDArray[np.float64]:
     if base is not None:
         if real(base, "base") <= 0:
             raise ValueError("`base` must be a positive number or `None`.")  # in SciPy's words

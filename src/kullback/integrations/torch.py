@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
 
 from kullback._engine import calls, keywords
-from kullback.distillation import STUDENT, TEACHER, loss_kernel
+from kullback.distillation import STUDENT, TEACHER, LossName, loss_kernel
 from kullback.integrations.tensors import checked, without_forward_mode
 
 __all__ = [
@@ -189,7 +189,7 @@ def _kept(
 def distillation_loss(
     student_logits: torch.Tensor,
     teacher_logits: torch.Tensor,
-    loss: str = "forward_kl",
+    loss: LossName = "forward_kl",
     parameter: float | None = None,
     *,
     temperature: float = 1.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,7 +55,7 @@ class _Target(NamedTuple):
 
 def fit_normal(
     target: LogDensity | Mixture | tuple[ArrayLike, ArrayLike] | ArrayLike,
-    direction: str = "forward",
+    direction: Literal["forward", "reverse"] = "forward",
     *,
     bounds: tuple[float, float] | None = None,
     starts: int = 8,
@@ -117,7 +117,7 @@ def fit_normal(
 def fit_mixture(
     target: LogDensity | Mixture | tuple[ArrayLike, ArrayLike] | ArrayLike,
     components: int = 2,
-    direction: str = "forward",
+    direction: Literal["forward", "reverse"] = "forward",
     *,
     bounds: tuple[float, float] | None = None,
     starts: int = 8,

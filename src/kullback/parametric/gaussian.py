@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -18,7 +16,7 @@ _BLOCK = 32768
 
 def gaussian_kl(
     mean_p: ArrayLike, std_p: ArrayLike, mean_q: ArrayLike, std_q: ArrayLike, *, base: float | None = None
-) -> Any:
+) -> FloatArray:
     """KL(p‖q) between one-dimensional Gaussians, element by element.
 
     Parameters
@@ -59,7 +57,7 @@ def gaussian_kl(
     return closed_form_kl(p, q, base=base)
 
 
-def vae_kl(mean: ArrayLike, log_variance: ArrayLike, *, base: float | None = None) -> Any:
+def vae_kl(mean: ArrayLike, log_variance: ArrayLike, *, base: float | None = None) -> FloatArray:
     """KL from a diagonal Gaussian posterior to the prior N(0, I), summed over the last axis.
 
     Parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -83,7 +85,7 @@ def mixture_kl(
     p: Mixture | Component,
     q: Mixture | Component,
     *,
-    method: str = "quadrature",
+    method: Literal["quadrature", "monte_carlo"] = "quadrature",
     samples: int = 100_000,
     seed: int | np.random.Generator = 0,
     base: float | None = None,

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kullback._engine import in_base, same_labels, shown
+from kullback._engine import FloatArray, in_base, same_labels, shown
 from kullback.parametric.families import Distribution
 
 Rule = Callable[[Any, Any], Any]
@@ -66,7 +66,7 @@ def registered_pairs() -> tuple[tuple[type, type], ...]:
     return tuple(_RULES)
 
 
-def closed_form_kl(p: Any, q: Any, *, base: float | None = None) -> Any:
+def closed_form_kl(p: Any, q: Any, *, base: float | None = None) -> FloatArray:
     """KL(p‖q) between two parametric distributions, from its formula.
 
     Parameters

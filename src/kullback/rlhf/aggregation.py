@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import keywords
-from kullback.tokens import NanPolicy, sequence_sums
+from kullback._engine import NanPolicy, keywords
+from kullback.tokens import sequence_sums
 
 __all__ = [
     "AGGREGATION_MODES",
@@ -30,6 +30,12 @@ class _Mode:
 
 
 _TOKEN_MEAN = _Mode("sum", "tokens")
+
+AggregationMode = Literal[
+    "token-mean", "token-sum", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "token-sum-norm",
+    "bnpo", "dapo", "cispo", "vespo", "grpo", "sapo", "luspo", "dr_grpo", "sequence-mean-token-mean",
+    "sequence-mean-token-scale", "sequence-mean-token-sum-norm",
+]  # fmt: skip
 
 #: Every name `aggregate` knows.
 AGGREGATION_MODES: MappingProxyType[str, _Mode] = MappingProxyType(
@@ -64,7 +70,7 @@ def aggregate(
     values: ArrayLike,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-    mode: str = "token-mean",
+    mode: AggregationMode = "token-mean",
     *,
     scale: float | None = None,
     denominator: float | None = None,
@@ -77,24 +83,24 @@ def aggregate(
     values: ArrayLike,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-    mode: str = "token-mean",
+    mode: AggregationMode = "token-mean",
     *,
     scale: float | None = None,
     denominator: float | None = None,
-    nan_policy: NanPolicy,
-) -> Any: ...
+    nan_policy: Literal["omit"],
+) -> tuple[float, int]: ...
 
 
 def aggregate(
     values: ArrayLike,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-    mode: str = "token-mean",
+    mode: AggregationMode = "token-mean",
     *,
     scale: float | None = None,
     denominator: float | None = None,
     nan_policy: NanPolicy = "propagate",
-) -> Any:
+) -> float | tuple[float, int]:
     """One number for a batch of per-token values, under the names of verl, TRL and tunix.
 
     ============================  ==================================  =========================================
@@ -177,15 +183,39 @@ def aggregate(
     return (value, omitted) if nan_policy == "omit" else value
 
 
+@overload
 def aggregation_parts(
     values: ArrayLike,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
-    mode: str = "token-mean",
+    mode: AggregationMode = "token-mean",
+    *,
+    scale: float | None = None,
+    nan_policy: Literal["propagate"] = "propagate",
+) -> tuple[float, int]: ...
+
+
+@overload
+def aggregation_parts(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    mode: AggregationMode = "token-mean",
+    *,
+    scale: float | None = None,
+    nan_policy: Literal["omit"],
+) -> tuple[float, int, int]: ...
+
+
+def aggregation_parts(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    mode: AggregationMode = "token-mean",
     *,
     scale: float | None = None,
     nan_policy: NanPolicy = "propagate",
-) -> Any:
+) -> tuple[float, int] | tuple[float, int, int]:
     """The numerator and the count behind `aggregate`, for workers that combine their shares.
 
     Add up the totals and the counts of all workers, then divide; the modes that count nothing (token-sum,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,11 @@ from kullback._engine import as_floats, as_mask, calls, keywords, labelling, out
 
 __all__ = ["ESTIMATOR_PRESETS", "kl_estimate", "kl_estimate_gradient"]
 
+EstimatorKind = Literal[
+    "k1", "kl", "k2", "mse", "mse_kl", "k3", "low_var_kl", "abs",
+    "k1+", "kl+", "k2+", "mse+", "mse_kl+", "k3+", "low_var_kl+", "abs+",
+]  # fmt: skip
+EstimatorPreset = Literal["trl", "verl", "openrlhf", "nemo", "open-instruct", "slime", "tunix"]
 _ESTIMATORS = {
     "k1": "k1",
     "kl": "k1",
@@ -59,15 +64,15 @@ class _Recipe:
 
 def kl_estimate(
     log_ratio: ArrayLike,
-    kind: str = "k1",
+    kind: EstimatorKind = "k1",
     *,
     mask: ArrayLike | None = None,
     importance_log_ratio: ArrayLike | None = None,
     log_ratio_clamp: float | None = None,
     output_clamp: float | None = None,
-    preset: str | None = None,
+    preset: EstimatorPreset | None = None,
     out: NDArray[Any] | None = None,
-) -> Any:
+) -> Float64s:
     """Per-token estimate of KL(policy‖ref) from tokens sampled from the policy.
 
     With d = log policy(token) - log ref(token) and w = exp(`importance_log_ratio`):
@@ -162,16 +167,16 @@ def kl_estimate(
 
 def kl_estimate_gradient(
     log_ratio: ArrayLike,
-    kind: str = "k1",
+    kind: EstimatorKind = "k1",
     *,
     mask: ArrayLike | None = None,
     importance_log_ratio: ArrayLike | None = None,
     weight_gradient: bool = True,
     log_ratio_clamp: float | None = None,
     output_clamp: float | None = None,
-    preset: str | None = None,
+    preset: EstimatorPreset | None = None,
     out: NDArray[Any] | None = None,
-) -> Any:
+) -> Float64s:
     """Derivative of `kl_estimate` with respect to the policy's log-prob of the token.
 
     Parameters are those of `kl_estimate`, and one more.
@@ -261,7 +266,7 @@ def _blockwise(
     mask: ArrayLike | None,
     importance_log_ratio: ArrayLike | None,
     out: NDArray[Any] | None,
-) -> Any:
+) -> Float64s:
     """Run `compute` in float64 over blocks that stay in cache: no copy of an input in any dtype or layout."""
     labelling.same_labels(("log_ratio", log_ratio), ("mask", mask), ("importance_log_ratio", importance_log_ratio))
     ratios = as_floats("log_ratio", log_ratio)
@@ -303,7 +308,8 @@ def _blockwise(
             log_weights = block[1] if importance_log_ratio is not None else None
             result = compute(block[0], log_weights)
             block[-1][...] = result if mask is None else np.where(block[-2], result, 0.0)
-    return out[()] if given is None else out
+    found: Float64s = out[()] if given is None else out
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- mathematics

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import BLOCK, TokenBatch, as_floats, as_mask, keywords, labelling
+from kullback._engine import BLOCK, NanPolicy, TokenBatch, as_floats, as_mask, keywords, labelling
 from kullback.comparison import Estimate, ExactSum, Mean
 from kullback.rlhf.estimators import kl_estimate
-from kullback.tokens import NanPolicy
 
 __all__ = ["MismatchReport", "mismatch_report"]
 

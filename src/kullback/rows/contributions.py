@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback._engine import NON_NEGATIVE, checked, choice, in_base, same_labels
+from kullback._engine import NON_NEGATIVE, FloatArray, checked, choice, in_base, same_labels
 from kullback.rows.terms import bregman_terms, normalised_log_ratio
 
 
-def kl_contributions(p: ArrayLike, q: ArrayLike, *, kind: str = "generalized", base: float | None = None) -> Any:
+def kl_contributions(
+    p: ArrayLike, q: ArrayLike, *, kind: Literal["generalized", "plain"] = "generalized", base: float | None = None
+) -> FloatArray:
     """Split KL(p‖q) into one term for each outcome.
 
     Parameters

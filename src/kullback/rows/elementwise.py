@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import keep_apart, labelling, numba_kernel, outputs, over_rows, thread_count, views
+from kullback._engine import FloatArray, keep_apart, labelling, numba_kernel, outputs, over_rows, thread_count, views
 
 __all__ = ["entr", "kl_div", "rel_entr"]
 
 _BLOCK = 1 << 13  # elements: what is converted or gathered at a time stays in the first-level caches
 
 
-def entr(x: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> Any:
+def entr(x: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> FloatArray:
     """-x·ln x: the terms of an entropy.
 
     Parameters
@@ -40,7 +40,9 @@ def entr(x: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | No
     return _apply("entr", (x,), ("x",), out, num_threads)
 
 
-def rel_entr(x: ArrayLike, y: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> Any:
+def rel_entr(
+    x: ArrayLike, y: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None
+) -> FloatArray:
     """x·ln(x/y): the terms of KL(x‖y), which may be negative.
 
     Parameters
@@ -64,7 +66,9 @@ def rel_entr(x: ArrayLike, y: ArrayLike, out: NDArray[Any] | None = None, *, num
     return _apply("rel_entr", (x, y), ("x", "y"), out, num_threads)
 
 
-def kl_div(x: ArrayLike, y: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None) -> Any:
+def kl_div(
+    x: ArrayLike, y: ArrayLike, out: NDArray[Any] | None = None, *, num_threads: int | None = None
+) -> FloatArray:
     """x·ln(x/y) - x + y: the terms of KL(x‖y) that are never negative (Boyd & Vandenberghe 2004, p. 90).
 
     Parameters
@@ -95,7 +99,7 @@ def _apply(
     names: tuple[str, ...],
     out: Any,
     num_threads: int | None,
-) -> Any:
+) -> FloatArray:
     """The kernel over blocks of the broadcast inputs, each block in float64."""
     labelling.same_labels(*zip(names, inputs, strict=True))
     given = [views.plain(x, name) for x, name in zip(inputs, names, strict=True)]

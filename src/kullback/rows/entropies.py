@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import calls, keywords, long_rows, outputs, views
+from kullback._engine import FloatArray, Given, calls, keywords, long_rows, outputs, views
 
 
 def entropy(
     p: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
@@ -19,7 +19,7 @@ def entropy(
     normalize: bool = True,
     out: NDArray[np.float64] | None = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """-Σ p·ln p of each row. Parameters, edge cases and errors are those of `kl_divergence`.
 
     Returns
@@ -56,7 +56,7 @@ def logsumexp(
     vocab_size: int | None = None,
     out: NDArray[np.float64] | None = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """ln Σ exp(x/temperature) of each row of logits: the log of the normaliser.
 
     Parameters
@@ -93,7 +93,7 @@ def log_softmax(
     vocab_size: int | None = None,
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
-) -> Any:
+) -> NDArray[Any]:
     """x/temperature - logsumexp(x/temperature): normalised log-probabilities of rows of logits.
 
     Parameters
@@ -131,7 +131,7 @@ def log_softmax(
         result /= unit
     if not last:
         result = np.moveaxis(result, -1, axis)
-    if memory is None:
+    if memory is None or out is None:
         return result
     if not in_place:
         memory[...] = result

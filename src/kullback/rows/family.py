@@ -4,11 +4,11 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import LINEAR, RENYI, calls, import_whole, keywords, outputs
+from kullback._engine import LINEAR, RENYI, FloatArray, Given, calls, import_whole, keywords, outputs
 from kullback.rows.mixtures import (
     generalized_jsd,
     jensen_shannon_distance,
@@ -22,26 +22,27 @@ from kullback.rows.rowwise import Out, Rowwise
 __all__ = ["FAMILY", "Member", "f_divergence"]
 
 
-def _squared_hellinger(p: Any, q: Any, out: Out = None, **keywords: Any) -> Any:
+def _squared_hellinger(p: Any, q: Any, out: Out = None, **keywords: Any) -> FloatArray:
     return Rowwise(**keywords).evaluate(
         ("p", p), ("q", q), RENYI, (0.5, 0.0, 0.0), out, lambda renyi: -np.expm1(-0.5 * renyi)
     )
 
 
-def _jeffreys(p: Any, q: Any, out: Out = None, **keywords: Any) -> Any:
+def _jeffreys(p: Any, q: Any, out: Out = None, **keywords: Any) -> FloatArray:
     return Rowwise(**keywords).evaluate(("p", p), ("q", q), LINEAR, (0.5, 1.0, 1.0), out)
 
 
-def _kl(p: Any, q: Any, **keywords: Any) -> Any:
+def _kl(p: Any, q: Any, **keywords: Any) -> FloatArray:
     return symmetric_kl_divergence(p, q, 1.0, **keywords)
 
 
+Generator = Literal["kl", "reverse_kl", "jeffreys", "js", "tv", "squared_hellinger", "chi2", "neyman_chi2"]
 _GENERATORS: dict[str, Callable[..., Any]] = {
     "kl": _kl,  # u·ln u
     "reverse_kl": lambda p, q, **keywords: _kl(q, p, **keywords),  # -ln u
     "jeffreys": _jeffreys,  # (u - 1)·ln u
-    "jensen_shannon": jensen_shannon_divergence,
-    "total_variation": total_variation,  # |u - 1|/2
+    "js": jensen_shannon_divergence,
+    "tv": total_variation,  # |u - 1|/2
     "squared_hellinger": _squared_hellinger,  # (√u - 1)²/2
     "chi2": chi2_divergence,  # (u - 1)²
     "neyman_chi2": lambda p, q, **keywords: chi2_divergence(q, p, **keywords),  # (u - 1)²/u
@@ -61,16 +62,16 @@ def _ieee(generator: Any) -> Any:
 def f_divergence(
     p: Any,
     q: Any,
-    generator: str | Callable[[float], float],
+    generator: Generator | Callable[[float], float],
     *,
     slope_at_infinity: float | None = None,
-    given: str = "probs",
+    given: Given = "probs",
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """Σ q·f(p/q) of each pair of rows: Csiszár's divergence of a convex f with f(1) = 0.
 
     Parameters
@@ -78,7 +79,7 @@ def f_divergence(
     p, q : array_like, shape (..., V)
         As in `kl_divergence`, whose keywords apply too, except `base`.
     generator : str or function
-        "kl", "reverse_kl", "jeffreys", "jensen_shannon", "total_variation", "squared_hellinger", "chi2" or
+        "kl", "reverse_kl", "jeffreys", "js", "tv", "squared_hellinger", "chi2" or
         "neyman_chi2"; or f itself, a scalar function compiled with `numba.njit`. Its values are used as they come, in
         float64, one outcome at a time: a generator with f'(1) = 0 keeps the digits of close rows. It divides as IEEE
         says, 1/0 is inf, unless it was compiled with `error_model="python"`.
@@ -105,7 +106,7 @@ def f_divergence(
     Examples
     --------
     >>> import kullback as kb
-    >>> print(f"{kb.f_divergence([0.5, 0.5], [0.9, 0.1], 'total_variation'):.3f}")
+    >>> print(f"{kb.f_divergence([0.5, 0.5], [0.9, 0.1], 'tv'):.3f}")
     0.400
     >>> import numba
     >>> triangular = numba.njit(lambda u: (u - 1) ** 2 / (u + 1))
@@ -117,7 +118,8 @@ def f_divergence(
         keywords.choice(generator, "generator", _GENERATORS)
         if slope_at_infinity is not None:
             raise ValueError("`slope_at_infinity` belongs to a generator of your own, not to one with a name")
-        return _GENERATORS[generator](p, q, out=out, **vars(rows))
+        named: FloatArray = _GENERATORS[generator](p, q, out=out, **vars(rows))
+        return named
     if not (hasattr(generator, "py_func") and hasattr(generator, "targetoptions")):
         raise TypeError(
             f"`generator` is {keywords.shown(generator)}, expected a name or a function compiled with numba.njit"

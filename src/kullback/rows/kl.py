@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import calls, keywords, long_rows, outputs
+from kullback._engine import FloatArray, Given, calls, keywords, long_rows, outputs
 
 
 def _pair_statistic(
-    statistic: str, p: Any, q: Any, given: str, base: float | None, temperature: float, axis: int,
+    statistic: str, p: Any, q: Any, given: Given, base: float | None, temperature: float, axis: int,
     vocab_size: int | None, normalize: bool, out: Any, num_threads: int | None,
-) -> Any:  # fmt: skip
+) -> FloatArray:  # fmt: skip
     """kl or cross_entropy of two arrays."""
     space, k = keywords.space(given), keywords.inverse_temperature(temperature, given)
     unit, normalize = keywords.unit(base), keywords.flag(normalize, "normalize")
@@ -49,7 +49,7 @@ def kl_divergence(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
@@ -57,7 +57,7 @@ def kl_divergence(
     normalize: bool = True,
     out: NDArray[np.float64] | None = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """KL(p‖q) of each pair of rows: how much p, the reference, is misdescribed by q.
 
     Parameters
@@ -121,7 +121,7 @@ def cross_entropy(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
@@ -129,7 +129,7 @@ def cross_entropy(
     normalize: bool = True,
     out: NDArray[np.float64] | None = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """-Σ p·ln q of each pair of rows = entropy(p) + KL(p‖q).
 
     Parameters, edge cases and errors are those of `kl_divergence`.

@@ -1,12 +1,12 @@
 """All pairs: the divergence of every row of one array from every row of another."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, keywords, labelling, over_rows, thread_count, views
+from kullback._engine import Given, arrays, keywords, labelling, over_rows, thread_count, views
 from kullback.rows.entropies import entropy, log_softmax
 from kullback.rows.kl import kl_divergence
 from kullback.rows.mixtures import jensen_shannon_distance, jensen_shannon_divergence, symmetric_kl_divergence
@@ -15,13 +15,14 @@ from kullback.rows.renyi import hellinger_distance, total_variation
 __all__ = ["METRICS", "divergence_matrix"]
 
 # name -> (function of rows, whether it is the same in both orders)
+Metric = Literal["kl", "symmetric_kl", "js", "js_distance", "hellinger", "tv"]
 METRICS: dict[str, tuple[Callable[..., Any], bool]] = {
     "kl": (kl_divergence, False),
     "symmetric_kl": (symmetric_kl_divergence, True),
-    "jensen_shannon": (jensen_shannon_distance, True),
-    "jensen_shannon_divergence": (jensen_shannon_divergence, True),
+    "js_distance": (jensen_shannon_distance, True),
+    "js": (jensen_shannon_divergence, True),
     "hellinger": (hellinger_distance, True),
-    "total_variation": (total_variation, True),
+    "tv": (total_variation, True),
 }
 _PAIRS = 1 << 16  # in one call: a few MB of results and addresses
 _BLOCK = 1 << 15  # elements: two float64 blocks of this size stay in the second-level cache
@@ -34,9 +35,9 @@ _NEAR = {True: 1e-4, False: 1e-8}
 def divergence_matrix(
     x: Any,
     y: Any = None,
-    metric: str = "kl",
+    metric: Metric = "kl",
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     vocab_size: int | None = None,
@@ -51,8 +52,8 @@ def divergence_matrix(
     y : array_like, shape (M, V) or (V,), optional
         The second arguments, x where not given.
     metric : str
-        "kl", "symmetric_kl", "jensen_shannon" (the distance, a square root, as in SciPy),
-        "jensen_shannon_divergence", "hellinger" or "total_variation".
+        "kl", "symmetric_kl", "js", "js_distance" (its square root, as in SciPy),
+        "hellinger" or "tv".
     given, temperature, vocab_size, num_threads
         As in `kl_divergence`.
     base : float, optional
@@ -77,7 +78,7 @@ def divergence_matrix(
     >>> print(kb.divergence_matrix([[0.5, 0.5], [0.9, 0.1]], metric="kl", base=2).round(3))
     [[0.    0.737]
      [0.531 0.   ]]
-    >>> print(kb.divergence_matrix([0.5, 0.5], [[0.9, 0.1], [0.5, 0.5]], metric="total_variation"))
+    >>> print(kb.divergence_matrix([0.5, 0.5], [[0.9, 0.1], [0.5, 0.5]], metric="tv"))
     [0.4 0. ]
     """
     keywords.choice(metric, "metric", METRICS)
@@ -85,7 +86,7 @@ def divergence_matrix(
     options: dict[str, Any] = {
         "given": given, "temperature": temperature, "vocab_size": vocab_size, "num_threads": num_threads
     }  # fmt: skip
-    if metric not in ("hellinger", "total_variation"):
+    if metric not in ("hellinger", "tv"):
         options["base"] = base
     elif base is not None:
         raise ValueError(f"`base` is {base}, expected None: {metric} has no unit")
@@ -95,10 +96,10 @@ def divergence_matrix(
     half = symmetric and y is None
     out = np.empty((len(first), len(second)))
     plain = vocab_size is None and all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in (first, second))
-    if metric.startswith("jensen_shannon") and plain and first.shape[1] == second.shape[1]:
+    if metric.startswith("js") and plain and first.shape[1] == second.shape[1]:
         _jensen_shannon(first, second, half, out, given, temperature, num_threads)
         out /= keywords.unit(base)
-        out = out if metric.endswith("divergence") else np.sqrt(out, out=out)
+        out = out if metric == "js" else np.sqrt(out, out=out)
     else:
         _call_by_call(function, first, second, half, out, options)
     return out[tuple(0 if single else slice(None) for single in (first_single, second_single))]
@@ -128,7 +129,7 @@ def _call_by_call(
 
 def _jensen_shannon(
     first: NDArray[Any], second: NDArray[Any], half: bool, out: NDArray[np.float64],
-    given: str, temperature: float, num_threads: int | None,
+    given: Given, temperature: float, num_threads: int | None,
 ) -> None:  # fmt: skip
     """Jensen-Shannon divergences by one logarithm an outcome: JS = H((p+q)/2) - (H(p) + H(q))/2.
 
@@ -175,7 +176,7 @@ def _jensen_shannon(
 
 
 def _entropies(
-    rows: NDArray[Any], block: int, given: str, temperature: float, num_threads: int | None
+    rows: NDArray[Any], block: int, given: Given, temperature: float, num_threads: int | None
 ) -> NDArray[np.float64]:
     """The entropies of rows, a block of them at a time in float64."""
     found = np.empty(len(rows))
@@ -185,7 +186,7 @@ def _entropies(
     return found
 
 
-def _probabilities(rows: NDArray[Any], given: str, temperature: float) -> NDArray[np.float64]:
+def _probabilities(rows: NDArray[Any], given: Given, temperature: float) -> NDArray[np.float64]:
     """A block of rows as normalised float64 probabilities."""
     rows = rows.astype(np.float64)
     if given != "probs":

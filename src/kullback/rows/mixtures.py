@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import LINEAR, MIXTURE, choice, number
+from kullback._engine import LINEAR, MIXTURE, FloatArray, Given, choice, number
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = [
@@ -35,14 +35,14 @@ def jensen_shannon_divergence(
     q: Any,
     weight: float = 0.5,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """w·KL(p‖m) + (1-w)·KL(q‖m) of each pair of rows, m = w·p + (1-w)·q and w = `weight`.
 
     Parameters
@@ -86,14 +86,14 @@ def jensen_shannon_distance(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """Square root of the Jensen-Shannon divergence of each pair of rows: a metric.
 
     Parameters, edge cases and errors are those of `jensen_shannon_divergence` at weight 1/2. The divergence is divided
@@ -124,14 +124,14 @@ def generalized_jsd(
     beta: float = 0.5,
     *,
     endpoint: Literal["kl", "limit"] = "kl",
-    given: str = "logits",
+    given: Given = "logits",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """β·KL(T‖M) + (1-β)·KL(S‖M) of each pair of rows, M = β·T + (1-β)·S: the loss of GKD.
 
     Parameters
@@ -179,14 +179,14 @@ def skew_kl_divergence(
     q: Any,
     weight: float = 0.1,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """KL(p‖w·p + (1-w)·q) of each pair of rows, w = `weight`: KL to q with some of p mixed in, which keeps it finite.
 
     Parameters
@@ -224,14 +224,14 @@ def symmetric_kl_divergence(
     q: Any,
     weight: float = 0.5,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """w·KL(p‖q) + (1-w)·KL(q‖p) of each pair of rows, w = `weight`: half of Jeffreys' divergence at 1/2.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import LINEAR, RENYI, VARIATION, number
+from kullback._engine import LINEAR, RENYI, VARIATION, FloatArray, Given, number
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = ["chi2_divergence", "hellinger_distance", "renyi_divergence", "total_variation"]
@@ -22,14 +22,14 @@ def renyi_divergence(
     q: Any,
     alpha: float,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     base: float | None = None,
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """ln(Σ p^α·q^(1-α))/(α-1) of each pair of rows: Rényi's divergence of order α.
 
     Parameters
@@ -69,13 +69,13 @@ def hellinger_distance(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """sqrt(½ Σ(√p - √q)²) of each pair of rows, a metric.
 
     Parameters, edge cases and errors are those of `kl_divergence`; there is no `base`.
@@ -96,7 +96,7 @@ def hellinger_distance(
     return rows.evaluate(("p", p), ("q", q), RENYI, (0.5, 0.0, 0.0), out, _hellinger)
 
 
-def _hellinger(renyi: NDArray[np.float64]) -> Any:
+def _hellinger(renyi: NDArray[np.float64]) -> FloatArray:
     """The distance from D_½: Σ√(p·q) = exp(-D_½/2)."""
     return np.sqrt(-np.expm1(-0.5 * renyi))
 
@@ -105,13 +105,13 @@ def chi2_divergence(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """Σ(p - q)²/q of each pair of rows, Pearson's χ².
 
     Parameters, edge cases and errors are those of `kl_divergence`; there is no `base`.
@@ -136,13 +136,13 @@ def total_variation(
     p: Any,
     q: Any,
     *,
-    given: str = "probs",
+    given: Given = "probs",
     temperature: float = 1.0,
     axis: int = -1,
     vocab_size: int | None = None,
     out: Out = None,
     num_threads: int | None = None,
-) -> Any:
+) -> FloatArray:
     """½ Σ|p - q| of each pair of rows: the greatest difference of the probabilities of any event.
 
     Parameters, edge cases and errors are those of `kl_divergence`; there is no `base`.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import calls, keywords, outputs
+from kullback._engine import FloatArray, Given, calls, keywords, outputs
 
 Out = NDArray[np.float64] | None
 
@@ -16,7 +16,7 @@ Out = NDArray[np.float64] | None
 class Rowwise:
     """The keywords that all functions share, checked."""
 
-    given: str
+    given: Given
     temperature: float
     axis: int
     vocab_size: int | None
@@ -31,7 +31,7 @@ class Rowwise:
         out: Out,
         finish: Callable[[NDArray[np.float64]], Any] | None = None,
         base: float | None = None,
-    ) -> Any:
+    ) -> FloatArray:
         """One kernel over all rows, then `finish` on its result, then the unit."""
         unit = keywords.unit(base)
         space, k = keywords.space(self.given), keywords.inverse_temperature(self.temperature, self.given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ from kullback.samples.smoothing import Smoothing, as_counts, smooth
 __all__ = ["CountEstimate", "LikelihoodParts", "divergence_from_counts", "likelihood_parts"]
 
 Float64s = NDArray[np.float64]
+CountDivergence = Literal[
+    "kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "tv", "chi2", "entropy"
+]  # fmt: skip
 _RESAMPLED_CELLS = 1 << 20  # of bootstrap replicates at a time: 8 MB an array
 
 
@@ -57,14 +60,14 @@ class CountEstimate:
 def divergence_from_counts(
     p_counts: ArrayLike,
     q_counts: ArrayLike | None = None,
-    divergence: str = "kl",
+    divergence: CountDivergence = "kl",
     *,
     smoothing: Smoothing = None,
-    bias_correction: str | None = None,
+    bias_correction: Literal["miller-madow", "jackknife"] | None = None,
     q_known: bool = False,
     resamples: int = 0,
     confidence: float = 0.95,
-    interval: str = "basic",
+    interval: Literal["basic", "percentile"] = "basic",
     rng: np.random.Generator | int | None = None,
     base: float | None = None,
 ) -> CountEstimate:
@@ -76,7 +79,7 @@ def divergence_from_counts(
         Counts of the same K categories. Leading axes broadcast. `q_counts` is left out for "entropy" only.
     divergence : str
         "kl" for KL(p‖q), "reverse_kl", "js" (divergence), "js_distance", "psi", "hellinger" (distance),
-        "total_variation", "chi2", or "entropy" of p.
+        "tv" (total variation), "chi2", or "entropy" of p.
     smoothing : str, tuple or None
         A rule of `smooth`, applied to both sides.
     bias_correction : {"miller-madow", "jackknife"}, optional

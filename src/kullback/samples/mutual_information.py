@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,7 +16,7 @@ __all__ = ["knn_mutual_information", "mutual_information"]
 
 
 def mutual_information(
-    counts: ArrayLike, *, bias_correction: str | None = None, base: float | None = None
+    counts: ArrayLike, *, bias_correction: Literal["miller-madow"] | None = None, base: float | None = None
 ) -> NDArray[np.float64]:
     """Mutual information of two categorical variables from the counts of their pairs.
 

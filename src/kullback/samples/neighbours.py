@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +56,7 @@ def knn_kl_divergence(
     y: ArrayLike,
     k: int = 5,
     *,
-    method: str = "nearest",
+    method: Literal["nearest", "bias-reduced"] = "nearest",
     resamples: int = 0,
     confidence: float = 0.95,
     rng: np.random.Generator | int | None = None,

@@ -91,7 +91,7 @@ DIVERGENCES = {
     "js_distance": Divergence(js_terms, root=True, in_nats=True),
     "psi": Divergence(psi_terms, lambda p, q: 1 / p + q / p**2, lambda p, q: 1 / q + p / q**2, in_nats=True),
     "hellinger": Divergence(hellinger_terms, root=True),
-    "total_variation": Divergence(variation_terms),
+    "tv": Divergence(variation_terms),
     "chi2": Divergence(chi2_terms, lambda p, q: 2 / q, lambda p, q: 2 * p**2 / q**3),
     "entropy": Divergence(entropy_terms, lambda p, q: -1 / p, lambda p, q: 0 * q, in_nats=True, pairs=False),
 }

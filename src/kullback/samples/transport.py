@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,7 +92,9 @@ def _distribution(ordered: Float64s, cumulated: Float64s | None, points: Float64
     return np.asarray(np.concatenate([[0.0], cumulated])[rank])
 
 
-def wasserstein_distance_histograms(p: ArrayLike, q: ArrayLike, positions: ArrayLike, *, within: str = "points") -> Any:
+def wasserstein_distance_histograms(
+    p: ArrayLike, q: ArrayLike, positions: ArrayLike, *, within: Literal["points", "even"] = "points"
+) -> NDArray[np.float64]:
     """Wasserstein-1 distance of histograms on the line that share their positions.
 
     Parameters

@@ -6,7 +6,7 @@ from kullback.tokens.log_probs import (
     token_log_probs,
     token_log_ratios,
 )
-from kullback.tokens.sequences import NanPolicy as NanPolicy, sequence_log_ratios, sequence_sums
+from kullback.tokens.sequences import sequence_log_ratios, sequence_sums
 from kullback.tokens.statistics import TokenStatistics, entropy_from_logits, token_statistics
 
 __all__ = [

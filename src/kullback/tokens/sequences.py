@@ -7,13 +7,25 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import TokenBatch, arrays, as_floats, calls, keywords, labelling, long_rows, views
+from kullback._engine import (
+    Given,
+    NanPolicy,
+    TokenBatch,
+    arrays,
+    as_floats,
+    calls,
+    keywords,
+    labelling,
+    long_rows,
+    views,
+)
 from kullback.tokens.log_probs import IGNORE_INDEX
 
 _STORED = tuple(kind.name for kind in views.FLOATS)  # what the kernel reads as it is
 
 
-NanPolicy = Literal["omit", "propagate"]
+Sums = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 @overload
@@ -25,7 +37,7 @@ def sequence_sums(
     nan_policy: Literal["propagate"] = "propagate",
     return_counts: Literal[False] = False,
     num_threads: int | None = None,
-) -> NDArray[np.float64]: ...
+) -> Sums: ...
 
 
 @overload
@@ -34,10 +46,58 @@ def sequence_sums(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
-    nan_policy: NanPolicy = "propagate",
+    nan_policy: Literal["propagate"] = "propagate",
+    return_counts: Literal[True],
+    num_threads: int | None = None,
+) -> tuple[Sums, Counts]: ...
+
+
+@overload
+def sequence_sums(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    nan_policy: Literal["omit"],
+    return_counts: Literal[False] = False,
+    num_threads: int | None = None,
+) -> tuple[Sums, Counts]: ...
+
+
+@overload
+def sequence_sums(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    nan_policy: Literal["omit"],
+    return_counts: Literal[True],
+    num_threads: int | None = None,
+) -> tuple[Sums, Counts, Counts]: ...
+
+
+@overload
+def sequence_sums(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    nan_policy: NanPolicy,
+    return_counts: Literal[True],
+    num_threads: int | None = None,
+) -> tuple[Sums, Counts] | tuple[Sums, Counts, Counts]: ...
+
+
+@overload
+def sequence_sums(
+    values: ArrayLike,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    nan_policy: NanPolicy,
     return_counts: bool = False,
     num_threads: int | None = None,
-) -> Any: ...
+) -> Sums | tuple[NDArray[Any], ...]: ...
 
 
 def sequence_sums(
@@ -48,7 +108,7 @@ def sequence_sums(
     nan_policy: NanPolicy = "propagate",
     return_counts: bool = False,
     num_threads: int | None = None,
-) -> Any:
+) -> Sums | tuple[NDArray[Any], ...]:
     """Sum per-token values over each sequence of a padded or packed batch.
 
     Of token log-probs it gives sequence log-probs, of log-ratios the log-ratio of whole sequences.
@@ -121,6 +181,7 @@ def sequence_sums(
     return tuple(found) if len(found) > 1 else found[0]
 
 
+@overload
 def sequence_log_ratios(
     p_logits: Any,
     q_logits: Any,
@@ -128,14 +189,49 @@ def sequence_log_ratios(
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
-    given: str = "logits",
+    given: Given = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    nan_policy: Literal["propagate"] = "propagate",
+    num_threads: int | None = None,
+) -> Sums: ...
+
+
+@overload
+def sequence_log_ratios(
+    p_logits: Any,
+    q_logits: Any,
+    tokens: Any,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    given: Given = "logits",
+    base: float | None = None,
+    temperature: float = 1.0,
+    vocab_size: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    nan_policy: Literal["omit"],
+    num_threads: int | None = None,
+) -> tuple[Sums, Counts]: ...
+
+
+def sequence_log_ratios(
+    p_logits: Any,
+    q_logits: Any,
+    tokens: Any,
+    mask: ArrayLike | None = None,
+    offsets: ArrayLike | None = None,
+    *,
+    given: Given = "logits",
     base: float | None = None,
     temperature: float = 1.0,
     vocab_size: int | None = None,
     ignore_index: int = IGNORE_INDEX,
     nan_policy: NanPolicy = "propagate",
     num_threads: int | None = None,
-) -> Any:
+) -> Sums | tuple[Sums, Counts]:
     """Σ log p(token) - log q(token) over each sequence, straight from logits; no (T, V) temporaries.
 
     Parameters
@@ -181,8 +277,9 @@ def sequence_log_ratios(
     ratios = np.zeros(pair.lead)
     found = long_rows.compare(long_rows.selected(pair, rows), space, k, ("log_ratio",), num_threads, ids.ravel()[rows])
     ratios[kept] = found["log_ratio"]
-    sums = sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)
-    if base is None:
-        return sums
     # in nats until here: a sum that cancels is the same in every unit
-    return (sums[0] / unit, sums[1]) if nan_policy == "omit" else sums / unit
+    if nan_policy == "omit":
+        sums, omitted = sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)
+        return sums if base is None else sums / unit, omitted
+    sums = sequence_sums(ratios, kept, offsets, nan_policy=nan_policy, num_threads=num_threads)
+    return sums if base is None else sums / unit

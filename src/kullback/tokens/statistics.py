@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kullback._engine import arrays, calls, keywords, labelling, outputs, ragged
 from kullback.rows import entropy
 from kullback.tokens.log_probs import IGNORE_INDEX
@@ -139,7 +142,7 @@ def token_statistics(
     )
 
 
-def entropy_from_logits(logits: Any, **options: Any) -> Any:
+def entropy_from_logits(logits: Any, **options: Any) -> NDArray[np.float64]:
     """`entropy` of softmax(logits), under the name of TRL and verl. Outcomes of -inf add nothing, where theirs are NaN.
 
     Accuracy: 1e-6 relative, 1e-11 for float64 input (the page of that name says of what).
