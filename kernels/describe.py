@@ -69,18 +69,25 @@ def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs, t):
 
 
 @kernel
+def write_registers(a, n, like, k, beside, top, target, start):
+    """`write_log_softmax` of a block in whole registers. In one function with its other loop, long and rare, this one
+    would not be unrolled."""
+    tops, times, minus = splat(top, like), splat(k, like), splat(-beside, like)
+    for i in range(0, n, width(like)):
+        store(target, start + i, fma(load(a, i, like) - tops, times, minus))
+
+
+@kernel
 def write_log_softmax(row, vocab, k, result, like, out, t):
     """k·(a - top) - beside for row t of logs, whose statistics are known, into `out`, in lanes like `like`."""
     scratch = stack(2048, like)
     target = pointer_like(out + item_bytes(storage_of(scratch)) * t * vocab, scratch)
     beside, top = result[BESIDE], result[GREATEST]  # NaN where the row is undefined
-    lanes = width(like)
     ordinary = in_reach(k, like) and abs(top) < 1e30
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         a = view(row, start, n, scratch, NO_LOG)
-        whole = n - n % lanes if ordinary else 0
-        for i in range(0, whole, lanes):
-            store(target, start + i, fma(load(a, i, like) - splat(top, like), splat(k, like), splat(-beside, like)))
+        whole = n - n % width(like) if ordinary else 0
+        write_registers(a, whole, like, k, beside, top, target, start)
         for i in range(whole, n):
             target[start + i] = below(np.float64(a[i]), top, k) - beside

@@ -124,7 +124,8 @@ def log_softmax(
     memory = None if out is None else np.asarray(out)
     in_place = memory is not None and last and memory.flags.c_contiguous and memory.flags.aligned
     if memory is not None:
-        calls.keep_apart(np.moveaxis(memory, axis, -1), "out", single.memory, in_place=True)
+        own = memory if last else np.moveaxis(memory, axis, -1)
+        calls.keep_apart(own, "out", single.memory, in_place=True)
     result = memory if memory is not None and in_place else np.empty(shape, dtype)
     calls.log_softmax(single, k, result, num_threads)
     if base is not None:
