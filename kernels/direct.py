@@ -20,6 +20,7 @@ from .elementary import log1p_minus, phi_near_one, phi_near_zero, scaled_exp2
 from .far import BESIDE, GREATEST, half_weight, normaliser, unit_of
 from .lanes import (
     absolute,
+    any_lane,
     both,
     either,
     equal,
@@ -59,6 +60,16 @@ from .single import ARGMAX, ENTROPY, LSE, log_row
 
 
 @inlined
+def both_terms(prob_p, prob_q, d, d_reverse, size):
+    """The two generalised terms of one outcome that is possible; `size` is the greater |d|."""
+    zero = number(d, "0")
+    near = smaller(size, number(d, "small φ"))
+    forward = select(near, prob_p * phi_near_zero(d), (prob_q - prob_p) - prob_p * d)
+    reverse = select(near, prob_q * phi_near_zero(zero - d_reverse), (prob_p - prob_q) + prob_q * d_reverse)
+    return forward, reverse
+
+
+@inlined
 def terms(a, b, prob_p, prob_q, d, d_reverse):
     """The two generalised terms of one outcome and the |d| they rest on, from its logs and its probabilities; `d` and
     `d_reverse` are the same but where p or q is too small to be told from 0, which then counts as just that small."""
@@ -70,12 +81,11 @@ def terms(a, b, prob_p, prob_q, d, d_reverse):
     neither = both(no_p, no_q)
     prob_p = select(no_p, zero, prob_p)
     prob_q = select(no_q, zero, prob_q)
-    near = smaller(maximum(absolute(d), absolute(d_reverse)), number(d, "small φ"))
-    forward = select(near, prob_p * phi_near_zero(d), (prob_q - prob_p) - prob_p * d)
-    reverse = select(near, prob_q * phi_near_zero(zero - d_reverse), (prob_p - prob_q) + prob_q * d_reverse)
+    size = maximum(absolute(d), absolute(d_reverse))
+    forward, reverse = both_terms(prob_p, prob_q, d, d_reverse, size)
     forward = select(no_p, prob_q, select(no_q, infinite, forward))
     reverse = select(no_q, prob_p, select(no_p, infinite, reverse))
-    size = select(either(no_p, no_q), zero, maximum(absolute(d), absolute(d_reverse)))
+    size = select(either(no_p, no_q), zero, size)
     return select(neither, zero, forward), select(neither, zero, reverse), size
 
 
@@ -126,10 +136,33 @@ def normalised_row(p, q, vocab, k, like, result):
     forward = splat(0.0, 0.0)
     reverse = forward
     far = zero
+    plain = True  # so far nothing was below the least weight
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         x = view(p, start, n, room_p, NO_LOG)
         z = view(q, start, n, room_q, NO_LOG)
+        if plain:
+            f_block, r_block, far_block = splat(0.0, 0.0), splat(0.0, 0.0), far
+            under = equal(zero, number(zero, "1"))
+            for j in range(0, n, SPAN):
+                f, r = zero, zero
+                for i in range(j, min(j + SPAN, n), width(like)):
+                    a = stream(x, i, like)
+                    b = stream(z, i, like)
+                    under = either(under, either(smaller(a, least_p), smaller(b, least_q)))
+                    prob_p = scaled_exp2(a, scale, origin_p) * rest_p
+                    prob_q = scaled_exp2(b, scale, origin_q) * rest_q
+                    d = fma(b - a, k_lanes, offset)
+                    forward_term, reverse_term = both_terms(prob_p, prob_q, d, d, absolute(d))
+                    far_block = maximum(absolute(d), far_block)
+                    f = f + forward_term
+                    r = r + reverse_term
+                f_block = f_block + widened(f)
+                r_block = r_block + widened(r)
+            plain = not any_lane(under)
+            if plain:
+                forward, reverse, far = forward + f_block, reverse + r_block, far_block
+                continue
         for j in range(0, n, SPAN):
             f, r = zero, zero
             for i in range(j, min(j + SPAN, n), width(like)):
