@@ -278,7 +278,9 @@ def apart_lanes(a, b, constants):
     root_q, _ = half_weight(y - top_q, half_scale, zero - half * mass_q)
     d = y - x
     gap = d - tops
-    gap = gap + ((lost_lanes(d, tops, gap) + lost_lanes(y, x, d)) - tops_lost)
+    lost = (lost_lanes(d, tops, gap) + lost_lanes(y, x, d)) - tops_lost
+    # beside the greatest float64 what is lost may overflow where the difference does not, and is next to nothing
+    gap = gap + select(smaller(absolute(lost), number(a, "infinity")), lost, zero)
     return root_p, root_q, gap, fma(gap, scale, offset)
 
 

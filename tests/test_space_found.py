@@ -182,6 +182,24 @@ def test_renyi_beyond_float64(p, q, temperature):
         assert close(kb.hellinger_distance(a, b, **keywords), np.sqrt(pair.squared_hellinger[0]), 1e-11)
 
 
+@pytest.mark.parametrize("temperature", [1e-2, 1.0, 1e10])
+def test_logs_beside_the_least_float64_whose_greatest_are_not(temperature):
+    """What the difference of such logs has lost to rounding is itself beyond the range: NaN for 0."""
+    p = np.array([-0.578490255021442, F64.min])
+    q = np.array([-1e30, -4.80344699618413e307])
+    keywords = {"given": "logits", "temperature": temperature}
+    for a, b in ((p, q), (q, p)):
+        assert kb.kl_divergence(a, b, **keywords) == 0.0
+        assert kb.jensen_shannon_divergence(a, b, **keywords) == 0.0
+        pair = truth(a, b, temperature)
+        for alpha in (1e-3, 0.3, 0.5, 0.9, 2.0, 5.0):
+            found = kb.distillation_loss(b[None], a[None], "renyi", alpha, temperature=temperature)
+            with np.errstate(all="ignore"):
+                expected = pair.renyi(alpha)[0]
+            at_end = found.loss == np.inf and expected > F64.max
+            assert at_end or close(found.loss, expected, 1e-11), (alpha, found.loss, expected)
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_long_rows_whose_normalisers_are_beyond_float64(sign):
     """Rows above 2^18 are cut into parts, which are put together by their normalisers: not those."""
