@@ -363,6 +363,8 @@ def pair_sums(
         reach /= max(1.0, abs(first))
         if width(like) == 16 and weight > 1.5:
             reach = 6.0 / (weight - 1.0)
+        elif with_moment and weight > 1.0:  # a gradient has exp(-w·d)
+            reach = min(reach, (80.0 if width(like) == 16 else 600.0) / weight)
     path = state[PATH]
     near = True
     for attempt in range(2):

@@ -6,14 +6,19 @@ With Q the softmax of k·y, P that of k·x, and g_i the slopes below, a gradient
 
 The g_i are differences to the one at Q's greatest outcome, which has the greatest part in Σ Q·g: it cancels to what the
 others leave, not to the rounding of a log-ratio that may be 1e20, or of a logarithm that 1/temperature makes 1e100.
+
+Those of Rényi's divergence are k·c·(t - Q) with t the normalised P^u·Q^(1-u), which may lie where neither P nor Q has
+anything (`tilted_gradient`).
 """
+
+import math
 
 import numpy as np
 
 from .decode import NO_LOG, element, view
 from .direct import apart_constants, apart_lanes
 from .encode import write_block
-from .far import half_weight, normaliser, unit_of
+from .far import apart, below, half_weight, normaliser, unit_of
 from .lanes import equal, fma, inlined, kernel, load, select, splat, stack, store, sum_lanes, width
 from .pairs import PAIRS
 from .rows import LOG2E, argmax, greatest_of
@@ -82,3 +87,65 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
                 value = fma(c, mass - root_p * root_p, value)
             store(block, i, times * value)
         write_block(block, n, start, add, address, storage)
+
+
+@kernel
+def tilt(x, y, top_p, top_q, u):
+    """A fourth of u·ln P + (1-u)·ln Q but for a constant, before k makes anything of it: its terms may cancel."""
+    if x == -np.inf or y == -np.inf:
+        return -np.inf
+    if u < 0.0:
+        return below(y, top_q, 0.25) - u * apart(x, y, top_p, top_q, 0.25)
+    if u > 1.0:
+        return below(x, top_p, 0.25) + (1.0 - u) * apart(x, y, top_p, top_q, 0.25)
+    return u * below(x, top_p, 0.25) + (1.0 - u) * below(y, top_q, 0.25)
+
+
+@kernel
+def tilted_gradient(p, q, vocab, k, u, weight, address, storage):
+    """k·weight·(t - Q) of rows whose divergence is finite.
+
+    With m the greatest outcome of t, g_i = ln (Q/P)_i - ln (Q/P)_m and S = Σ Q·expm1(-u·g), ln t/Q = -u·g - log1p(S):
+    near equality nothing cancels, and elsewhere Q·exp(-u·g) is Q_m·(t/t_m), however little Q is.
+    """
+    room = stack(2048, 0.0)
+    block = stack(1024, 0.0)
+    top_q, _, beside, _ = normaliser(q, vocab, k, None, room)
+    top_p = -np.inf
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        top_p = max(top_p, greatest_of(view(p, start, n, room, NO_LOG), n, 0.0))
+    most, at = -np.inf, 0
+    for v in range(vocab):
+        height = tilt(element(p, v), element(q, v), top_p, top_q, u)
+        if height > most:
+            most, at = height, v
+    x_at, y_at = element(p, at), element(q, at)
+    log_q_at = below(y_at, top_q, k) - beside
+    q_at = math.exp(log_q_at)
+    mass, excess = 0.0, 0.0
+    for v in range(vocab):
+        x, y = element(p, v), element(q, v)
+        own = math.exp(below(y, top_q, k) - beside)
+        if x == -np.inf or y == -np.inf:
+            excess -= own
+            continue
+        t = math.exp(4.0 * (k * (tilt(x, y, top_p, top_q, u) - most)))
+        mass += t
+        rise = -u * apart(x, y, x_at, y_at, k)
+        excess += own * math.expm1(rise) if abs(rise) < 1.0 else q_at * t - own
+    shift = math.log1p(excess) if excess > -0.5 else log_q_at + math.log(mass)
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        for i in range(n):
+            x, y = element(p, start + i), element(q, start + i)
+            own = math.exp(below(y, top_q, k) - beside)
+            value = -own
+            if x > -np.inf and y > -np.inf:
+                rise = -u * apart(x, y, x_at, y_at, k) - shift
+                if abs(rise) < 1.0 and abs(shift) < 100.0:
+                    value = own * math.expm1(rise)
+                else:
+                    value = math.exp(4.0 * (k * (tilt(x, y, top_p, top_q, u) - most))) / mass - own
+            block[i] = k * (weight * value)
+        write_block(block, n, start, 0, address, storage)

@@ -32,7 +32,7 @@ from .divergences import (
 )  # fmt: skip
 from .elementary import phi_and_exp, scaled_exp2
 from .encode import row_place, write, write_block
-from .far_gradients import PARTNER, RATIO, far_gradient
+from .far_gradients import PARTNER, RATIO, far_gradient, tilted_gradient
 from .lanes import (
     absolute,
     equal,
@@ -182,6 +182,7 @@ def gradient_lanes(
     # beyond 4, q is better computed for itself than as p·exp(d)
     limit = 4.0 if kind == LINEAR else NEAR if kind == MIXTURE else -1.0
     straight = storage == storage_of(block)
+    moment, log_sum = state[MOMENT], (weight - 1.0) * result
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         near = read_pairs(
@@ -192,22 +193,18 @@ def gradient_lanes(
         out = pointer_like(place, block) if direct else block
         if kind == LINEAR:
             if near:
-                linear_gradient(probs, diffs, n, like, first, second, state[MOMENT], factor, out)
+                linear_gradient(probs, diffs, n, like, first, second, moment, factor, out)
             else:
-                distant_linear_gradient(
-                    probs, partners, diffs, n, like, first, second, state[MOMENT], factor, slope, out
-                )
+                distant_linear_gradient(probs, partners, diffs, n, like, first, second, moment, factor, slope, out)
         elif kind == MIXTURE:
             if near:
-                near_mixture_gradient(probs, diffs, n, like, state[MOMENT], factor, slope, out)
+                near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out)
             else:
-                mixture_gradient(
-                    probs, partners, diffs, n, like, weight, first, second, state[MOMENT], factor, slope, out
-                )
+                mixture_gradient(probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out)
         elif kind == VARIATION:
-            variation_gradient(partners, diffs, n, like, state[MOMENT], factor, out)
+            variation_gradient(partners, diffs, n, like, moment, factor, out)
         else:
-            renyi_gradient(partners, diffs, n, like, first, (weight - 1.0) * result, second * factor, out)
+            renyi_gradient(partners, diffs, n, like, first, log_sum, second * factor, out)
         if not direct:
             write(block, n, place, storage)
 
@@ -257,9 +254,12 @@ def divergence_gradient_row(
             fill(np.nan, vocab, address, storage)
         return
     step_kind, w, c1, c2 = kind, weight, first, second
+    tilted = False
     for turn in range(2):
         if turn == 1:
-            if side == 1:
+            # no moment: some log-ratio is beyond the reach of the exponentials
+            tilted = kind == RENYI and (of_row[PATH] == DISTANT or of_row[MOMENT] != of_row[MOMENT])
+            if side == 1 or tilted:
                 break
             # along p: the same with the rows exchanged
             row_p, row_q = row_q, row_p
@@ -275,6 +275,11 @@ def divergence_gradient_row(
         w, c1, c2 = weight, weight, -1.0
         if side == 0:
             c1, c2 = 1.0 - weight, weight / (weight - 1.0)
+        if tilted and of_row[PATH] < UNDEFINED and math.isfinite(value[0]):
+            if side == 0:
+                row_p, row_q = row_q, row_p
+            tilted_gradient(row_p, row_q, vocab, k, c1, c2 * own_weight, address, storage)
+            return
     far = of_row[PATH] == DISTANT or abs(of_row[MOMENT]) > APART * abs(c2)
     if kind == LINEAR and c2 != 0.0 and far and math.isfinite(of_row[MOMENT]) and of_row[PATH] < UNDEFINED:
         first_weight, second_weight = c1 * own_weight, c2 * own_weight

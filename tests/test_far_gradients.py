@@ -184,6 +184,63 @@ def test_what_remains_of_a_symmetric_kl_is_the_forward_one(dtype):
     np.testing.assert_array_equal(result.teacher_gradient, [[0.5, -0.5]])
 
 
+# ---- Rényi: k·c·(t - Q) with t ~ P^α·Q^(1-α), which may lie where P and Q have next to nothing ----
+
+RENYI = {  # teacher, student, α, temperature
+    "opposite single outcomes": ([208.6, 31061.6], [31061.6, 125.0], 0.3, 44.65),
+    "the other one": ([31061.6, 125.0], [208.6, 31061.6], 0.7, 44.65),
+    "halves of what both lack": ([0.375, 0.3125], [1.5, 1.375], 2.0, 2.2802797945713946e-05),
+    "all of what both lack": ([448.0, 0.0], [448.0, -448.0], 5.0, 1.0),
+    "within the reach of the sums": ([0.0, -500.0], [0.0, -640.0], 5.0, 1.0),
+    "on neither's greatest outcome": ([0.0, -30.0, -800.0], [-790.0, -31.0, 0.0], 0.5, 1.0),
+    "a mask on one side": ([0.0, 1.0, -np.inf, -700.0], [0.5, 0.0, 1.0, -800.0], 0.9, 1.0),
+    "greater orders": ([0.0, -40.0], [0.0, -41.0], 100.0, 1.0),
+}
+
+
+def exact_renyi_gradients(teacher, student, alpha, temperature):
+    """(along the teacher, along the student)."""
+    (log_p, _), (log_q, _) = exact.log_probs(teacher, temperature), exact.log_probs(student, temperature)
+    a, p, q = MP.mpf(alpha), [MP.exp(x) for x in log_p], [MP.exp(x) for x in log_q]
+    both = [x != exact.NOTHING and y != exact.NOTHING for x, y in zip(log_p, log_q, strict=True)]
+    t = [MP.exp(a * x + (1 - a) * y) if of else MP.mpf(0) for x, y, of in zip(log_p, log_q, both, strict=True)]
+    total, k = MP.fsum(t), MP.mpf(1.0 / temperature)
+    t = [x / total for x in t]
+    return (
+        [k * a / (a - 1) * (x - y) for x, y in zip(t, p, strict=True)],
+        [k * (y - x) for x, y in zip(t, q, strict=True)],
+    )
+
+
+def agrees_with_exact_renyi(teacher, student, alpha, temperature, bound):
+    result = distillation_loss(student, teacher, "renyi", alpha, gradient="both", temperature=temperature)
+    truths = exact_renyi_gradients(teacher[0], student[0], alpha, temperature)
+    least = float(np.finfo(student.dtype).smallest_subnormal)
+    for side, truth in zip(("teacher", "student"), truths, strict=True):
+        greatest = max(abs(g) for g in truth)
+        for g, expected in zip(getattr(result, f"{side}_gradient")[0], truth, strict=True):
+            miss = abs(MP.mpf(float(g)) - expected)
+            assert miss <= bound * greatest + least, (side, float(g), float(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", RENYI)
+def test_renyi_gradients_of_what_both_rows_hardly_have(name, dtype):
+    teacher, student, alpha, temperature = RENYI[name]
+    teacher, student = np.array([teacher], dtype), np.array([student], dtype)
+    bound = 1e-10 if dtype is np.float64 else 2e-6
+    agrees_with_exact_renyi(teacher, student, alpha, temperature, bound)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.999, 1.001, 2.0, 5.0])
+@pytest.mark.parametrize("apart", [1e-1, 1e-4, 1e-7])
+def test_renyi_gradients_of_close_rows_far_from_0(apart, alpha):
+    """In the path of rows of any size, and near equality as good as in the others."""
+    teacher = np.array([[30000.5, 30001.25, 29999.75, 30000.0, -np.inf]])
+    student = teacher + apart * np.array([[1.0, -0.5, 0.25, 2.0, 0.0]])
+    agrees_with_exact_renyi(teacher, student, alpha, 1.0, 1e-10)
+
+
 # ---- tokens and short lists ----
 
 
