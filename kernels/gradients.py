@@ -43,6 +43,7 @@ from .lanes import (
     number,
     pointer,
     pointer_like,
+    rounded,
     select,
     smaller,
     splat,
@@ -53,6 +54,7 @@ from .lanes import (
 )  # fmt: skip
 from .pairs import (
     DISTANT,
+    MINUS_GAP,
     MOMENT,
     NEAR,
     PAIRS,
@@ -182,7 +184,15 @@ def gradient_lanes(
     # beyond 4, q is better computed for itself than as p·exp(d)
     limit = 4.0 if kind == LINEAR else NEAR if kind == MIXTURE else -1.0
     straight = storage == storage_of(block)
+    # float32 lanes round GAP, which all d have in them: in a row of next to one outcome that is more than its own d.
+    # A gradient moves by that times its slope where d is little, and by next to nothing of itself elsewhere. The moment
+    # of MIXTURE is a sum over the same d, and moves along.
+    low = scales[MINUS_GAP] - rounded(scales[MINUS_GAP], like) if path == SINGLE else 0.0
     moment, log_sum = state[MOMENT], (weight - 1.0) * result
+    if kind == LINEAR:
+        moment -= low * (first + second)
+    elif kind == RENYI:
+        log_sum += low * first
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         near = read_pairs(

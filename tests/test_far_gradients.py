@@ -241,6 +241,28 @@ def test_renyi_gradients_of_close_rows_far_from_0(apart, alpha):
     agrees_with_exact_renyi(teacher, student, alpha, 1.0, 1e-10)
 
 
+# ---- next to one outcome: what the others have is less than float32 rounds the offset between the rows to ----
+
+OFFSET = [("forward_kl", None), ("reverse_kl", None), ("symmetric_kl", 0.5), ("jsd", 0.5), ("skew_kl", 0.1)]
+OFFSET += [("renyi", 0.3), ("renyi", 0.5), ("renyi", 1.3)]
+
+
+@pytest.mark.parametrize(("loss", "parameter"), OFFSET)
+@pytest.mark.parametrize("temperature", [0.01617723347196788, 1.0])
+@pytest.mark.parametrize("depth", [9.3, 12.0])
+def test_gradients_of_next_to_one_outcome_beside_an_offset(loss, parameter, temperature, depth):
+    rest = np.array([-depth, -depth - 0.4, -depth - 1.5])
+    teacher = np.concatenate([[-5.0], rest - 5.0]) * temperature
+    student = teacher + temperature * np.array([1.4e-4, -3.3e-3, 1e-3, 2e-3])
+    teacher, student = (np.array([x], np.float32) for x in (teacher, student))
+    keywords = {"gradient": "both", "temperature": temperature}
+    found = distillation_loss(student, teacher, loss, parameter, **keywords)
+    expected = distillation_loss(student.astype(float), teacher.astype(float), loss, parameter, **keywords)
+    for side in ("student_gradient", "teacher_gradient"):
+        wide = getattr(expected, side)
+        np.testing.assert_allclose(getattr(found, side), wide, rtol=0.0, atol=2e-6 * np.abs(wide).max())
+
+
 # ---- tokens and short lists ----
 
 
