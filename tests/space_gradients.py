@@ -116,10 +116,15 @@ def _distillation(pair, options):
     slack = slack.get(loss, SLACK * pair.apart**2)
     claims = {"value": Claim(values, None, slack, least)}
     with np.errstate(invalid="ignore"):
-        most = np.finfo(np.float64).max  # beyond which a loss is inf, whatever its weight
+        most = REAL(np.finfo(np.float64).max)  # beyond which a loss is inf, whatever its weight
         weighted = np.where(weights == 0, 0, np.where(np.abs(values) > most, np.inf, values) * weights)
     claims["weighted"] = claims["value"]._replace(value=weighted, slack=slack * np.maximum(weights, 1))
-    finite = np.abs(values) < most  # where a loss is infinite there is no gradient
+    # about the end of the range a value may be inf or the number (space.errors_of): its weight goes to either, and of
+    # an infinite loss there is no gradient
+    with np.errstate(invalid="ignore"):
+        finite = np.abs(values) < most * (1 - 1e-5)
+        at_end = (np.abs(values) <= most * (1 + 1e-5)) & ~finite
+    claims["weighted"] = claims["weighted"]._replace(where=~at_end | (weights == 0))
     simple = ~(pair.only_p | pair.only_q).any(-1) & ~pair.undefined & finite & (weights > 0)
     if loss == "tv":  # where its sign is lost in rounding, so is the derivative
         share = np.maximum(pair.p.share, pair.q.share)
