@@ -34,7 +34,7 @@ KNOWN = 1e-14  # ln P/Q of one outcome in kl_contributions: the difference of tw
 def _statistics_options(rng, inputs):
     rows, v = inputs.plain[0].shape
     ids = rng.integers(0, v, (rows, int(rng.integers(1, 4))))
-    options = {"ids": ids if rng.random() < 0.5 else ids[:, 0]}
+    options = {"tokens": ids if rng.random() < 0.5 else ids[:, 0]}
     if rng.random() < 0.3:
         options["top_k"] = int(rng.integers(1, 7))
     if rng.random() < 0.3:
@@ -61,8 +61,8 @@ def _statistics(row, options):
     r = Row(z, "logits", row.temperature)
     # one rounding of z is a factor of that much on every probability
     loose = 1.0 if cap is None else float(max(1, REAL(cap) / row.temperature))
-    shape = options["ids"].shape
-    ids = options["ids"].reshape(len(z), -1)
+    shape = options["tokens"].shape
+    ids = options["tokens"].reshape(len(z), -1)
     log_probs = np.take_along_axis(r.log_probs, ids, -1)
     ranks = (stored[:, None, :] >= np.take_along_axis(stored, ids, -1)[:, :, None]).sum(-1)
     ranks = np.where(r.undefined[:, None], -1, ranks)
@@ -184,7 +184,7 @@ def _listed(teacher, k, temperature):
 def _call_topk(arrays, options, keywords):
     teacher, student = arrays
     ids, log_probs = _listed(np.asarray(teacher), options["k"], keywords.get("temperature", 1.0))
-    r = kb.topk_divergence((ids, log_probs), student, options["divergence"], options["tail"], **keywords)
+    r = kb.topk_divergence(student, (ids, log_probs), options["divergence"], options["tail"], **keywords)
     return {"value": r.values}
 
 
@@ -209,7 +209,7 @@ def _call_interval(arrays, options, keywords):
     teacher, student = arrays
     keywords = {name: value for name, value in keywords.items() if name != "num_threads"}
     listed = _listed(np.asarray(teacher), options["k"], keywords.get("temperature", 1.0))
-    lower, upper = kb.topk_kl_interval(listed, student, **keywords)
+    lower, upper = kb.topk_kl_interval(student, listed, **keywords)
     return {"lower": lower, "upper": upper}
 
 

@@ -29,14 +29,14 @@ FLAGS = {
     ],
     "gradient": [
         lambda x: kb.cross_entropy_loss(ROWS, IDS, gradient=x),
-        lambda x: kb.topk_divergence(LISTS, ROWS, gradient=x),
+        lambda x: kb.topk_divergence(ROWS, LISTS, gradient=x),
         lambda x: kb.linear_distillation_loss(ROWS, ROWS, ROWS, ROWS, gradient=x),
     ],
     "temperature_squared": [
         lambda x: kb.distillation_loss(ROWS, ROWS, temperature_squared=x),
         lambda x: kb.linear_distillation_loss(ROWS, ROWS, ROWS, ROWS, temperature_squared=x),
     ],
-    "overlap": [lambda x: kb.topk_divergence(LISTS, ROWS, overlap=x)],
+    "overlap": [lambda x: kb.topk_divergence(ROWS, LISTS, overlap=x)],
     "weight_gradient": [lambda x: kb.kl_estimate_gradient([1.0], weight_gradient=x)],
     "return_counts": [lambda x: kb.sequence_sums(ROWS, return_counts=x)],
     "q_known": [lambda x: kb.divergence_from_counts(COUNTS, COUNTS, q_known=x)],
@@ -103,11 +103,11 @@ CHOICES = {
     "gradient": [lambda x: kb.distillation_loss(ROWS, ROWS, gradient=x)],
     "reduction": [lambda x: kb.distillation_loss(ROWS, ROWS, reduction=x)],
     "divergence": [
-        lambda x: kb.topk_divergence(LISTS, ROWS, x),
+        lambda x: kb.topk_divergence(ROWS, LISTS, x),
         lambda x: kb.preference_scores([1.0], x),
         lambda x: kb.divergence_from_counts(COUNTS, COUNTS, x),
     ],
-    "tail": [lambda x: kb.topk_divergence(LISTS, ROWS, tail=x)],
+    "tail": [lambda x: kb.topk_divergence(ROWS, LISTS, tail=x)],
     "kind": [lambda x: kb.kl_contributions(ROWS, ROWS, kind=x), lambda x: kb.kl_estimate([1.0], x)],
     "preset": [lambda x: kb.kl_estimate([1.0], preset=x), lambda x: drift.reproduce(ROWS, ROWS, x)],
     "mode": [lambda x: kb.aggregate(ROWS, mode=x)],
@@ -297,9 +297,9 @@ def test_errors_name_the_arguments_of_the_function_that_was_called():
 
 def test_arguments_are_checked_where_they_are_not_used():
     with pytest.raises(ValueError, match="`weights` are factors of the gradient, which `gradient` does not ask for"):
-        kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0])
+        kb.topk_divergence(ROWS, LISTS, weights=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"`weights` has shape \(2,\), expected \(3,\)"):
-        kb.topk_divergence(LISTS, ROWS, weights=[1.0, 2.0], gradient=True)
+        kb.topk_divergence(ROWS, LISTS, weights=[1.0, 2.0], gradient=True)
     with pytest.raises(ValueError, match="`starts` is beyond 64 bits, expected at most"):
         kb.fit_mixture((np.arange(9.0), np.ones(9)), 2, starts=10**400)
     with pytest.raises(ValueError, match="`target` is a tuple of 3, expected two"):

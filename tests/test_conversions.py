@@ -133,8 +133,8 @@ def test_tokens_and_gradients(foreign):
         lambda s, t: token_log_prob_gradient(s, ids, upstream),
         lambda s, t: entropy_gradient(s),
         lambda s, t: linear_distillation_loss(s, t, t, s, gradient=True).weight_gradient,
-        lambda s, t: topk_divergence(top, s, gradient=True, overlap=True).gradient,
-        lambda s, t: topk_kl_interval(top, s)[1],
+        lambda s, t: topk_divergence(s, top, gradient=True, overlap=True).gradient,
+        lambda s, t: topk_kl_interval(s, top)[1],
     ):
         got, expected = call(other(s), other(t)), call(s, t)
         assert got.dtype.newbyteorder("=") == expected.dtype

@@ -295,10 +295,10 @@ def test_topk_of_students_close_to_their_teacher(divergence, tail):
     log_p = np.asarray(reference.log_softmax(teacher), float)
     ids = np.argsort(-log_p, -1)[..., :7]
     listed = ids, np.take_along_axis(log_p, ids, -1)
-    got = topk_divergence(listed, student, divergence, tail).values
-    expected = topk_divergence(listed, student.astype(np.float64), divergence, tail).values
+    got = topk_divergence(student, listed, divergence, tail).values
+    expected = topk_divergence(student.astype(np.float64), listed, divergence, tail).values
     np.testing.assert_allclose(got, expected, rtol=1e-9)
-    one = topk_divergence((ids[0, 0], listed[1][0, 0]), student[0, 0], divergence, tail).values
+    one = topk_divergence(student[0, 0], (ids[0, 0], listed[1][0, 0]), divergence, tail).values
     assert one == pytest.approx(got[0, 0], rel=1e-12)
 
 
@@ -310,23 +310,23 @@ def test_topk_of_students_in_codes():
     log_p = np.asarray(reference.log_softmax(student), float)
     ids = np.argsort(-log_p, -1)[:, :4]
     listed = ids, np.take_along_axis(log_p, ids, -1) - [0.0, 1e-3, 0.0, 0.0]
-    expected = topk_divergence(listed, student.astype(np.float64)).values
-    np.testing.assert_allclose(topk_divergence(listed, codes).values, expected, rtol=1e-9)
+    expected = topk_divergence(student.astype(np.float64), listed).values
+    np.testing.assert_allclose(topk_divergence(codes, listed).values, expected, rtol=1e-9)
 
 
 def test_topk_weights_are_of_the_gradient():
     teacher = [[0, 1]], np.log([[0.6, 0.3]])
     with pytest.raises(ValueError, match="`weights` are factors of the gradient"):
-        topk_divergence(teacher, np.zeros((1, 4)), weights=[2.0])
+        topk_divergence(np.zeros((1, 4)), teacher, weights=[2.0])
 
 
 def test_topk_intervals_of_the_greatest_logits():
     low = np.full((1, 9), -1.7976931348623157e308)
     ids, log_probs = np.arange(4)[None], np.full((1, 4), -np.log(9))
-    lower, upper = topk_kl_interval((ids, log_probs), low, temperature=8.3e-147)
+    lower, upper = topk_kl_interval(low, (ids, log_probs), temperature=8.3e-147)
     assert 0.0 <= lower[0] <= 1e-11
     assert 0.0 <= upper[0] < 1e-9
-    lower, upper = topk_kl_interval(([[0]], [[0.0]]), [[4e301, 2.6e307]], temperature=0.01)
+    lower, upper = topk_kl_interval([[4e301, 2.6e307]], ([[0]], [[0.0]]), temperature=0.01)
     assert lower[0] == upper[0] == np.inf
 
 
@@ -335,6 +335,6 @@ def test_a_topk_interval_is_not_made_of_the_rounding_of_its_list():
     student = np.array([[0.1, 23.9, -0.02, -0.06, 0.12, 0.18, 0.11, -0.09, -0.03, -np.inf]])
     log_p = np.asarray(reference.log_softmax(student), float)[:, :9]
     for step in range(4):
-        lower, upper = topk_kl_interval((np.arange(9)[None], log_p - step * 1e-16), student)
+        lower, upper = topk_kl_interval(student, (np.arange(9)[None], log_p - step * 1e-16))
         assert 0.0 <= lower[0] < 1e-11
         assert upper[0] >= lower[0]

@@ -55,7 +55,7 @@ def test_sparse_rows_with_offsets_that_lie():
     for indptr in (np.array([0, 2**62, -(2**62) - 1, 4]), np.array([0, 5, 4]), np.array([0, 2, 3])):
         rows.indptr = indptr
         with pytest.raises(ValueError, match=r"`teacher.indptr` (falls|runs)"):
-            topk_divergence(rows, np.zeros((len(indptr) - 1, 4)))
+            topk_divergence(np.zeros((len(indptr) - 1, 4)), rows)
 
 
 @pytest.mark.parametrize("value", [2**64 - 100, 2**63, 2**64 - 1])
@@ -68,7 +68,7 @@ def test_unsigned_ids_do_not_wrap(value):
         lambda: cross_entropy_loss(S, ids),
         lambda: token_log_prob_gradient(S, ids, np.ones(5)),
         lambda: distillation_loss(S, T, labels=ids),
-        lambda: topk_divergence((ids[:, None], np.full((5, 1), -1.0)), S),
+        lambda: topk_divergence(S, (ids[:, None], np.full((5, 1), -1.0))),
     ):
         with pytest.raises(ValueError, match=rf"{value}, expected"):
             call()
@@ -150,7 +150,7 @@ def gradients(out):
         lambda: cross_entropy_loss(S, labels, gradient=True, out=out),
         lambda: token_log_prob_gradient(S, labels, np.ones(5), out=out),
         lambda: entropy_gradient(S, out=out),
-        lambda: topk_divergence((labels[:, None], np.full((5, 1), -1.0)), S, gradient=True, out=out),
+        lambda: topk_divergence(S, (labels[:, None], np.full((5, 1), -1.0)), gradient=True, out=out),
     )
 
 
@@ -302,7 +302,7 @@ def test_one_value_a_row_means_one(shape):
         lambda: distillation_loss(S, T, labels=mask.astype(int)),
         lambda: cross_entropy_loss(S, np.zeros(5, int), weights=weights),
         lambda: entropy_gradient(S, weights),
-        lambda: topk_divergence(teacher, S, gradient=True, weights=weights),
+        lambda: topk_divergence(S, teacher, gradient=True, weights=weights),
     ):
         with pytest.raises(ValueError, match=r"has shape .*, expected \(5,\)"):
             call()
@@ -332,7 +332,7 @@ PLAIN = np.ones((5, 13)) / 13
         lambda: distillation_loss(S, T, labels=np.ma.masked_array(np.ones(5, int))),
         lambda: token_log_prob_gradient(S, np.zeros(5, int), np.ma.masked_array(np.ones(5))),
         lambda: kb.kl_divergence(PLAIN, PLAIN, out=np.ma.zeros(5)),
-        lambda: topk_divergence((np.zeros((5, 1), int), np.ma.masked_array(np.full((5, 1), -1.0))), S),
+        lambda: topk_divergence(S, (np.zeros((5, 1), int), np.ma.masked_array(np.full((5, 1), -1.0)))),
     ],
 )
 def test_masked_arrays_keep_their_mask_or_are_refused(call):

@@ -158,7 +158,7 @@ def test_topk_divergence(temperature, dtype):
         teacher = np.array([[0, 2]]), np.log([[0.9, 0.1 - 1e-9]])
     log_q = exact.log_probs(student[0], temperature)[0]
     rest = exact.MP.fsum(exact.MP.exp(log_q[v]) for v in (1, 3))
-    result = topk_divergence(teacher, student, "reverse_kl", "renormalize", temperature=temperature, gradient=True)
+    result = topk_divergence(student, teacher, "reverse_kl", "renormalize", temperature=temperature, gradient=True)
     assert np.isfinite(result.values).all()
     assert relative_error(1.0 - result.student_mass[0], rest) < 1e-6 or rest < 1e-12
     assert not np.isnan(result.gradient).any()

@@ -133,7 +133,7 @@ def test_an_out_for_a_gradient_that_nobody_asked_for():
         lambda: kb.distillation_loss(ROWS, ROWS, gradient="teacher", student_out=out),
         lambda: kb.distillation_loss(ROWS, ROWS, gradient="student", teacher_out=out),
         lambda: kb.cross_entropy_loss(ROWS, IDS, out=out),
-        lambda: kb.topk_divergence(LISTS, ROWS, out=out),
+        lambda: kb.topk_divergence(ROWS, LISTS, out=out),
         lambda: kb.topk_divergence(LISTS, LISTS, out=out),
     ):
         with pytest.raises(ValueError, match="out` is given, but `gradient` does not ask"):
@@ -146,10 +146,10 @@ def test_sparse_teachers_of_hopeless_rows_warn_of_nothing(value):
     rows[0], rows[1, 0], rows[2, 3] = value, value, -value
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        lower, upper = kb.topk_kl_interval(LISTS, rows)
+        lower, upper = kb.topk_kl_interval(rows, LISTS)
         assert not (lower > upper).any()
         for divergence, tail in itertools.product(("forward_kl", "reverse_kl", "jsd"), TAILS):
             for gradient in (False, True):
-                kb.topk_divergence(LISTS, rows, divergence, tail, gradient=gradient)
+                kb.topk_divergence(rows, LISTS, divergence, tail, gradient=gradient)
             if tail != "floor":
-                kb.topk_divergence(LISTS, (LISTS[0], np.full((3, 2), -abs(value))), divergence, tail)
+                kb.topk_divergence((LISTS[0], np.full((3, 2), -abs(value))), LISTS, divergence, tail)

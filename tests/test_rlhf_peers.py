@@ -280,7 +280,7 @@ def test_verl_offpolicy_metrics(verl):
     train, rollout = log_probs(11, 16, 40, noise=0.3)
     mask = np.arange(40) < np.random.default_rng(12).integers(1, 41, (16, 1))
     theirs = verl.compute_offpolicy_metrics(*tensors(train, rollout, mask))
-    report = mismatch_report(train, rollout, mask)
+    report = mismatch_report(rollout, train, mask)
     expected = {
         "kl": report.kl_k1.mean,
         "k3_kl": report.kl_k3.mean,

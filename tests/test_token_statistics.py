@@ -276,9 +276,9 @@ def test_nan_with_any_bits_is_nan():
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"ids": [5]}, ValueError, "`ids` holds the id 5"),
-        ({"ids": [[[0]]]}, ValueError, "`ids` has shape"),
-        ({"ids": [0.5]}, TypeError, "`ids` has dtype"),
+        ({"tokens": [5]}, ValueError, "`tokens` holds the id 5"),
+        ({"tokens": [[[0]]]}, ValueError, "`tokens` has shape"),
+        ({"tokens": [0.5]}, TypeError, "`tokens` has dtype"),
         ({"top_k": -1}, ValueError, "`top_k` is -1, expected at least 0"),
         ({"top_k": 1.5}, TypeError, "`top_k` is 1.5"),
         ({"softcap": 0.0}, ValueError, "`softcap` is 0.0, expected from 1e-06"),

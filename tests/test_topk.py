@@ -63,7 +63,7 @@ def brute(divergence, tail, ids, log_p, q, floor):
 def test_conventions_against_brute_force(divergence, tail, dtype):
     ids, log_p = top(LOG_P, K)
     student = STUDENT.astype(dtype)
-    result = topk_divergence((ids, log_p), student, divergence, tail, beta=0.3, floor=-50.0)
+    result = topk_divergence(student, (ids, log_p), divergence, tail, beta=0.3, floor=-50.0)
     q = np.exp(np.asarray(reference.log_softmax(student), float))
     expected = brute(divergence, tail, ids, log_p, q, -50.0)
     np.testing.assert_allclose(result.values, expected, rtol=2e-6 if dtype is np.float32 else 1e-12)
@@ -80,9 +80,9 @@ def test_gradients_against_differences(divergence, tail):
     options = {"beta": 0.3, "floor": -20.0, "temperature": 0.7}
 
     def total():
-        return (topk_divergence(teacher, student, divergence, tail, **options).values * weights).sum()
+        return (topk_divergence(student, teacher, divergence, tail, **options).values * weights).sum()
 
-    got = topk_divergence(teacher, student, divergence, tail, gradient=True, weights=weights, **options).gradient
+    got = topk_divergence(student, teacher, divergence, tail, gradient=True, weights=weights, **options).gradient
     for i in np.ndindex(student.shape):
         kept = student[i]
         student[i] = kept + 1e-5
@@ -102,7 +102,7 @@ def test_the_whole_vocabulary_is_the_divergence_itself(divergence, tail):
         teacher = rng.standard_normal((3, 40))
         student = teacher + noise * rng.standard_normal((3, 40))
         lp = np.asarray(reference.log_softmax(teacher), float)
-        result = topk_divergence(top(lp, 40), student, divergence, tail, beta=0.3, gradient=True)
+        result = topk_divergence(student, top(lp, 40), divergence, tail, beta=0.3, gradient=True)
         forward, reverse = reference.kl_both_ways(teacher, student)
         exact = {"forward_kl": forward, "reverse_kl": reverse}.get(
             divergence, reference.generalized_jsd(student, teacher, 0.3)
@@ -121,7 +121,7 @@ def test_a_small_rest_keeps_its_digits():
     student[0, :4] = 60.0
     q_rest = 996 * np.exp(-60.0) / 4
     lp = np.log(np.full((1, 4), 0.25 * (1 - 1e-9)))
-    result = topk_divergence(([[0, 1, 2, 3]], lp), student, "forward_kl", "bucket")
+    result = topk_divergence(student, ([[0, 1, 2, 3]], lp), "forward_kl", "bucket")
     tau = -np.expm1(np.logaddexp.reduce(lp[0]))
     expected = tau * np.log(tau / q_rest) + np.exp(lp).sum() * np.log1p(-tau)
     assert result.values[0] == pytest.approx(expected, rel=1e-7)
@@ -134,8 +134,8 @@ def test_forms_of_input_agree():
     csr = types.SimpleNamespace(indptr=np.concatenate([[0], np.cumsum(counts)]), ids=ids[kept], log_probs=lp[kept])
     padded = np.where(kept, ids, -1), np.where(kept, lp, np.nan)
     for tail in ("bucket", "truncate"):
-        a = topk_divergence(csr, STUDENT, "jsd", tail, gradient=True)
-        b = topk_divergence(padded, STUDENT, "jsd", tail, gradient=True)
+        a = topk_divergence(STUDENT, csr, "jsd", tail, gradient=True)
+        b = topk_divergence(STUDENT, padded, "jsd", tail, gradient=True)
         np.testing.assert_array_equal(a.values, b.values)
         np.testing.assert_array_equal(a.gradient, b.gradient)
         np.testing.assert_array_equal(a.tokens, counts)
@@ -146,7 +146,7 @@ def test_forms_of_input_agree():
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_two_sparse_sets_are_compared_where_they_meet(divergence, tail):
     teacher, student = top(LOG_P, K), top(LOG_Q, 9)
-    result = topk_divergence(teacher, student, divergence, tail, beta=0.3)
+    result = topk_divergence(student, teacher, divergence, tail, beta=0.3)
     for t in range(ROWS):
         shared = np.intersect1d(teacher[0][t], student[0][t])
         assert result.tokens[t] == shared.size
@@ -162,28 +162,28 @@ def test_overlap_counts_the_students_own_likeliest():
     ids, lp = top(LOG_P, K)
     counts = np.array([6, 3, 1, 5])
     padded = np.where(np.arange(K) < counts[:, None], ids, -1), lp
-    result = topk_divergence(padded, STUDENT, overlap=True)
+    result = topk_divergence(STUDENT, padded, overlap=True)
     for t in range(ROWS):
         assert result.overlap[t] == np.intersect1d(ids[t, : counts[t]], np.argsort(-STUDENT[t])[: counts[t]]).size
-    assert topk_divergence(padded, STUDENT).overlap is None
+    assert topk_divergence(STUDENT, padded).overlap is None
 
 
 def test_errors():
     teacher = top(LOG_P, K)
     with pytest.raises(ValueError, match="`tail` is 'drop', expected one of bucket"):
-        topk_divergence(teacher, STUDENT, tail="drop")
+        topk_divergence(STUDENT, teacher, tail="drop")
     with pytest.raises(ValueError, match="lists an id twice"):
-        topk_divergence((np.zeros((ROWS, 2), int), np.full((ROWS, 2), -2.0)), STUDENT)
+        topk_divergence(STUDENT, (np.zeros((ROWS, 2), int), np.full((ROWS, 2), -2.0)))
     with pytest.raises(ValueError, match="holds the id 23, expected from 0 to 22"):
-        topk_divergence((np.full((ROWS, 1), 23), np.full((ROWS, 1), -2.0)), STUDENT)
+        topk_divergence(STUDENT, (np.full((ROWS, 1), 23), np.full((ROWS, 1), -2.0)))
     with pytest.raises(ValueError, match="expected at most 0"):
-        topk_divergence((np.zeros((ROWS, 1), int), np.ones((ROWS, 1))), STUDENT)
+        topk_divergence(STUDENT, (np.zeros((ROWS, 1), int), np.ones((ROWS, 1))))
     with pytest.raises(ValueError, match=r"rows of shape \(4,\), expected \(2,\)"):
-        topk_divergence(teacher, STUDENT[:2])
+        topk_divergence(STUDENT[:2], teacher)
     with pytest.raises(TypeError, match=r"expected \(ids, log_probs\) or sparse rows"):
-        topk_divergence(3, STUDENT)
+        topk_divergence(STUDENT, 3)
     with pytest.raises(ValueError, match="give its logits"):
-        topk_divergence(teacher, top(LOG_Q, K), gradient=True)
+        topk_divergence(top(LOG_Q, K), teacher, gradient=True)
 
 
 # ---- the certified interval ----
@@ -232,7 +232,7 @@ def test_the_interval_holds_the_truth_in_a_hundred_thousand_cases(kind):
         p = (p.astype(np.longdouble) / p.astype(np.longdouble).sum(-1, keepdims=True)).astype(float)
         ids = np.broadcast_to(np.arange(k), (500, k))
         with np.errstate(divide="ignore"):
-            lower, upper = topk_kl_interval((ids, np.log(p[:, :k])), np.log(q))
+            lower, upper = topk_kl_interval(np.log(q), (ids, np.log(p[:, :k])))
         truth = reference.kl_divergence(p, q, given="probs")
         assert np.all(lower <= truth) and np.all(truth <= upper), (case, vocab, k)
         attained += np.sum(upper - truth < 1e-9)
@@ -246,9 +246,9 @@ def test_impossible_tokens():
     """A student that excludes a token the teacher may use: no finite bound; one that excludes a listed token: inf."""
     p = np.array([[0.5, 0.3, 0.2, 0.0]])
     student = np.array([[0.0, 0.0, -np.inf, 0.0]])
-    lower, upper = topk_kl_interval(([[0, 1]], np.log(p[:, :2])), student)
+    lower, upper = topk_kl_interval(student, ([[0, 1]], np.log(p[:, :2])))
     assert upper[0] == np.inf and np.isfinite(lower[0])
-    lower, upper = topk_kl_interval(([[0, 1, 2]], np.log(p[:, :3])), student)
+    lower, upper = topk_kl_interval(student, ([[0, 1, 2]], np.log(p[:, :3])))
     assert lower[0] == upper[0] == np.inf
 
 
@@ -258,7 +258,7 @@ def test_the_width_shrinks_with_k():
     widths = []
     for k in (2, 4, 8, 16, V):
         ids = np.broadcast_to(np.arange(k), (ROWS, k))
-        lower, upper = topk_kl_interval((ids, np.log(p[:, :k])), np.log(q).astype(np.float32))
+        lower, upper = topk_kl_interval(np.log(q).astype(np.float32), (ids, np.log(p[:, :k])))
         widths.append((upper - lower).mean())
     assert all(a > b for a, b in itertools.pairwise(widths)) and widths[-1] < 1e-10
 
@@ -268,10 +268,10 @@ def test_a_student_that_gives_next_to_nothing_outside_the_list(gap):
     """The student's mass beside the list is exp(-gap): its logarithm counts, however far below float64 it is."""
     teacher = np.log([[0.5, 0.3]])
     student = np.array([[gap, gap, 0.0, 0.0]])
-    result = topk_divergence(([[0, 1]], teacher), student, divergence="forward_kl", tail="bucket")
+    result = topk_divergence(student, ([[0, 1]], teacher), divergence="forward_kl", tail="bucket")
     listed = sum(p * (np.log(p) - np.log(0.5)) for p in (0.5, 0.3))
     truth = listed + 0.2 * (np.log(0.2) + gap)
     np.testing.assert_allclose(result.values, truth, rtol=1e-12)
-    lower, upper = topk_kl_interval(([[0, 1]], teacher), student)
+    lower, upper = topk_kl_interval(student, ([[0, 1]], teacher))
     assert lower[0] <= truth * (1 + 1e-11) and np.isfinite(lower[0]) and upper[0] >= lower[0]
     assert lower[0] > truth * (1 - 1e-11)

@@ -62,4 +62,4 @@ estimated: NDArray[np.float64] = np.asarray(
 )
 neighbours: float = float(kb.knn_kl_divergence(p, p, 3, method="bias-reduced").value)
 distance: NDArray[np.float64] = scipy.jensenshannon(np.abs(p), np.abs(p), axis=1)
-fitted = topk_divergence((tokens[:, None], log_probs[:, None]), q, divergence="reverse_kl")
+fitted = topk_divergence(q, (tokens[:, None], log_probs[:, None]), divergence="reverse_kl")

@@ -269,8 +269,8 @@ _ATTRIBUTES = (
 
 
 def mismatch_report(
-    train_log_probs: ArrayLike,
     rollout_log_probs: ArrayLike,
+    train_log_probs: ArrayLike,
     mask: ArrayLike | None = None,
     offsets: ArrayLike | None = None,
     *,
@@ -284,10 +284,10 @@ def mismatch_report(
 
     Parameters
     ----------
-    train_log_probs : array_like
-        log π_train(token): (B, T), or (N,) with `offsets`, or any flat (N,) of tokens.
     rollout_log_probs : array_like
-        log π_rollout(token) of the policy that drew the tokens, same shape.
+        log π_rollout(token) of the policy that drew the tokens: (B, T), or (N,) with `offsets`, or any flat (N,).
+    train_log_probs : array_like
+        log π_train(token), same shape.
     mask, offsets : array_like, optional
         As in `sequence_sums`. Masked tokens may hold anything.
     ratio_bounds : tuple of float
@@ -318,7 +318,7 @@ def mismatch_report(
     --------
     >>> train = [[-1.0, -2.0, -0.5], [-0.25, -1.0, 0.0]]
     >>> rollout = [[-1.1, -1.8, -0.5], [-0.25, -1.2, 0.0]]
-    >>> report = mismatch_report(train, rollout, mask=[[1, 1, 1], [1, 1, 0]])
+    >>> report = mismatch_report(rollout, train, mask=[[1, 1, 1], [1, 1, 0]])
     >>> report.tokens, round(report.kl_k3.mean, 6), round(report.ess, 4)
     (5, 0.009061, 0.9835)
     """

@@ -24,9 +24,9 @@ class TokenStatistics:
     entropy : float64 array, shape (...)
     logsumexp : float64 array, shape (...)
         Of the logits after scale, soft-cap and temperature; -inf for a row without mass.
-    log_probs : float64 array, shape of ids, or None
+    log_probs : float64 array, shape of tokens, or None
         As `token_log_probs`: NaN for an ignored id, -inf for one that is impossible or was not kept.
-    rank : int64 array, shape of ids, or None
+    rank : int64 array, shape of tokens, or None
         How many outcomes are at least as probable as the token, itself among them: 1 for the most probable one,
         n for each of n that share the first place, V for an impossible one. -1 where log_probs is NaN.
     top_ids : int64 array, shape (..., top_k), or None
@@ -35,8 +35,8 @@ class TokenStatistics:
         -inf beside an id of -1, NaN where the position has no distribution.
     """
 
-    entropy: Any
-    logsumexp: Any
+    entropy: NDArray[np.float64]
+    logsumexp: NDArray[np.float64]
     log_probs: Any = None
     rank: Any = None
     top_ids: Any = None
@@ -45,7 +45,7 @@ class TokenStatistics:
 
 def token_statistics(
     logits: Any,
-    ids: Any = None,
+    tokens: Any = None,
     *,
     temperature: float = 1.0,
     softcap: float | None = None,
@@ -65,7 +65,7 @@ def token_statistics(
     ----------
     logits : array_like, shape (..., V)
         float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2, read in place.
-    ids : array_like of int, shape (...) or (..., K), optional
+    tokens : array_like of int, shape (...) or (..., K), optional
         One token a position, or K of them.
     temperature : float
     softcap : float, optional
@@ -118,16 +118,16 @@ def token_statistics(
     single = calls.batch(("logits", logits), vocab_size=vocab_size)
     lists = None if kept is None else ragged.kept_lists(kept, "kept", single.rows, single.vocab)
     wanted: tuple[str, ...] = ("entropy", "lse")
-    tokens, shape = None, single.lead
-    if ids is not None:
+    flat, shape = None, single.lead
+    if tokens is not None:
         wanted += ("log_probs", "ranks")
-        labelling.same_axis(0, ("logits", logits), ("ids", ids))
-        checked = arrays.token_ids(ids, "ids", single.lead, single.vocab, ignore_index)
+        labelling.same_axis(0, ("logits", logits), ("tokens", tokens))
+        checked = arrays.token_ids(tokens, "tokens", single.lead, single.vocab, ignore_index)
         shape = checked.shape
-        tokens = checked.reshape(single.rows, shape[-1] if len(shape) > len(single.lead) else 1)
+        flat = checked.reshape(single.rows, shape[-1] if len(shape) > len(single.lead) else 1)
     if top_k:
         wanted += ("top_ids", "top_log_probs")
-    found = calls.describe_tokens(single, slope_and_limit, wanted, num_threads, tokens, top_k, lists)
+    found = calls.describe_tokens(single, slope_and_limit, wanted, num_threads, flat, top_k, lists)
     shapes = dict.fromkeys(("log_probs", "ranks"), shape) | dict.fromkeys(
         ("top_ids", "top_log_probs"), (*single.lead, top_k)
     )

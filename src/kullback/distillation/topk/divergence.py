@@ -56,17 +56,17 @@ class TopkDivergence:
         for a dense one where it was asked for.
     """
 
-    values: Any
-    gradient: Any
-    teacher_mass: Any
-    student_mass: Any
-    tokens: Any
-    overlap: Any
+    values: NDArray[np.float64]
+    gradient: Any  # None, or an array or tensor as the student's logits are
+    teacher_mass: NDArray[np.float64]
+    student_mass: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+    overlap: NDArray[np.int64] | None
 
 
 def topk_divergence(
-    teacher: Any,
     student: Any,
+    teacher: Any,
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl",
     tail: Literal["bucket", "renormalize", "truncate", "floor"] = "bucket",
     *,
@@ -84,11 +84,11 @@ def topk_divergence(
 
     Parameters
     ----------
+    student : array_like (..., V) of logits, or sparse rows like the teacher's
+        With a sparse student, the tokens compared are those in both lists.
     teacher : (ids, log_probs), both (..., K); or sparse rows
         Log-probabilities under the teacher's full vocabulary, in any order; ids below 0 are padding. Sparse rows are
         any object with `indptr` (T + 1,), `ids` and `log_probs`, such as those read from servers' dumps.
-    student : array_like (..., V) of logits, or sparse rows as above
-        With a sparse student, the tokens compared are those in both lists.
     divergence : {"forward_kl", "reverse_kl", "jsd"}
         KL(teacher‖student), KL(student‖teacher), or β·KL(T‖M) + (1-β)·KL(S‖M) with M = β·T + (1-β)·S.
     tail : {"bucket", "renormalize", "truncate", "floor"}
@@ -124,7 +124,7 @@ def topk_divergence(
     >>> import numpy as np
     >>> from kullback.distillation import topk_divergence
     >>> student = np.log([[0.5, 0.2, 0.2, 0.1]])
-    >>> result = topk_divergence(([[0, 1]], np.log([[0.6, 0.3]])), student)
+    >>> result = topk_divergence(student, ([[0, 1]], np.log([[0.6, 0.3]])))
     >>> print(f"{result.values[0]:.4f}", result.teacher_mass.round(2), result.student_mass.round(2))
     0.1212 [0.9] [0.7]
     """
@@ -137,14 +137,14 @@ def topk_divergence(
         raise ValueError("`weights` are factors of the gradient, which `gradient` does not ask for")
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # rows without a distribution give NaN
         return _topk_divergence(
-            teacher, student, divergence, tail, beta, floor, temperature, gradient, weights, overlap, vocab_size, out,
+            student, teacher, divergence, tail, beta, floor, temperature, gradient, weights, overlap, vocab_size, out,
             num_threads,
         )  # fmt: skip
 
 
 def _topk_divergence(
-    teacher: Any,
     student: Any,
+    teacher: Any,
     divergence: str,
     tail: str,
     beta: float,

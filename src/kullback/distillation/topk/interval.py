@@ -13,15 +13,15 @@ __all__ = ["topk_kl_interval"]
 
 
 def topk_kl_interval(
-    teacher: Any, student_logits: Any, *, temperature: float = 1.0, vocab_size: int | None = None
-) -> tuple[Any, Any]:
+    student_logits: Any, teacher: Any, *, temperature: float = 1.0, vocab_size: int | None = None
+) -> tuple[Floats, Floats]:
     """Bounds of KL(teacher‖student) over the full vocabulary, from the teacher's K likeliest tokens alone.
 
     Parameters
     ----------
+    student_logits : array_like, shape (..., V)
     teacher : (ids, log_probs), both (..., K); or sparse rows
         As in `topk_divergence`. The list must hold the K likeliest tokens: no other may be likelier than its last.
-    student_logits : array_like, shape (..., V)
     temperature : float
         Divides the student's logits.
     vocab_size : int, optional
@@ -58,7 +58,7 @@ def topk_kl_interval(
     >>> import numpy as np
     >>> from kullback.distillation import topk_kl_interval
     >>> student = np.log([[0.5, 0.2, 0.2, 0.1]])
-    >>> lower, upper = topk_kl_interval(([[0, 1]], np.log([[0.6, 0.3]])), student)
+    >>> lower, upper = topk_kl_interval(student, ([[0, 1]], np.log([[0.6, 0.3]])))
     >>> print(f"{lower[0]:.4f} {upper[0]:.4f}")
     0.1212 0.2310
     """
