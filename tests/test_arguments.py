@@ -351,3 +351,19 @@ def test_pairs_are_two_numbers():
         if wrong is not None:
             with pytest.raises((ValueError, TypeError), match="`bounds` is"):
                 kb.fit_normal(closed_form.Mixture([1.0], closed_form.Normal([0.0], 1.0)), bounds=wrong)
+
+
+def test_divisors_that_nothing_can_be_divided_by():
+    """Row weights beyond float64 made gradients of NaN and a warning of NumPy's."""
+    logits = np.zeros((3, 5))
+    for loss in (
+        lambda **options: kb.distillation.cross_entropy_loss(logits, np.arange(3), **options),
+        lambda **options: kb.distillation.distillation_loss(logits, logits + 1, weights=[0, 1, 2], **options),
+    ):
+        with pytest.raises(ValueError, match=r"`divisor` is 1e-320, expected a greater one"):
+            loss(divisor=1e-320)
+
+
+def test_the_matrix_of_no_rows_checks_its_keywords():
+    with pytest.raises(ValueError, match="`given` is"):
+        kb.divergence_matrix(np.empty((0, 0)), given=np.ma.masked_array([1.0]))

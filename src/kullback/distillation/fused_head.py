@@ -166,7 +166,7 @@ def linear_distillation_loss(
     counted = Counted.of(lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, lead, vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
-    row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
+    row_weights = reducer.row_weights(counted, scale)
     cap_at = None if softcap is None else keywords.number(softcap, "softcap", 1e-6, 1e6)
     loss_rows = RowLoss(loss_kernel(loss, parameter), k, loss == "soft_cross_entropy", num_threads)
     dtype = np.result_type(student.dtype, teacher.dtype)

@@ -296,7 +296,7 @@ def distillation_loss(
     counted = Counted.of(pair.lead, labels, ignore_index, mask, weights)
     reducer = reduce_tokens(reduction, counted, pair.lead, pair.vocab, divisor)
     scale = scale_of(temperature, temperature_squared)
-    row_weights = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / reducer.divisor))
+    row_weights = reducer.row_weights(counted, scale)
     sides = {"student": (STUDENT,), "teacher": (TEACHER,), "both": (STUDENT, TEACHER), None: ()}
     keywords.choice(gradient, "gradient", sides)
     logits = (teacher_logits, student_logits)

@@ -75,6 +75,17 @@ class Reducer(NamedTuple):
                 return weighted / self.divisor
             return float(weighted.sum() / self.divisor)
 
+    def row_weights(self, counted: Counted, scale: float = 1.0) -> NDArray[np.float64]:
+        """What the gradients of the rows are multiplied by, (T,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = np.ascontiguousarray(counted.weights.reshape(-1) * (scale / self.divisor))
+        if not np.isfinite(factors).all():
+            raise ValueError(
+                f"`divisor` is {self.divisor}, expected a greater one: weights of rows (at their greatest "
+                f"{np.abs(counted.weights).max() * scale:g}) divided by it are beyond the range of float64"
+            )
+        return factors
+
 
 def reduce_tokens(
     reduction: Reduction, counted: Counted, lead: tuple[int, ...], vocab: int, divisor: float | None

@@ -98,7 +98,7 @@ def cross_entropy_loss(
     values[flat[:, 0] < 0] = 0.0
     if counted.mask is not None:
         values[~counted.mask] = 0.0
-    row_weights = counted.weights.reshape(-1) / reducer.divisor
+    row_weights = reducer.row_weights(counted)
     if gradient:
         out = gradient_array(logits, out, single)
         at_ids = _rest(log_probs, -row_weights)

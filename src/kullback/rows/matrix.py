@@ -82,6 +82,7 @@ def divergence_matrix(
     [0.4 0. ]
     """
     keywords.choice(metric, "metric", METRICS)
+    keywords.space(given)  # of a matrix of no rows too
     function, symmetric = METRICS[metric]
     options: dict[str, Any] = {
         "given": given, "temperature": temperature, "vocab_size": vocab_size, "num_threads": num_threads
