@@ -89,7 +89,9 @@ def _distillation_options(rng, inputs):
     loss = pick(rng, list(PARAMETERS))
     parameter = None if PARAMETERS[loss] is None else float(pick(rng, PARAMETERS[loss]))
     rows = inputs.plain[0].shape[0]
-    options = {"loss": loss, "parameter": parameter, "gradient": pick(rng, ("student", "teacher", "both"))}
+    options = {"loss": loss, "gradient": pick(rng, ("student", "teacher", "both"))}
+    if parameter is not None:
+        options[kb.DISTILLATION_LOSSES[loss].coefficient] = parameter
     if rng.random() < 0.3:
         options["weights"] = rng.uniform(0, 3, rows)
     return options
@@ -108,7 +110,7 @@ def _call_distillation(arrays, options, keywords):
 
 def _distillation(pair, options):
     loss = options["loss"]
-    values, *slopes = _loss(pair, loss, options["parameter"])
+    values, *slopes = _loss(pair, loss, options.get(kb.DISTILLATION_LOSSES[loss].coefficient))
     weights = options.get("weights", np.ones(len(values)))
     least = -math.inf if loss == "soft_cross_entropy" else 0.0
     # as of the divergences themselves, see space_functions.divergence and .distance

@@ -159,7 +159,9 @@ def test_errors():
         distillation_loss(S, T, "kl")
     with pytest.raises(ValueError, match="'forward_kl' has none"):
         distillation_loss(S, T, "forward_kl", 0.5)
-    with pytest.raises(ValueError, match=r"\(beta\) of `jsd` is 2\.0, expected from 0 to 1"):
+    with pytest.raises(ValueError, match=r"`beta` is 0\.3, but 'renyi' has `alpha`"):
+        distillation_loss(S, T, "renyi", 0.3)
+    with pytest.raises(ValueError, match=r"`beta` of `jsd` is 2\.0, expected from 0 to 1"):
         distillation_loss(S, T, "jsd", 2)
     with pytest.raises(ValueError, match=r"`mask` has shape \(6,\), expected \(2, 6\)"):
         distillation_loss(S, T, mask=np.ones(6))
@@ -250,7 +252,7 @@ def test_a_skew_too_small_to_be_told_from_none():
     """1 - λ rounds to 1: the limit, no mixture of weight 1."""
     student, teacher = RNG.standard_normal((2, 3, 40))
     for weight in (1e-300, 1e-17):
-        skewed = distillation_loss(student, teacher, "skew_reverse_kl", weight, gradient="student")
+        skewed = distillation_loss(student, teacher, "skew_reverse_kl", weight=weight, gradient="student")
         plain = distillation_loss(student, teacher, "reverse_kl", gradient="student")
         assert skewed.loss == pytest.approx(plain.loss, rel=1e-14)
         np.testing.assert_allclose(skewed.student_gradient, plain.student_gradient, rtol=1e-12, atol=1e-15)

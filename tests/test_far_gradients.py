@@ -213,7 +213,7 @@ def exact_renyi_gradients(teacher, student, alpha, temperature):
 
 
 def agrees_with_exact_renyi(teacher, student, alpha, temperature, bound):
-    result = distillation_loss(student, teacher, "renyi", alpha, gradient="both", temperature=temperature)
+    result = distillation_loss(student, teacher, "renyi", alpha=alpha, gradient="both", temperature=temperature)
     truths = exact_renyi_gradients(teacher[0], student[0], alpha, temperature)
     least = float(np.finfo(student.dtype).smallest_subnormal)
     for side, truth in zip(("teacher", "student"), truths, strict=True):
@@ -243,21 +243,21 @@ def test_renyi_gradients_of_close_rows_far_from_0(apart, alpha):
 
 # ---- next to one outcome: what the others have is less than float32 rounds the offset between the rows to ----
 
-OFFSET = [("forward_kl", None), ("reverse_kl", None), ("symmetric_kl", 0.5), ("jsd", 0.5), ("skew_kl", 0.1)]
-OFFSET += [("renyi", 0.3), ("renyi", 0.5), ("renyi", 1.3)]
+OFFSET = [("forward_kl", {}), ("reverse_kl", {}), ("symmetric_kl", {"weight": 0.5}), ("jsd", {"beta": 0.5})]
+OFFSET += [("skew_kl", {"weight": 0.1}), *(("renyi", {"alpha": alpha}) for alpha in (0.3, 0.5, 1.3))]
 
 
-@pytest.mark.parametrize(("loss", "parameter"), OFFSET)
+@pytest.mark.parametrize(("loss", "coefficient"), OFFSET)
 @pytest.mark.parametrize("temperature", [0.01617723347196788, 1.0])
 @pytest.mark.parametrize("depth", [9.3, 12.0])
-def test_gradients_of_next_to_one_outcome_beside_an_offset(loss, parameter, temperature, depth):
+def test_gradients_of_next_to_one_outcome_beside_an_offset(loss, coefficient, temperature, depth):
     rest = np.array([-depth, -depth - 0.4, -depth - 1.5])
     teacher = np.concatenate([[-5.0], rest - 5.0]) * temperature
     student = teacher + temperature * np.array([1.4e-4, -3.3e-3, 1e-3, 2e-3])
     teacher, student = (np.array([x], np.float32) for x in (teacher, student))
-    keywords = {"gradient": "both", "temperature": temperature}
-    found = distillation_loss(student, teacher, loss, parameter, **keywords)
-    expected = distillation_loss(student.astype(float), teacher.astype(float), loss, parameter, **keywords)
+    keywords = {"gradient": "both", "temperature": temperature, **coefficient}
+    found = distillation_loss(student, teacher, loss, **keywords)
+    expected = distillation_loss(student.astype(float), teacher.astype(float), loss, **keywords)
     for side in ("student_gradient", "teacher_gradient"):
         wide = getattr(expected, side)
         np.testing.assert_allclose(getattr(found, side), wide, rtol=0.0, atol=2e-6 * np.abs(wide).max())

@@ -8,16 +8,22 @@ pytestmark = pytest.mark.integration
 
 from torch.nn import functional  # noqa: E402
 
+from kullback.distillation import DISTILLATION_LOSSES  # noqa: E402
 from kullback.integrations import torch as kt  # noqa: E402
 
 LOSSES = ["forward_kl", "reverse_kl", "jsd", "symmetric_kl", "skew_kl", "skew_reverse_kl", "tv", "renyi"]
-PARAMETER = {"jsd": 0.3, "symmetric_kl": 0.3, "skew_kl": 0.2, "skew_reverse_kl": 0.2, "renyi": 0.7}
+COEFFICIENT = {"jsd": 0.3, "symmetric_kl": 0.3, "skew_kl": 0.2, "skew_reverse_kl": 0.2, "renyi": 0.7}
+
+
+def coefficient(name):
+    """Under its own name, where the loss has one."""
+    return {DISTILLATION_LOSSES[name].coefficient: COEFFICIENT[name]} if name in COEFFICIENT else {}
 
 
 def own(name, s, t, temperature=1.0):
     """Each loss, one value a row, in torch's operators."""
     ls, lt = (functional.log_softmax(x / temperature, -1) for x in (s, t))
-    b = PARAMETER.get(name, 0.5)
+    b = COEFFICIENT.get(name, 0.5)
 
     def kl(lp, lq):
         return (lp.exp() * (lp - lq)).sum(-1)
@@ -48,7 +54,7 @@ def test_values_and_gradients_match_torch_in_float64(name, dtype):
     s, t = logits(dtype=dtype)
     wide = [x.detach().double().requires_grad_() for x in (s, t)]
     upstream = torch.rand(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    got = kt.distillation_loss(s, t, name, PARAMETER.get(name), temperature=0.8, reduction="none")
+    got = kt.distillation_loss(s, t, name, **coefficient(name), temperature=0.8, reduction="none")
     expected = own(name, *wide, 0.8)
     torch.testing.assert_close(got.double(), expected, rtol=1e-6 if dtype != torch.float64 else 1e-11, atol=1e-9)
     assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -65,7 +71,7 @@ def test_gradcheck(name):
     s, t = logits(1, (3, 7))
 
     def run(s, t):
-        return kt.distillation_loss(s, t, name, PARAMETER.get(name), reduction="none")
+        return kt.distillation_loss(s, t, name, **coefficient(name), reduction="none")
 
     assert torch.autograd.gradcheck(run, (s, t), atol=1e-6)
 
@@ -199,7 +205,7 @@ def test_a_student_learns_along_the_same_curve(name):
         for _ in range(40):
             s, t = student(data), data @ teacher
             if ours:
-                loss = kt.distillation_loss(s, t, name, PARAMETER.get(name))
+                loss = kt.distillation_loss(s, t, name, **coefficient(name))
             else:
                 loss = own(name, s.double(), t.double()).mean()
             optimizer.zero_grad()

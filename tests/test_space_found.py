@@ -193,7 +193,7 @@ def test_logs_beside_the_least_float64_whose_greatest_are_not(temperature):
         assert kb.jensen_shannon_divergence(a, b, **keywords) == 0.0
         pair = truth(a, b, temperature)
         for alpha in (1e-3, 0.3, 0.5, 0.9, 2.0, 5.0):
-            found = kb.distillation_loss(b[None], a[None], "renyi", alpha, temperature=temperature)
+            found = kb.distillation_loss(b[None], a[None], "renyi", alpha=alpha, temperature=temperature)
             with np.errstate(all="ignore"):
                 expected = pair.renyi(alpha)[0]
             at_end = found.loss == np.inf and expected > F64.max

@@ -39,7 +39,7 @@ scipy.entropy(p, nan_policy="ignore")  # type: ignore[arg-type]
 kb.kl_divergence(p, p, temprature=2.0)  # type: ignore[call-arg]
 kb.jensen_shannon_divergence(p, p, beta=0.5)  # type: ignore[call-arg]
 kb.renyi_divergence(p, p, order=2.0)  # type: ignore[call-arg]
-kb.distillation_loss(p, p, teacher=p)  # type: ignore[call-arg]
+kb.distillation_loss(p, p, parameter=0.5)  # type: ignore[call-arg]
 
 # what results have
 print(kb.compare(p, p).kll)  # type: ignore[attr-defined]

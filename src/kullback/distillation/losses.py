@@ -29,11 +29,11 @@ class Kernel(NamedTuple):
 
 @dataclass(frozen=True)
 class Loss:
-    """One loss: its parameter, where it has one, and how the kernels compute it."""
+    """One loss: its coefficient, where it has one, and how the kernels compute it."""
 
     formula: str
     kernel: Callable[[float], Kernel]
-    parameter: str | None = None
+    coefficient: str | None = None
     default: float = 0.0
     least: float = 0.0
     greatest: float = 1.0
@@ -189,25 +189,29 @@ class DistillationResult:
     divisor: float
 
 
-def loss_kernel(loss: str, parameter: float | None) -> Kernel:
-    """The kernel of a loss by name, its parameter checked."""
+def loss_kernel(loss: str, **coefficients: float | None) -> Kernel:
+    """The kernel of a loss by name, its coefficient checked: of those given (not None) it may have one."""
     keywords.choice(loss, "loss", DISTILLATION_LOSSES)
     entry = DISTILLATION_LOSSES[loss]
-    if parameter is None:
-        return entry.kernel(entry.default)
-    if entry.parameter is None:
-        raise ValueError(f"`parameter` is {keywords.shown(parameter)}, but {loss!r} has none")
-    return entry.kernel(
-        keywords.number(parameter, f"parameter` ({entry.parameter}) of `{loss}", entry.least, entry.greatest)
-    )
+    value = entry.default
+    for name, given in coefficients.items():
+        if given is None:
+            continue
+        if name != entry.coefficient:
+            own = "none" if entry.coefficient is None else f"`{entry.coefficient}`"
+            raise ValueError(f"`{name}` is {keywords.shown(given)}, but {loss!r} has {own}")
+        value = keywords.number(given, f"{name}` of `{loss}", entry.least, entry.greatest)
+    return entry.kernel(value)
 
 
 def distillation_loss(
     student_logits: Any,
     teacher_logits: Any,
     loss: LossName = "forward_kl",
-    parameter: float | None = None,
+    beta: float | None = None,
     *,
+    alpha: float | None = None,
+    weight: float | None = None,
     gradient: Literal["student", "teacher", "both"] | None = None,
     temperature: float = 1.0,
     temperature_squared: bool = False,
@@ -232,10 +236,14 @@ def distillation_loss(
         copied, never written to.
     loss : str
         With S the student, T the teacher: "forward_kl" KL(T‖S), "reverse_kl" KL(S‖T), "jsd" (GKD's, endpoints too),
-        "symmetric_kl" w·KL(T‖S) + (1-w)·KL(S‖T), "skew_kl" KL(T‖λT + (1-λ)S), "skew_reverse_kl" KL(S‖λS + (1-λ)T),
+        "symmetric_kl" w·KL(T‖S) + (1-w)·KL(S‖T), "skew_kl" KL(T‖wT + (1-w)S), "skew_reverse_kl" KL(S‖wS + (1-w)T),
         "tv" (total variation), "renyi" D_α(T‖S), "soft_cross_entropy" -Σ T·ln S.
-    parameter : float, optional
-        β of "jsd" (0.5), w of "symmetric_kl" (0.5), λ of the skew losses (0.1), α of "renyi" (0.5).
+    beta : float, optional
+        Of "jsd" (0.5): M = β·T + (1-β)·S.
+    alpha : float, optional
+        The order α of "renyi" (0.5).
+    weight : float, optional
+        w of "symmetric_kl" (0.5) and of the skew losses (0.1).
     gradient : {"student", "teacher", "both"}, optional
         Whose logits to differentiate by; by default there is no gradient.
     temperature : float
@@ -288,7 +296,7 @@ def distillation_loss(
     >>> print(f"{result.loss:.4f}", result.student_gradient.round(4))
     0.4621 [[-0.4621  0.4621]]
     """
-    kernel = loss_kernel(loss, parameter)
+    kernel = loss_kernel(loss, beta=beta, alpha=alpha, weight=weight)
     k = keywords.inverse_temperature(temperature, "logits")
     pair = calls.batch(("teacher_logits", teacher_logits), ("student_logits", student_logits), vocab_size=vocab_size)
     rowwise = ("labels", labels), ("mask", mask), ("weights", weights)

@@ -76,7 +76,10 @@ def token_losses(
     student_logits: Any,
     teacher_logits: Any,
     loss: LossName = "forward_kl",
-    parameter: float | None = None,
+    beta: float | None = None,
+    *,
+    alpha: float | None = None,
+    weight: float | None = None,
     temperature: float = 1.0,
 ) -> Any:
     """One loss a row, differentiable in both logits and usable under `jax.jit`, `jax.grad` and `jax.vmap`.
@@ -85,7 +88,7 @@ def token_losses(
     ----------
     student_logits, teacher_logits : Array, shape (..., V)
         float64 (where JAX has it enabled), float32, float16 or bfloat16 on the CPU; the same shape.
-    loss, parameter, temperature
+    loss, beta, alpha, weight, temperature
         As in `kullback.distillation.distillation_loss`, without "soft_cross_entropy".
 
     Returns
@@ -110,15 +113,17 @@ def token_losses(
         if x.dtype.name not in [kind.name for kind in written]:
             raise TypeError(f"`{name}` has dtype {x.dtype}, expected {views.listed(written)}")
     k = keywords.inverse_temperature(temperature, "logits")
-    return _token_losses(loss_kernel(loss, parameter), k, student_logits, teacher_logits)
+    return _token_losses(loss_kernel(loss, beta=beta, alpha=alpha, weight=weight), k, student_logits, teacher_logits)
 
 
 def distillation_loss(
     student_logits: Any,
     teacher_logits: Any,
     loss: LossName = "forward_kl",
-    parameter: float | None = None,
+    beta: float | None = None,
     *,
+    alpha: float | None = None,
+    weight: float | None = None,
     temperature: float = 1.0,
     mask: Any = None,
 ) -> Any:
@@ -131,7 +136,9 @@ def distillation_loss(
     >>> print(f"{distillation_loss(jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]])):.4f}")
     0.1109
     """
-    losses = token_losses(student_logits, teacher_logits, loss, parameter, temperature)
+    losses = token_losses(
+        student_logits, teacher_logits, loss, beta, alpha=alpha, weight=weight, temperature=temperature
+    )
     if mask is None:
         return losses.mean()
     if jnp.shape(mask) != losses.shape:

@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError("kullback.integrations.torch needs torch: see https://pytorch.org/get-started") from error
 
 from kullback._engine import calls, keywords
-from kullback.distillation import STUDENT, TEACHER, LossName, loss_kernel
+from kullback.distillation import STUDENT, TEACHER, Kernel, LossName, loss_kernel
 from kullback.integrations.tensors import checked, without_forward_mode
 
 __all__ = [
@@ -139,14 +139,12 @@ without_forward_mode(_divergence_loss)
 def _token_losses(
     student: torch.Tensor,
     teacher: torch.Tensor,
-    loss: str,
-    parameter: float | None,
+    kernel: Kernel,
     temperature: float = 1.0,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One loss a row, float64."""
     checked(student, teacher)
-    kernel = loss_kernel(loss, parameter)
     k = keywords.inverse_temperature(temperature, "logits")
     losses: torch.Tensor
     losses, _ = _divergence_loss(student, teacher, mask, k, kernel.kind, *kernel.parameters)
@@ -190,8 +188,10 @@ def distillation_loss(
     student_logits: torch.Tensor,
     teacher_logits: torch.Tensor,
     loss: LossName = "forward_kl",
-    parameter: float | None = None,
+    beta: float | None = None,
     *,
+    alpha: float | None = None,
+    weight: float | None = None,
     temperature: float = 1.0,
     temperature_squared: bool = False,
     labels: torch.Tensor | None = None,
@@ -207,7 +207,7 @@ def distillation_loss(
     student_logits, teacher_logits : Tensor, shape (..., V)
         CPU tensors: float64, float32, float16 or bfloat16, not necessarily of the same dtype; of a teacher without a
         gradient also float8_e4m3fn or float8_e5m2.
-    loss, parameter, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
+    loss, beta, alpha, weight, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
         As in `kullback.distillation.distillation_loss`.
 
     Returns
@@ -230,7 +230,8 @@ def distillation_loss(
             "of the same gradient for the student, or kullback.distillation.distillation_loss"
         )
     kept = _kept(student_logits, labels, ignore_index, mask)
-    losses = _token_losses(student_logits, teacher_logits, loss, parameter, temperature, kept)
+    kernel = loss_kernel(loss, beta=beta, alpha=alpha, weight=weight)
+    losses = _token_losses(student_logits, teacher_logits, kernel, temperature, kept)
     if temperature_squared:
         losses = losses * temperature**2
     if weights is not None:
@@ -365,7 +366,7 @@ def generalized_jsd_loss(
     0.2476
     """
     kept = _kept(student_logits, labels, -100)
-    losses = _token_losses(student_logits, teacher_logits, "jsd", beta, temperature, kept)
+    losses = _token_losses(student_logits, teacher_logits, loss_kernel("jsd", beta=beta), temperature, kept)
     count = max(losses.numel(), 1) if kept is None else kept.sum().clamp(min=1)
     if num_items_in_batch is not None:
         known = not isinstance(num_items_in_batch, torch.Tensor) or not torch.compiler.is_compiling()
@@ -388,9 +389,9 @@ class _TokenMean(torch.nn.Module):
 
     loss = "forward_kl"
 
-    def __init__(self, ignore_index: int = -100, parameter: float | None = None) -> None:
+    def __init__(self, ignore_index: int = -100, **coefficient: float) -> None:
         super().__init__()
-        self.ignore_index, self.parameter = ignore_index, parameter
+        self.ignore_index, self.coefficient = ignore_index, coefficient
 
     def forward(
         self,
@@ -401,7 +402,7 @@ class _TokenMean(torch.nn.Module):
     ) -> torch.Tensor:
         """(N, V), (N, V), (N,) -> scalar; the sum instead of the mean where `normalize` is False."""
         kept = _kept(student_logits, labels, self.ignore_index)
-        losses = _token_losses(student_logits, teacher_logits, self.loss, self.parameter, 1.0, kept)
+        losses = _token_losses(student_logits, teacher_logits, loss_kernel(self.loss, **self.coefficient), 1.0, kept)
         total = losses.sum()
         if normalize and kept is not None:
             total = total / kept.sum().clamp(min=1)
@@ -436,7 +437,7 @@ class SymmetricKLLoss(_TokenMean):
     loss = "symmetric_kl"
 
     def __init__(self, sym_kd_ratio: float = 0.5, ignore_index: int = -100) -> None:
-        super().__init__(ignore_index, sym_kd_ratio)
+        super().__init__(ignore_index, weight=sym_kd_ratio)
 
 
 class JSDLoss(_TokenMean):
@@ -445,4 +446,4 @@ class JSDLoss(_TokenMean):
     loss = "jsd"
 
     def __init__(self, beta: float = 0.5, ignore_index: int = -100) -> None:
-        super().__init__(ignore_index, beta)
+        super().__init__(ignore_index, beta=beta)
