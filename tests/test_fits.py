@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, sparse, stats
 
 from kullback.closed_form import Categorical, Laplace, Mixture, MultivariateNormal, Normal, closed_form_kl, mixture_kl
-from kullback.parametric import fit_mixture, fit_normal, fits, tsne, tsne_objective
+from kullback.parametric import fit_mixture, fit_normal, fits, targets, tsne, tsne_objective
 from kullback.rows import contributions, kl_contributions
 
 
@@ -141,7 +141,7 @@ def test_more_components_fit_no_worse():
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_fit_gradient_by_differences(direction):
-    points = fits._target(bimodal(2.0), None)
+    points = targets.as_target(bimodal(2.0), None)
     theta = np.array([0.1, -0.2, 0.3, -1.0, 0.5, 2.0, 0.2, -0.3, 0.1])
     value, gradient = fits._objective(theta, points, direction)
     assert np.isfinite(value)

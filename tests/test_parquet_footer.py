@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kullback.evaluation.sources.base import LocalFile
+from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.parquet_footer import column_chunks
 
 ROWS = np.linspace(-9, 0, 60, dtype=np.float32).reshape(12, 5)

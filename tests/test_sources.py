@@ -148,7 +148,7 @@ class TestRows:
     def test_shrinks_between_check_and_read(self, tmp_path, logits, monkeypatch):
         np.save(tmp_path / "a.npy", logits)
         source = open_logits(tmp_path / "a.npy")
-        monkeypatch.setattr("kullback.evaluation.sources.base.LocalFile._check", lambda *_: None)
+        monkeypatch.setattr("kullback.evaluation.sources.files.LocalFile._check", lambda *_: None)
         os.truncate(tmp_path / "a.npy", 200)
         with pytest.raises(OSError, match="ended at byte 200, 464 were expected"):
             source.rows(0, 12)
@@ -184,7 +184,7 @@ class TestRows:
         for name in ("a.npy", "b.safetensors"):
             source, asked = open_logits(tmp_path / name), []
             monkeypatch.setattr(
-                "kullback.evaluation.sources.base.LocalFile.read_into",
+                "kullback.evaluation.sources.files.LocalFile.read_into",
                 lambda self, out, offset, asked=asked: asked.append((out.nbytes, self.size - offset)),
             )
             source.rows(3, 5)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import kullback as kb
-from kullback.comparison import Spread, share_text
-from kullback.comparison.spread import wilson_interval
+from kullback.comparison import Mean, Spread, share_text
+from kullback.comparison.shares import wilson_interval
 from kullback.evaluation import statistics
-from kullback.evaluation.statistics import Breakdown, Mean, Summarizer, WorstTokens, position_width, summary_of
+from kullback.evaluation.parts import WORST, Breakdown, WorstTokens, position_width
+from kullback.evaluation.statistics import Summarizer, summary_of
 
 RNG = np.random.default_rng(5)
 
@@ -117,7 +118,7 @@ def test_worst_tokens():
     targets = np.arange(200) + 1000
     worst = WorstTokens.of(data, targets)
     assert [entry["row"] for entry in worst.tokens[:3]] == [50, 60, 61]
-    assert len(worst.tokens) == statistics.WORST
+    assert len(worst.tokens) == WORST
     assert worst.tokens[0]["context"] == list(range(1038, 1050))
     assert worst.to_dict()[0]["kl"] == "inf"
     first = next(

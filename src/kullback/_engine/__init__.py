@@ -1,6 +1,6 @@
 """The ground floor: arrays looked at once, rows shared out to threads, kernels called, errors told."""
 
-from kullback._engine import arrays, calls, engine, keywords, labelling, long_rows, outputs, ragged, views
+from kullback._engine import arrays, calls, engine, keywords, labelling, long_rows, outputs, ragged, segments, views
 from kullback._engine.calls import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
 from kullback._engine.configuration import show_config
 from kullback._engine.domains import (
@@ -90,6 +90,7 @@ __all__ = [
     "renamed",
     "same_axis",
     "same_labels",
+    "segments",
     "several",
     "share",
     "show_config",

@@ -1,19 +1,18 @@
 """One Python function for each C function of kullback.h: checked arrays in, filled arrays or one clear error out."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import engine, loading
-from kullback._engine.arrays import ITEM_BYTES, Batch, Rows, batch, row_places, rows
-from kullback._engine.engine import Address, Outputs, Scratch, run
+from kullback._engine.arrays import ITEM_BYTES, Batch, batch
+from kullback._engine.engine import Address, Outputs, Scratch, run, vector
 from kullback._engine.first_use import compiled_whole
 from kullback._engine.keywords import LOGS, MASSES
 from kullback._engine.outputs import keep_apart
 from kullback._engine.target import Target
-from kullback._engine.views import AFFINE16, FLOAT64
+from kullback._engine.views import AFFINE16
 
 __all__ = ["LOGS", "Batch", "Target", "batch", "keep_apart"]  # what callers need besides the functions below
 
@@ -26,11 +25,6 @@ STATE = 9  # doubles kept of a pair of rows for its gradient
 
 def _empty(fields: tuple[str, ...], rows: int) -> dict[str, NDArray[Any]]:
     return {field: np.empty(rows, np.int64 if field.startswith("top1") else np.float64) for field in fields}
-
-
-def _vector(array: NDArray[Any] | None, dtype: Any, size: int, name: str) -> Any:
-    """What `run` takes for an array that may be missing."""
-    return None if array is None else (array, dtype, size, name)
 
 
 def _understood(batch: Batch, space: int) -> None:
@@ -54,7 +48,7 @@ def compare(
     _understood(pair, space)
     found = _empty(wanted, pair.rows)
     run(
-        "kullback_compare", pair, pair.row_bytes, num_threads, _vector(tokens, np.int64, pair.rows, "tokens"),
+        "kullback_compare", pair, pair.row_bytes, num_threads, vector(tokens, np.int64, pair.rows, "tokens"),
         pair.vocab, space, inverse_temperature, Outputs("kullback_comparison *", found),
     )  # fmt: skip
     return found
@@ -75,9 +69,9 @@ def compare_clipped(
     found = _empty(fields, n)
     mixture = np.empty(n) if jensen_shannon else None
     run(
-        "kullback_compare_clipped", pair, 2 * pair.row_bytes, num_threads, _vector(tokens, np.int64, n, "tokens"),
+        "kullback_compare_clipped", pair, 2 * pair.row_bytes, num_threads, vector(tokens, np.int64, n, "tokens"),
         pair.vocab, *windows, Scratch(2 * pair.vocab), Outputs("kullback_comparison *", found),
-        _vector(mixture, np.float64, n, "jensen_shannon"),
+        vector(mixture, np.float64, n, "jensen_shannon"),
     )  # fmt: skip
     return found if mixture is None else {**found, "jensen_shannon": mixture}
 
@@ -99,8 +93,8 @@ def describe(
         log_probs = found["log_probs"] = np.empty(tokens.shape)
     run(
         "kullback_describe", single, single.row_bytes, num_threads,
-        _vector(tokens, np.int64, single.rows * per_row, "tokens"), per_row, single.vocab, space, inverse_temperature,
-        outputs, _vector(log_probs, np.float64, single.rows * per_row, "log_probs"),
+        vector(tokens, np.int64, single.rows * per_row, "tokens"), per_row, single.vocab, space, inverse_temperature,
+        outputs, vector(log_probs, np.float64, single.rows * per_row, "log_probs"),
     )  # fmt: skip
     return found
 
@@ -125,9 +119,9 @@ def describe_tokens(
     count = per_row[0] if per_row else 0
     run(
         "kullback_describe_tokens", single, single.row_bytes, num_threads,
-        _vector(tokens, np.int64, single.rows * count, "tokens"), count,
-        _vector(offsets, np.int64, single.rows + 1, "offsets"),
-        _vector(ids, np.int64, 0 if offsets is None else int(offsets[-1]), "ids"), top_k, single.vocab,
+        vector(tokens, np.int64, single.rows * count, "tokens"), count,
+        vector(offsets, np.int64, single.rows + 1, "offsets"),
+        vector(ids, np.int64, 0 if offsets is None else int(offsets[-1]), "ids"), top_k, single.vocab,
         *slope_and_limit, Outputs("kullback_token_description *", found),
     )  # fmt: skip
     return found
@@ -139,44 +133,6 @@ def log_softmax(single: Batch, inverse_temperature: float, out: NDArray[Any], nu
         "kullback_log_softmax", single, single.row_bytes + single.vocab * out.itemsize, num_threads, single.vocab,
         inverse_temperature, (out, out.dtype.type, single.rows * single.vocab, "out"), int(out.dtype == np.float64),
     )  # fmt: skip
-
-
-def sum_segments(
-    values: NDArray[Any],
-    mask: NDArray[np.bool_] | None,
-    offsets: NDArray[np.int64] | None,
-    num_threads: int | None,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """(sums, values in them, unmasked values) of the rows of `values`, or of the segments in `offsets`."""
-    count = math.prod(values.shape[:-1]) if offsets is None else offsets.size - 1
-    sums, kept, unmasked = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
-    if not values.size:
-        return sums, kept, unmasked
-    view = rows(values, "values")
-    if view.converted:
-        raise TypeError(f"`values` has dtype {values.dtype}, expected a float dtype in native order, aligned")
-    bytes_of_mask: Rows | None = None
-    if mask is not None:
-        if mask.shape != values.shape or mask.dtype != np.bool_ or (mask.strides[-1] != 1 and mask.shape[-1] > 1):
-            raise ValueError(f"`mask` has shape {mask.shape} and dtype {mask.dtype}, expected bool of {values.shape}")
-        # a row of bytes has no storage tag; the kernel asks for none
-        bytes_of_mask = Rows(mask, mask.shape[:-1], mask.strides[:-1], mask.shape[-1], 1, FLOAT64, False)
-    views = (view, bytes_of_mask)
-    places = tuple(_segment_places(seen, offsets) for seen in views)
-    lengths = None if offsets is None else np.diff(offsets)
-    row_bytes = values.size * (values.itemsize + 1) // count + 1
-    run(
-        "kullback_sum_segments", Batch(("values", "mask"), views, places, (), count, 1, row_bytes), row_bytes,
-        num_threads, _vector(lengths, np.int64, count, "lengths"), values.shape[-1], (sums, np.float64, count, "sums"),
-        (kept, np.int64, count, "kept"), (unmasked, np.int64, count, "unmasked"),
-    )  # fmt: skip
-    return sums, kept, unmasked
-
-
-def _segment_places(view: Rows | None, offsets: NDArray[np.int64] | None) -> tuple[NDArray[np.int64] | None, int]:
-    if view is None:
-        return None, 0
-    return row_places(view, view.lead) if offsets is None else (offsets[:-1] * view.stride, 0)
 
 
 def divergence(
@@ -193,9 +149,9 @@ def divergence(
     _understood(pair, space)
     out = np.zeros(pair.rows)
     run(
-        "kullback_divergence", pair, pair.row_bytes, num_threads, _vector(mask, np.bool_, pair.rows, "mask"),
+        "kullback_divergence", pair, pair.row_bytes, num_threads, vector(mask, np.bool_, pair.rows, "mask"),
         pair.vocab, space, inverse_temperature, kind, *parameters, (out, np.float64, pair.rows, "out"),
-        _vector(state, np.float64, pair.rows * STATE, "state"),
+        vector(state, np.float64, pair.rows * STATE, "state"),
     )  # fmt: skip
     return out
 
@@ -281,10 +237,10 @@ def softmax_gradient(
     offsets, ids, values, assign = scatter or (None, None, None, False)
     run(
         "kullback_softmax_gradient", single, single.row_bytes + single.vocab * ITEM_BYTES[target.storage], num_threads,
-        (described["lse"], np.float64, n, "lse"), _vector(described.get("entropy"), np.float64, n, "entropy"),
+        (described["lse"], np.float64, n, "lse"), vector(described.get("entropy"), np.float64, n, "entropy"),
         (described["top1"], np.int64, n, "top1"), (mass_weights, np.float64, n, "weights"),
-        _vector(entropy_weights, np.float64, n, "weights"), _vector(offsets, np.int64, n + 1, "offsets"),
-        _vector(ids, np.int64, entries, "ids"), _vector(values, np.float64, entries, "values"), int(assign), int(add),
+        vector(entropy_weights, np.float64, n, "weights"), vector(offsets, np.int64, n + 1, "offsets"),
+        vector(ids, np.int64, entries, "ids"), vector(values, np.float64, entries, "values"), int(assign), int(add),
         single.vocab, inverse_temperature, Address(target.owner), target.row_stride, target.storage,
     )  # fmt: skip
 

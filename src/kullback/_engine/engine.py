@@ -134,6 +134,11 @@ def pointer(array: NDArray[Any], dtype: Any, size: int, name: str = "array") -> 
     return (_engine or current()).ffi.from_buffer(items, array)
 
 
+def vector(array: NDArray[Any] | None, dtype: Any, size: int, name: str) -> Any:
+    """What `run` takes for an array that may be missing."""
+    return None if array is None else (array, dtype, size, name)
+
+
 def structs(over: Batch) -> tuple[Any, ...]:
     """A kullback_array of each array of a batch, which must outlive them."""
     ffi, of = (_engine or current()).ffi, []

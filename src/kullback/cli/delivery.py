@@ -36,7 +36,7 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
 def deliver(summaries: list[Any], options: argparse.Namespace) -> int:
     """Print and write the results."""
     from kullback.evaluation.outputs import atomic_file, show
-    from kullback.evaluation.statistics import WorstTokens
+    from kullback.evaluation.parts import WorstTokens
     from kullback.evaluation.terminal import print_summaries
     from kullback.evaluation.text import json_text
     from kullback.evaluation.tokens import decoder

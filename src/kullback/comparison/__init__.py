@@ -11,7 +11,8 @@ from kullback.comparison.exact import (
     Mean as Mean,
     json_number as json_number,
 )
-from kullback.comparison.spread import Spread as Spread, share_text as share_text
+from kullback.comparison.shares import share_text as share_text
+from kullback.comparison.spread import Spread as Spread
 from kullback.comparison.summary import ComparisonSummary, Part as Part
 from kullback.comparison.token_comparison import TokenComparison, compare
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison.log_probs import LogProbs
 from kullback.comparison.spread import Spread
-from kullback.comparison.summary import GROUPED, SPREADS, ComparisonSummary, LogProbs, Part
+from kullback.comparison.summary import GROUPED, SPREADS, ComparisonSummary, Part
 
 Columns = Mapping[str, NDArray[Any]]
 _DEFINED = ("kl", "reverse_kl", "entropy_p", "entropy_q", "log_prob_p", "log_prob_q")  # NaN in no row that is compared

@@ -243,6 +243,19 @@ class Mean:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Group(NamedTuple):
+    """The values of one document or chunk."""
+
+    size: int
+    infinite: int
+    total: ExactSum
+
+    def merge(self, other: Group) -> Group:
+        total = self.total.copy()
+        total.merge(other.total)
+        return Group(self.size + other.size, self.infinite + other.infinite, total)
+
+
 def ratio_factor(clusters: int, tokens: int) -> Fraction:
     """c/(c - 1)/(Σn)²: what makes Σ(s - mean·n)² over clusters the variance of the mean."""
     return Fraction(clusters, (clusters - 1) * tokens**2)

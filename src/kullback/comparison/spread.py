@@ -9,29 +9,17 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import generator, keywords, views
 from kullback.comparison.binned import Binned
-from kullback.comparison.exact import ExactSum, Mean, json_number, ratio_factor
+from kullback.comparison.exact import ExactSum, Group, Mean, json_number, ratio_factor
+from kullback.comparison.shares import wilson_interval
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
-
-
-class _Group(NamedTuple):
-    """The values of one document or chunk."""
-
-    size: int
-    infinite: int
-    total: ExactSum
-
-    def merge(self, other: _Group) -> _Group:
-        total = self.total.copy()
-        total.merge(other.total)
-        return _Group(self.size + other.size, self.infinite + other.infinite, total)
 
 
 class Spread:
@@ -45,7 +33,7 @@ class Spread:
         self.infinite = 0
         self._mean = Mean()  # of the values that are not NaN
         self._parts: list[NDArray[np.float64]] = []
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, Group] = {}
         self._intervals: dict[tuple[float, int, int], tuple[float, float]] = {}  # drawn already
         self._binned: Binned | None = None  # the values that `_parts` no longer has
 
@@ -65,7 +53,7 @@ class Spread:
             order = np.argsort(inside, kind="stable")
             names, starts = np.unique(inside[order], return_index=True)
             for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):
-                new._groups[int(name)] = _Group(members.size, int(np.isinf(members).sum()), ExactSum(members))
+                new._groups[int(name)] = Group(members.size, int(np.isinf(members).sum()), ExactSum(members))
         return new
 
     def merge(self, other: Spread) -> Spread:
@@ -112,7 +100,7 @@ class Spread:
         new._parts = [part[np.isfinite(part)] for part in self._parts]
         new._binned = None if self._binned is None else self._binned.finite()
         new._groups = {
-            name: _Group(group.size - group.infinite, 0, group.total.finite_part())
+            name: Group(group.size - group.infinite, 0, group.total.finite_part())
             for name, group in self._groups.items()
             if group.size > group.infinite
         }
@@ -310,40 +298,3 @@ class Spread:
         )
 
     __hash__ = None  # type: ignore[assignment]  # it is made of arrays
-
-
-def wilson_interval(share: float, count: float, level: float = 0.95) -> tuple[float, float]:
-    """The shares that fit `share` of `count` independent draws; never of no width, at 0 and 1 neither.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    if math.isnan(share) or not count > 0:
-        return math.nan, math.nan
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    reach = math.sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
-    return (0.0 if share == 0.0 else max(0.0, middle - reach)), (1.0 if share == 1.0 else min(1.0, middle + reach))
-
-
-def share_text(share: float, error: float | None = None, count: int = 0, label: str = "± s.e.") -> str:
-    """A share in per cent, with digits enough not to become 100 % by rounding.
-
-    With its error, named by `label`, or (of `count` tokens) Wilson's interval where an error of 0, or none, would
-    mislead.
-    """
-    if math.isnan(share):
-        return "-"
-    digits = _decimals(min(share, 1 - share))
-    if error is None:
-        return f"{100 * share:.{digits}f} %"
-    if error > 0 and 0 < share < 1:
-        digits = max(digits, _decimals(error))
-        return f"{100 * share:.{digits}f} % {label} {100 * error:.{digits}f}"
-    low, high = wilson_interval(share, count)
-    ends = _decimals(high - low)
-    return f"{100 * share:.{digits}f} % (95 % interval {100 * low:.{ends}f} to {100 * high:.{ends}f})"
-
-
-def _decimals(share: float) -> int:
-    """Of a percentage: 3, and more where these would show 0."""
-    return 3 if not share > 0 else min(12, max(3, 1 - math.floor(math.log10(100 * share))))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kullback.comparison.exact import ExactSum, json_number
-from kullback.comparison.spread import Spread, share_text
+from kullback.comparison.exact import json_number
+from kullback.comparison.log_probs import LogProbs
+from kullback.comparison.shares import share_text
+from kullback.comparison.spread import Spread
 
 SPREADS = (
     "kl",
@@ -292,25 +290,3 @@ def _exp(x: float) -> float:
         return math.exp(x)
     except OverflowError:
         return math.inf
-
-
-@dataclass(frozen=True)
-class LogProbs:
-    """Exact sums of the tokens' log-probabilities under p and q, of the same rows; nats."""
-
-    count: int
-    p: ExactSum
-    q: ExactSum
-
-    @classmethod
-    def of(cls, p: NDArray[np.float64], q: NDArray[np.float64]) -> LogProbs:
-        return cls(p.size, ExactSum(p), ExactSum(q))
-
-    def merge(self, other: LogProbs) -> LogProbs:
-        p, q = self.p.copy(), self.q.copy()
-        p.merge(other.p)
-        q.merge(other.q)
-        return LogProbs(self.count + other.count, p, q)
-
-    def mean(self, side: Literal["p", "q"]) -> float:
-        return float(getattr(self, side)) / self.count if self.count else math.nan

@@ -6,7 +6,7 @@ with G the gradient along h·Wᵀ + b of a block of rows. The products are NumPy
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,34 +177,9 @@ def linear_distillation_loss(
     gradient, logit_scale = keywords.flag(gradient, "gradient"), keywords.finite(logit_scale, "logit_scale")
     rows = None if rows is None else keywords.whole(rows, "rows", 1)
     step = min(total, rows or max(1, BLOCK_BYTES // (vocab * dtype.itemsize))) or 1
-    scratch = np.empty((2, step, vocab), dtype)
-    slope = np.empty((step, vocab), dtype) if gradient else None
     result = _Gradients(student, total, student_hidden) if gradient else None
-    values = np.zeros(total)
-    for start in range(0, total, step):
-        which = slice(start, min(start + step, total))
-        if counted.mask is not None and not counted.mask[which].any():
-            continue
-        n = which.stop - start
-        hidden = student.rows(which)
-        blocks = (
-            teacher.logits(teacher.rows(which), logit_scale, scratch[0, :n]),
-            student.logits(hidden, logit_scale, scratch[1, :n]),
-        )
-        if cap_at is not None:
-            for block in blocks:
-                cap(block, cap_at)
-        pair = calls.batch(("teacher", blocks[0]), ("student", blocks[1]))
-        part_mask = None if counted.mask is None else counted.mask[which]
-        here = slope[:n] if slope is not None else None
-        sides = () if here is None else (STUDENT,)
-        values[which] = loss_rows.evaluate(pair, row_weights[which], sides, [None, here], part_mask)
-        if here is not None and result is not None:
-            if cap_at is not None:
-                through_cap(here, blocks[STUDENT], cap_at)
-            if logit_scale != 1.0:
-                np.multiply(here, logit_scale, out=here)
-            result.add(here, hidden, which)
+    heads = _Heads(student, teacher, logit_scale, cap_at, dtype)
+    values = heads.losses(loss_rows, row_weights, counted.mask, step, result)
     per_token = values.reshape(lead)
     return LinearResult(
         reducer.finish(counted.weigh(per_token, scale)),
@@ -215,6 +190,55 @@ def linear_distillation_loss(
         counted.tokens,
         reducer.divisor,
     )
+
+
+class _Heads(NamedTuple):
+    """Two models' output layers, evaluated a block of rows at a time."""
+
+    student: _Layer
+    teacher: _Layer
+    logit_scale: float
+    cap_at: float | None
+    dtype: np.dtype[Any]
+
+    def losses(
+        self,
+        work: RowLoss,
+        row_weights: NDArray[np.float64],
+        mask: NDArray[np.bool_] | None,
+        step: int,
+        result: "_Gradients | None",
+    ) -> NDArray[np.float64]:
+        """The losses of all rows, `step` at a time, and what flows back into `result`; blocks without a row skipped."""
+        total, vocab = self.student.states.shape[0], self.student.vocab
+        scratch = np.empty((2, step, vocab), self.dtype)
+        slope = None if result is None else np.empty((step, vocab), self.dtype)
+        values = np.zeros(total)
+        for start in range(0, total, step):
+            which = slice(start, min(start + step, total))
+            if mask is not None and not mask[which].any():
+                continue
+            n = which.stop - start
+            hidden = self.student.rows(which)
+            blocks = (
+                self.teacher.logits(self.teacher.rows(which), self.logit_scale, scratch[0, :n]),
+                self.student.logits(hidden, self.logit_scale, scratch[1, :n]),
+            )
+            if self.cap_at is not None:
+                for block in blocks:
+                    cap(block, self.cap_at)
+            pair = calls.batch(("teacher", blocks[0]), ("student", blocks[1]))
+            here = None if slope is None else slope[:n]
+            sides = () if here is None else (STUDENT,)
+            part = None if mask is None else mask[which]
+            values[which] = work.evaluate(pair, row_weights[which], sides, [None, here], part)
+            if here is not None and result is not None:
+                if self.cap_at is not None:
+                    through_cap(here, blocks[STUDENT], self.cap_at)
+                if self.logit_scale != 1.0:
+                    np.multiply(here, self.logit_scale, out=here)
+                result.add(here, hidden, which)
+        return values
 
 
 class _Gradients:

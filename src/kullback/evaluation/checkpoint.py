@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.evaluation.outputs import naming
-from kullback.evaluation.sources.base import LocalFile
+from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
 __all__ = ["Checkpoint", "difference", "read_log"]

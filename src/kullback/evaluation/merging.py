@@ -13,9 +13,10 @@ from kullback._engine import flag, several
 from kullback.comparison import ComparisonSummary
 from kullback.evaluation.checkpoint import Candidates, difference, read_job, read_log
 from kullback.evaluation.columns import Plan
-from kullback.evaluation.job import note_facts
 from kullback.evaluation.outputs import named_paths
-from kullback.evaluation.statistics import CONTEXT, Summarizer, position_width
+from kullback.evaluation.parts import CONTEXT, position_width
+from kullback.evaluation.plan import note_facts
+from kullback.evaluation.statistics import Summarizer
 
 __all__ = ["merge_logs", "read_files"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import IO, Any
 
-from kullback.comparison import ComparisonSummary, Spread, share_text
+from kullback.comparison import ComparisonSummary, Mean, Spread, share_text
 from kullback.evaluation.layout import Output, PrintedTable
-from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean
+from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
 from kullback.evaluation.text import labels, visible
 
 __all__ = ["error_of", "percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]

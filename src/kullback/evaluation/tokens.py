@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kullback._engine import library, views
 from kullback.evaluation.sources import npy
-from kullback.evaluation.sources.base import LocalFile, Source, integer_column
+from kullback.evaluation.sources.base import Source, integer_column
+from kullback.evaluation.sources.files import LocalFile
 
 __all__ = ["common_rows", "common_vocabulary", "decoder", "load_tokens", "target_groups", "target_tokens"]
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kullback._engine import FloatArray, choice, generator, interval, library, reals, whole
+from kullback._engine import FloatArray, choice, generator, library, whole
 from kullback.parametric.families import Normal
 from kullback.parametric.mixtures import Mixture
+from kullback.parametric.targets import LogDensity, PointTarget, as_target
 from kullback.rows import bregman_terms
 
-LogDensity = Callable[[FloatArray], ArrayLike]
-
-# Quadrature of a callable target: 16 Gauss-Legendre nodes in each of this many panels of equal width.
-_PANELS = 256
 # A mixture can raise its likelihood without bound by collapsing onto a point; scales stop at this share of
 # the target's own standard deviation.
 _SMALLEST_SCALE = 1e-3
@@ -42,15 +38,6 @@ class Fit(NamedTuple):
     divergence: float
     cross_entropy: float
     optima: tuple[tuple[float, Normal | Mixture], ...]
-
-
-class _Target(NamedTuple):
-    """The target as points whose masses sum to 1; log densities and cell widths if it has a density."""
-
-    x: FloatArray
-    mass: FloatArray
-    log_density: FloatArray | None
-    log_width: FloatArray | None
 
 
 def fit_normal(
@@ -104,7 +91,7 @@ def fit_normal(
     (3.9996, 0.693053)
     """
     starts = whole(starts, "starts", 1)
-    points = _target(target, bounds)
+    points = as_target(target, bounds)
     if _checked_direction(direction, points) == "reverse":
         return _search(points, 1, direction, starts, seed=0)
     mean = float(points.mass @ points.x)
@@ -159,11 +146,11 @@ def fit_mixture(
     (array([0.3, 0.7]), array([-2.,  1.]))
     """
     components, starts = whole(components, "components", 1), whole(starts, "starts", 1)
-    points = _target(target, bounds)
+    points = as_target(target, bounds)
     return _search(points, components, _checked_direction(direction, points), starts, seed)
 
 
-def _checked_direction(direction: str, points: _Target) -> str:
+def _checked_direction(direction: str, points: PointTarget) -> str:
     """The direction, when it is one and the target has what it needs."""
     choice(direction, "direction", ("forward", "reverse"))
     if direction == "reverse" and points.log_density is None:
@@ -173,62 +160,7 @@ def _checked_direction(direction: str, points: _Target) -> str:
     return direction
 
 
-def _target(target: Any, bounds: tuple[float, float] | None) -> _Target:
-    """Turn any kind of target into weighted points."""
-    if isinstance(target, Mixture):
-        if not isinstance(target.components, Normal):
-            raise ValueError("`target` is a mixture over vectors, expected Normal components")
-        loc, scale = np.broadcast_arrays(target.components.loc, target.components.scale)
-        if bounds is None:
-            reach = 12 * max(scale.max(), np.ptp(loc))
-            bounds = float(loc.min() - reach), float(loc.max() + reach)
-        near = (loc[:, None] + scale[:, None] * np.arange(-12.0, 13.0)).ravel()
-        return _from_callable(target.log_density, bounds, near)
-    if callable(target):
-        if bounds is None:
-            raise ValueError("`bounds` is None, expected the interval that holds the mass of a callable `target`")
-        return _from_callable(target, bounds, np.empty(0))
-    if isinstance(target, tuple):
-        if len(target) != 2:
-            raise ValueError(f"`target` is a tuple of {len(target)}, expected two: a grid and the density on it")
-        x, density = (reals(part, "target") for part in target)
-        if x.ndim != 1 or x.shape != density.shape or x.size < 3 or not (np.diff(x) > 0).all():
-            raise ValueError(f"`target` has grid shapes {x.shape} and {density.shape}, expected one increasing grid")
-        if not (density >= 0).all() or not np.isfinite(density).all() or not density.any():
-            raise ValueError("`target` density must be finite, non-negative and not all zero")
-        with np.errstate(divide="ignore"):
-            return _weighted(x, np.gradient(x), np.log(density))
-    x = reals(target, "target")
-    if x.ndim != 1 or x.size < 2 or not np.isfinite(x).all():
-        raise ValueError(f"`target` has shape {x.shape}, expected two or more finite samples on the line")
-    return _Target(x, np.full(x.size, 1 / x.size), None, None)
-
-
-def _from_callable(log_density: LogDensity, bounds: tuple[float, float], cuts: FloatArray) -> _Target:
-    """Composite Gauss-Legendre nodes on the interval, with further cuts where a caller knows detail."""
-    low, high = interval(bounds, "bounds")
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(f"`bounds` is {(low, high)}, expected two finite numbers in order")
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    edges = np.union1d(np.linspace(low, high, _PANELS + 1), cuts[(cuts > low) & (cuts < high)])
-    half = np.diff(edges)[:, None] / 2
-    x = (edges[:-1, None] + half * (1 + nodes)).ravel()
-    values = reals(log_density(x), "target")
-    if values.shape != x.shape or np.isnan(values).any() or (values == np.inf).any():
-        raise ValueError("`target` must return one log density < inf for every point it is given")
-    if not (values > -np.inf).any():
-        raise ValueError(f"`target` has no mass inside `bounds` {bounds}")
-    return _weighted(x, (half * weights).ravel(), values)
-
-
-def _weighted(x: FloatArray, width: FloatArray, log_density: FloatArray) -> _Target:
-    """Normalise the density over the nodes."""
-    log_mass = log_density + np.log(width)
-    total = np.logaddexp.reduce(log_mass)
-    return _Target(x, np.exp(log_mass - total), log_density - total, np.log(width))
-
-
-def _search(points: _Target, k: int, direction: str, starts: int, seed: int) -> Fit:
+def _search(points: PointTarget, k: int, direction: str, starts: int, seed: int) -> Fit:
     """Local searches from several starts, in units of the target's mean and standard deviation."""
     minimize = library("scipy.optimize", "this fit").minimize
     mean = float(points.mass @ points.x)
@@ -257,7 +189,7 @@ def _search(points: _Target, k: int, direction: str, starts: int, seed: int) -> 
     return _result(points, direction, found)
 
 
-def _starts(points: _Target, k: int, count: int, generator: np.random.Generator) -> list[FloatArray]:
+def _starts(points: PointTarget, k: int, count: int, generator: np.random.Generator) -> list[FloatArray]:
     """Means to start from: spread over the quantiles, the highest peaks, then draws from the target."""
     order = np.argsort(points.x)
     x, mass = points.x[order], points.mass[order]
@@ -276,7 +208,7 @@ def _starts(points: _Target, k: int, count: int, generator: np.random.Generator)
     return means[:count]
 
 
-def _objective(theta: FloatArray, points: _Target, direction: str) -> tuple[float, FloatArray]:
+def _objective(theta: FloatArray, points: PointTarget, direction: str) -> tuple[float, FloatArray]:
     """Cross-entropy of the fit under the target, or KL(fit‖target) on the nodes, with its gradient."""
     logits, loc, log_scale = theta.reshape(3, -1)
     log_q, shares, z = _log_mixture(points.x, logits, loc, log_scale)
@@ -306,7 +238,7 @@ def _log_mixture(
     return log_q, np.exp(joint - log_q[:, None]), z
 
 
-def _result(points: _Target, direction: str, found: list[tuple[FloatArray, FloatArray, FloatArray]]) -> Fit:
+def _result(points: PointTarget, direction: str, found: list[tuple[FloatArray, FloatArray, FloatArray]]) -> Fit:
     """The best of what the starts found, and all that differ."""
     optima: list[tuple[float, float, FloatArray]] = []
     for logits, loc, scale in found:
@@ -337,7 +269,7 @@ def _as_distribution(parameters: FloatArray) -> Normal | Mixture:
     return Normal(loc[0], scale[0]) if weights.size == 1 else Mixture(weights, Normal(loc, scale))
 
 
-def _divergence(theta: FloatArray, points: _Target, direction: str) -> float:
+def _divergence(theta: FloatArray, points: PointTarget, direction: str) -> float:
     """KL on the nodes by non-negative terms; mass of a forward fit outside of them counts in full."""
     assert points.log_density is not None and points.log_width is not None
     log_q = _log_mixture(points.x, *theta.reshape(3, -1))[0] + points.log_width

@@ -1,6 +1,7 @@
 """Divergences from samples: counts with smoothing and bias correction, nearest neighbours, transport."""
 
-from kullback.samples.counts import CountEstimate, LikelihoodParts, divergence_from_counts, likelihood_parts
+from kullback.samples.counts import CountEstimate, divergence_from_counts
+from kullback.samples.likelihood import LikelihoodParts, likelihood_parts
 from kullback.samples.mutual_information import knn_mutual_information, mutual_information
 from kullback.samples.neighbours import NeighbourEstimate, knn_kl_divergence, knn_kl_divergence_from_density
 from kullback.samples.shares import evaluate as evaluate, psi_terms as psi_terms

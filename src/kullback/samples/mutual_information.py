@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import choice, same_axis, unit, whole
 from kullback.rows import relative_entropy_term
-from kullback.samples.neighbours import _points, scipy_modules, tree_workers
 from kullback.samples.smoothing import as_counts
+from kullback.samples.trees import as_points, scipy_modules, tree_workers
 
 __all__ = ["knn_mutual_information", "mutual_information"]
 
@@ -129,7 +129,7 @@ def knn_mutual_information(
     if whole(variant, "variant", 1) > 2:
         raise ValueError(f"`variant` is {variant}, expected 1 or 2")
     same_axis(0, ("x", x), ("y", y))
-    points_x, points_y = _points("x", x), _points("y", y)
+    points_x, points_y = as_points("x", x), as_points("y", y)
     n = len(points_x)
     if len(points_y) != n:
         raise ValueError(f"`y` has {len(points_y)} points, expected {n} to match `x`")

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import (
     choice,
-    default_threads,
     generator,
-    library,
-    plain,
     reals,
     same_axis,
     share,
-    thread_count,
     unit,
     whole,
 )
+from kullback.samples.trees import as_points, check_repeats, distance_of_rank, scipy_modules, tree_workers
 
 __all__ = ["NeighbourEstimate", "knn_kl_divergence", "knn_kl_divergence_from_density"]
 
@@ -124,7 +121,7 @@ def knn_kl_divergence(
     """
     if getattr(x, "ndim", 0) == 2:
         same_axis(-1, ("x", x), ("y", y))
-    points_x, points_y = _points("x", x), _points("y", y)
+    points_x, points_y = as_points("x", x), as_points("y", y)
     if points_x.shape[1] != points_y.shape[1]:
         expected = points_x.shape[1]
         raise ValueError(f"`y` has {points_y.shape[1]} coordinates, expected {expected} to match `x`")
@@ -205,7 +202,7 @@ def knn_kl_divergence_from_density(
     True
     """
     same_axis(0, ("x", x), ("log_q", log_q))
-    points = _points("x", x)
+    points = as_points("x", x)
     n, d = points.shape
     k = whole(k, "k", 1)
     if not k < n:
@@ -216,45 +213,11 @@ def knn_kl_divergence_from_density(
     spatial, special = scipy_modules()
     workers = tree_workers(num_threads)
     radius = spatial.cKDTree(points).query(points, [k + 1], workers=workers)[0]
-    _check_repeats(radius, "x")
+    check_repeats(radius, "x")
     volume = math.lgamma(d / 2 + 1) - d / 2 * math.log(math.pi)
     log_p = float(special.digamma(k)) - math.log(n - 1) + volume - d * np.log(radius[:, 0])
     value = float(np.mean(log_p - log_density)) / unit(base)
     return NeighbourEstimate(value, None, None, k, "density")
-
-
-def tree_workers(num_threads: int | None) -> int:
-    """Threads of SciPy's trees, which start as many as they are told."""
-    return -1 if num_threads is None else min(thread_count(num_threads), default_threads())
-
-
-def scipy_modules() -> tuple[Any, Any]:
-    """scipy.spatial and scipy.special."""
-    what = "an estimate from nearest neighbours"
-    return library("scipy.spatial", what), library("scipy.special", what)
-
-
-def _points(name: str, sample: ArrayLike) -> Float64s:
-    """(n, d) float64, finite."""
-    array = plain(sample, name)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"`{name}` has dtype {array.dtype}, expected real numbers")
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise ValueError(f"`{name}` has shape {array.shape}, expected (n, d) or (n,)")
-    points = array.astype(np.float64).reshape(array.shape[0], -1)
-    if not np.isfinite(points).all():
-        raise ValueError(f"`{name}` holds NaN or infinity, expected finite coordinates")
-    return points
-
-
-def _check_repeats(radius: Float64s, name: str) -> None:
-    repeated = int(np.count_nonzero(radius == 0))
-    if repeated:
-        raise ValueError(
-            f"{repeated} points have a k-th neighbour in `{name}` at distance 0: repeated values have no "
-            "density. Use counts (divergence_from_counts), a k above the number of repeats or, for rounded "
-            "values, add uniform noise as wide as the rounding"
-        )
 
 
 def _two_sample(x: Float64s, y: Float64s, k: int, method: str, workers: int) -> float:
@@ -264,28 +227,17 @@ def _two_sample(x: Float64s, y: Float64s, k: int, method: str, workers: int) -> 
     tree_x, tree_y = spatial.cKDTree(x), spatial.cKDTree(y)
     rho = tree_x.query(x, [k + 1], workers=workers)[0][:, 0]
     nu = tree_y.query(x, [k], workers=workers)[0][:, 0]
-    _check_repeats(rho, "x")
-    _check_repeats(nu, "y")
+    check_repeats(rho, "x")
+    check_repeats(nu, "y")
     correction = 0.0
     if method == "bias-reduced":
         radius = np.maximum(rho, nu) * (1 + 2.0**-50)  # the tree compares squares, which may round apart
         rank_x = tree_x.query_ball_point(x, radius, return_length=True, workers=workers)
         rank_y = tree_y.query_ball_point(x, radius, return_length=True, workers=workers)
-        rho = _distance_of_rank(tree_x, x, rank_x, workers)  # counts the point itself, as the tree does
-        nu = _distance_of_rank(tree_y, x, rank_y, workers)
+        rho = distance_of_rank(tree_x, x, rank_x, workers)  # counts the point itself, as the tree does
+        nu = distance_of_rank(tree_y, x, rank_y, workers)
         correction = float(np.mean(special.digamma(rank_x - 1) - special.digamma(rank_y)))
     return float(d * np.mean(np.log(nu) - np.log(rho)) + correction + math.log(len(y) / (n - 1)))
-
-
-def _distance_of_rank(tree: Any, points: Float64s, ranks: NDArray[Any], workers: int) -> Float64s:
-    """Distance of each point to its neighbour of its own rank (1: the nearest); one query a power of two."""
-    distances = np.empty(len(points))
-    for level in np.unique(np.ceil(np.log2(ranks)).astype(np.int64)):
-        which = np.flatnonzero(np.ceil(np.log2(ranks)).astype(np.int64) == level)
-        wanted = np.unique(ranks[which])
-        found = tree.query(points[which], wanted, workers=workers)[0]
-        distances[which] = found[np.arange(which.size), np.searchsorted(wanted, ranks[which])]
-    return distances
 
 
 def _subsampling(

@@ -17,6 +17,7 @@ from kullback._engine import (
     keywords,
     labelling,
     long_rows,
+    segments,
     views,
 )
 from kullback.tokens.log_probs import IGNORE_INDEX
@@ -167,7 +168,7 @@ def sequence_sums(
     kept = batch.mask
     if kept is not None and kept.strides[-1] != 1:
         kept = np.ascontiguousarray(kept)
-    sums, counts, unmasked = calls.sum_segments(array, kept, batch.offsets, num_threads)
+    sums, counts, unmasked = segments.sum_segments(array, kept, batch.offsets, num_threads)
     omitted = unmasked - counts
     if nan_policy == "propagate":
         sums[omitted > 0] = np.nan

@@ -16,10 +16,10 @@ from importlib.metadata import version
 from typing import Any
 
 from kullback._engine import library
-from kullback.comparison import ComparisonSummary, Spread, share_text
+from kullback.comparison import ComparisonSummary, Mean, Spread, share_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
+from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention, WorstTokens
 from kullback.evaluation.report import drawings
-from kullback.evaluation.statistics import Agreement, Breakdown, Clipping, Convention, Mean, WorstTokens
 from kullback.evaluation.terminal import error_of, percent, ratio_text, remarks, short, side_labels
 from kullback.evaluation.text import visible
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.comparison import ComparisonSummary, Spread
-from kullback.evaluation.statistics import Breakdown
+from kullback.evaluation.parts import Breakdown
 
 __all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution"]
 

@@ -10,9 +10,10 @@ from typing import Any
 from kullback._engine import keywords
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
-from kullback.evaluation.sources.base import ByteReader, LocalFile, Source
+from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.completions import read_completions
 from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
+from kullback.evaluation.sources.files import ByteReader, LocalFile
 from kullback.evaluation.sources.hdf5 import Hdf5
 from kullback.evaluation.sources.hidden import hidden_states, refuse_hidden
 from kullback.evaluation.sources.http import HttpFile

@@ -12,15 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import library
-from kullback.evaluation.sources.base import (
-    ByteReader,
-    LocalFile,
-    Source,
-    check_claim,
-    chosen,
-    float_dtype,
-    integer_column,
-)
+from kullback.evaluation.sources.base import Source, check_claim, chosen, float_dtype, integer_column
+from kullback.evaluation.sources.files import ByteReader, LocalFile
 from kullback.evaluation.sources.parquet_footer import MAGIC as PARQUET_MAGIC, column_chunks
 
 IPC_MAGIC = b"ARROW1"

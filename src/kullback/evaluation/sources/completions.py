@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from kullback.evaluation.sources.base import ByteReader
+from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.sparse import SparseBuilder, SparseRows
 
 

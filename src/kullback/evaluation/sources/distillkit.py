@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import library
-from kullback.evaluation.sources.base import ByteReader, LocalFile, float_dtype
+from kullback.evaluation.sources.base import float_dtype
+from kullback.evaluation.sources.files import ByteReader, LocalFile
 from kullback.evaluation.sources.parquet_footer import column_chunks
 from kullback.evaluation.sources.sparse import SparseBuilder, SparseRows
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-from kullback.evaluation.sources.base import LocalFile
+from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.remote import filesystem, same_version, version
 
 

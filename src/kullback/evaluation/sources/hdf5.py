@@ -17,8 +17,6 @@ from kullback._engine import library
 from kullback.evaluation.sources import unwritten
 from kullback.evaluation.sources.base import (
     UNNAMED,
-    ByteReader,
-    LocalFile,
     Source,
     batches,
     check_claim,
@@ -27,6 +25,7 @@ from kullback.evaluation.sources.base import (
     integer_column,
     stored_dtype,
 )
+from kullback.evaluation.sources.files import ByteReader, LocalFile
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import stream
+from kullback.evaluation.sources.files import stream
 
 # a server that sends nothing for so many seconds, or less than so many bytes a second beyond them, has failed
 TIME_LIMIT = 60.0

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import ByteReader, Source
+from kullback.evaluation.sources.base import Source
+from kullback.evaluation.sources.files import ByteReader
 
 MAGIC = b"_logits_"
 HEADER_BYTES = 20

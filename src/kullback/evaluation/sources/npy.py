@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from kullback.evaluation.sources.base import ByteReader, FlatRows, flat_shape, float_dtype, stored_dtype
+from kullback.evaluation.sources.base import FlatRows, flat_shape, float_dtype, stored_dtype
+from kullback.evaluation.sources.files import ByteReader
 
 MAGIC = npy_format.MAGIC_PREFIX
 # np.save writes about 128 bytes; NumPy itself refuses to parse more than 10,000

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import (
-    ByteReader,
     FlatRows,
     Source,
     check_claim,
@@ -21,6 +20,7 @@ from kullback.evaluation.sources.base import (
     integer_column,
     stored_dtype,
 )
+from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
 MAGIC = b"PK\x03\x04"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-from kullback.evaluation.sources.base import ByteReader
+from kullback.evaluation.sources.files import ByteReader
 
 MAGIC = b"PAR1"
 _DEEPEST = 16  # structures within structures: a footer has about eight

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import library
-from kullback.evaluation.sources.base import stream
+from kullback.evaluation.sources.files import stream
 
 # what the stores tell of an object's version, each under a name of its own
 _VERSIONS = ("etag", "versionid", "generation", "lastmodified", "updated", "mtime", "created")

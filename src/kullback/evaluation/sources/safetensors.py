@@ -14,15 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import views
-from kullback.evaluation.sources.base import (
-    ByteReader,
-    FlatRows,
-    Source,
-    chosen,
-    flat_shape,
-    float_dtype,
-    integer_column,
-)
+from kullback.evaluation.sources.base import FlatRows, Source, chosen, flat_shape, float_dtype, integer_column
+from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.shards import Concatenated
 
 # the limit of the reference implementation
