@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*.py kernels/*.h kernels/*.c)
+SOURCES := pyproject.toml $(wildcard setup.py) $(wildcard kernels/*.py kernels/*/*.py kernels/*.h)
 PYTEST := $(BIN)/python -m pytest
 # whole suites: a file goes to whichever core is free, and stays there
 ON_ALL_CORES := -n auto --dist loadfile

@@ -49,6 +49,7 @@ def emit_object(target, path):
 
     from . import entries
     from .control import whole_entry
+    from .linked import only_linked
 
     module = None
     for name in contract.functions():
@@ -57,15 +58,18 @@ def emit_object(target, path):
         flags.no_cpython_wrapper = True
         flags.no_cfunc_wrapper = True
         flags.error_model = "numpy"
-        result = compiler.compile_extra(
-            cpu_target.typing_context,
-            cpu_target.target_context,
-            whole_entry(name, getattr(entries, name)),
-            signature.args,
-            signature.return_type,
-            flags,
-            {},
-        )
+        whole = whole_entry(name, getattr(entries, name))
+        with only_linked(whole.__qualname__):
+            result = compiler.compile_extra(
+                cpu_target.typing_context,
+                cpu_target.target_context,
+                whole,
+                signature.args,
+                signature.return_type,
+                flags,
+                {},
+            )
+            result.library._ensure_finalized()
         part = binding.parse_assembly(result.library.get_llvm_str())
         for function in part.functions:
             if not function.is_declaration:

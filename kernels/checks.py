@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO
 from .decode import DATA, takes_gradients
-from .divergences import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
+from .kinds.registry import has_gradient, is_valid
 from .lanes import kernel, pointer
 from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
@@ -41,16 +41,6 @@ def rows_of_logs(x, vocab, inverse_temperature, start, stop):
 @kernel
 def valid_range(start, stop):
     return start >= 0 or start >= stop
-
-
-@kernel
-def valid_kind(kind, weight, first, second):
-    """True for a kind of divergence and parameters for which it is defined."""
-    if kind == RENYI:
-        return weight >= 0.0 and weight != 1.0
-    if kind == MIXTURE and not 0.0 < weight < 1.0:
-        return False
-    return kind == VARIATION or (LINEAR <= kind <= MIXTURE and abs(first) < np.inf and abs(second) < np.inf)
 
 
 @kernel
@@ -133,7 +123,9 @@ def check_divergence(
     if not (given(p) and given(q)):
         return ARGUMENT, start
     good = readable(p, vocab, space) and readable(q, vocab, space) and 0.0 < inverse_temperature < np.inf
-    return answer(good and valid_kind(kind, weight, first, second) and out != 0 and valid_range(start, stop), start)
+    return answer(
+        good and is_valid(kind, space, weight, first, second) and out != 0 and valid_range(start, stop), start
+    )
 
 
 @kernel
@@ -144,8 +136,7 @@ def check_divergence_gradient(
     good = rows_of_logs(p, vocab, inverse_temperature, start, stop)
     good = good and rows_of_logs(q, vocab, inverse_temperature, start, stop)
     good = good and weights != 0 and values != 0 and state != 0 and gradient != 0
-    cross = kind == CROSS_ENTROPY and side == 0 and known != 0
-    good = good and (cross or valid_kind(kind, weight, first, second))
+    good = good and has_gradient(kind, side, known, weight, first, second)
     good = good and 0 <= side <= 1 and takes_gradients(storage)
     return answer(good, start)
 

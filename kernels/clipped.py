@@ -14,9 +14,9 @@ from numba import types
 from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO, compare_row, write_statistics
 from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
 from .describe import describe_row, log_prob
-from .divergences import MIXTURE, pair_sums, write_series
 from .elementary import phi
 from .far import ARGMAX, ENTROPY, LSE
+from .kinds.mixture import summed
 from .lanes import (
     both,
     either,
@@ -33,7 +33,7 @@ from .lanes import (
     store,
     stream,
 )
-from .pairs import FACTOR, FACTOR_Q, PATH, SINGLE
+from .pairs import FACTOR, FACTOR_Q, NEAR, PATH, SINGLE
 from .rows import ARGMAX_P, ARGMAX_Q, ENTROPY_P, ENTROPY_Q, KL, LSE_P, LSE_Q, REVERSE_KL
 from .status import LOGS, OK, TOKEN
 
@@ -149,15 +149,14 @@ def jensen_shannon_of_kept(p, q, vocab):
             a[i] = np.float32(IMPOSSIBLE)
         elif no_q and not no_p:
             b[i] = np.float32(IMPOSSIBLE)
-    value, moment = stack(32, np.float32(0.0)), stack(32, np.float32(0.0))
-    state, scales, sums = stack(9, 0.0), stack(8, 0.0), stack(2, 0.0)
+    state, scales = stack(9, 0.0), stack(8, 0.0)
     for i in range(8):
         state[i], scales[i] = 0.0, 0.0  # not normalised
     state[PATH], scales[FACTOR], scales[FACTOR_Q] = SINGLE, 1.0, 1.0
-    write_series(MIXTURE, like, 0.5, 0.5, 0.5, value, moment)
-    row_p, row_q = (p, 4, FLOAT32), (q, 4, FLOAT32)
-    pair_sums(row_p, row_q, vocab, LOGS, 1.0, like, MIXTURE, 0.5, 0.5, 0.5, state, scales, value, moment, False, sums)
-    return sums[0]
+    return summed(
+        (p, 4, FLOAT32), (q, 4, FLOAT32), vocab, LOGS, 1.0, like, NEAR, 0.5, 0.5, 0.5, state,
+        scales, False,
+    )  # fmt: skip
 
 
 @kernel

@@ -25,6 +25,13 @@ def functions():
     return found
 
 
+def kinds():
+    """{name: number} of the kinds of divergence in the header, in its order."""
+    text = declarations()
+    listed = text[text.index("/* KINDS */") : text.index("/* END KINDS */")]
+    return {name.lower(): int(number) for name, number in re.findall(r"#define KULLBACK_(\w+) (\d+)", listed)}
+
+
 def numba_signature(name):
     """The signature of the kernel behind a function: structures as pointers to words, other pointers as addresses."""
     from numba import types
@@ -42,6 +49,6 @@ def source_digest():
     import hashlib
 
     digest = hashlib.sha256()
-    for path in [*sorted(HEADER.parent.glob("*.py")), HEADER]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in [*sorted(HEADER.parent.rglob("*.py")), HEADER]:
+        digest.update(path.relative_to(HEADER.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:20]

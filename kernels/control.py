@@ -61,8 +61,9 @@ def whole_entry(name, entry):
     """The Python function of the entry point `name`: arguments checked, the mode set before it and given back after."""
     arguments = [f"a{i}" for i in range(len(contract.functions()[name]))]
     listed = ", ".join(arguments)
+    whole = f"whole_{name}"
     source = (
-        f"def {name}({listed}):\n"
+        f"def {whole}({listed}):\n"
         f"    saved = set_default_mode()\n"
         f"    status, row = check({listed})\n"
         f"    if status == 0:\n"
@@ -76,4 +77,4 @@ def whole_entry(name, entry):
     names = {"__name__": __name__, "set_default_mode": set_default_mode, "set_mode": set_mode, "entry": entry}
     names |= {"check": check, "report": report}
     exec(source, names)  # Numba wants as many parameters as the C function has
-    return names[name]
+    return names[whole]

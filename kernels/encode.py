@@ -114,3 +114,13 @@ def write_block(block, n, start, add, address, storage):
         for i in range(n):
             block[i] += element(place, start + i)
     write(block, n, address + start * item_bytes(storage), storage)
+
+
+@kernel
+def fill(value, vocab, address, storage):
+    """One value in a whole row."""
+    block = stack(1024, np.float32(0.0))
+    for i in range(1024):
+        block[i] = value
+    for start in range(0, vocab, 1024):
+        write(block, min(1024, vocab - start), address + start * item_bytes(storage), storage)

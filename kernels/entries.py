@@ -12,10 +12,10 @@ from .clipped import write_clipped_pair
 from .compare import compare_row, write_statistics, write_token
 from .decode import DATA, row_of
 from .describe import describe_row, write_description, write_log_probs, write_log_softmax
-from .divergences import write_divergence
+from .divergences import write_divergence, write_gradient
 from .estimates import write_phi
 from .far import ENTROPY
-from .gradients import divergence_gradient_row, softmax_gradient_row, write_at_ids
+from .gradients import softmax_gradient_row, write_at_ids
 from .lanes import kernel, pointer, stack
 from .pairs import STATE
 from .rows import ENTROPY_P, ENTROPY_Q
@@ -133,7 +133,7 @@ def kullback_divergence_gradient(
         value = pointer(values + 8 * t, types.float64)
         of_row = pointer(state + 8 * t * STATE, types.float64)
         own_weight = pointer(weights, types.float64)[t]
-        divergence_gradient_row(
+        write_gradient(
             row_of(p, t), row_of(q, t), own_weight, vocab, inverse_temperature, kind, weight, first, second, side,
             known, value, of_row, work, scales, gradient + t * row_stride, storage,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from numba.core.sigutils import normalize_signature
 
 from . import contract, entries
 from .control import whole_entry
+from .linked import only_linked
 
 
 def cache_directory():
@@ -115,15 +116,17 @@ class _Cache(FunctionCache):
 def compile_function(name):
     """The address of the C function `name` of kullback.h."""
     entry = getattr(entries, name)
+    whole = whole_entry(name, entry)
     function = CFunc(
-        whole_entry(name, entry),
+        whole,
         normalize_signature(contract.numba_signature(name)),
         locals={},
         options={"nopython": True},
     )
     with contextlib.suppress(RuntimeError):  # no place to keep it
         function._cache = _Cache(entry.py_func)
-    function.compile()
+    with only_linked(whole.__qualname__):
+        function.compile()
     _kept_alive.append(function)
     return function.address
 

@@ -128,13 +128,15 @@ int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mas
                               int64_t length, double *sums, int64_t *kept, int64_t *unmasked, int64_t start,
                               int64_t stop, int64_t *bad_row);
 
-/* kinds of divergence; w, c1 and c2 are the arguments weight, first and second */
+/* KINDS */
+/* of divergence, each a file of kernels/kinds; w, c1 and c2 are the arguments weight, first and second */
 #define KULLBACK_LINEAR 0    /* c1 KL(p||q) + c2 KL(q||p) */
 #define KULLBACK_MIXTURE 1   /* c1 KL(p||m) + c2 KL(q||m), m = w p + (1-w) q, 0 < w < 1: Jensen-Shannon, skew KL */
 #define KULLBACK_VARIATION 2 /* sum |p - q| / 2 */
 #define KULLBACK_RENYI 3     /* Renyi divergence D_w(p||q), w >= 0 and not 1, inf too */
 /* -sum p ln q: of kullback_divergence_gradient along p (side 0) alone, with `known` values, whatever `state` holds */
 #define KULLBACK_CROSS_ENTROPY 4
+/* END KINDS */
 
 /* doubles kept of a pair of rows between kullback_divergence and its gradient */
 #define KULLBACK_STATE 9

@@ -17,10 +17,12 @@ from numba.extending import intrinsic, models, overload, register_model
 from .coefficients import NUMBERS, TABLES
 from .storage import FLOATS
 
-# How every kernel is compiled: division follows IEEE (1/0 is inf, no exception), nothing is reordered.
-kernel = njit(error_model="numpy")
+# How every kernel is compiled: division follows IEEE (1/0 is inf, no exception), nothing is reordered, and it can be
+# called by other compiled functions alone.
+_OPTIONS = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+kernel = njit(**_OPTIONS)
 # The same, always inlined: for the few-line functions of the inner loops.
-inlined = njit(error_model="numpy", forceinline=True)
+inlined = njit(forceinline=True, **_OPTIONS)
 
 
 class Lanes(types.Type):

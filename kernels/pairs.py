@@ -422,3 +422,9 @@ def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
         store(probs, i, p * inverse)
         store(partners, i, q * inverse)
         store(diffs, i, select(both(no_p, no_q), zero, d))
+
+
+@kernel
+def is_identical(space, state):
+    """True for rows of masses that are the same as far as KL can tell."""
+    return space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0

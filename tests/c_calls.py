@@ -5,17 +5,28 @@ import struct
 from dataclasses import dataclass, field
 from itertools import cycle
 
+import kinds
 import ml_dtypes
 import numpy as np
 from kullback.kernels import contract
-from kullback.kernels.storage import AFFINE16, BFLOAT16, FLOAT8_E4M3FN, FLOAT16, FLOAT32, FLOAT64, STORAGES as KINDS
+from kullback.kernels.kinds import KINDS
+from kullback.kernels.storage import (
+    AFFINE16,
+    BFLOAT16,
+    FLOAT8_E4M3FN,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    STORAGES as STORED_KINDS,
+)
 
 from kullback._engine import engine
 
-STORAGES = range(len(KINDS))
-ITEM = [kind.bytes for kind in KINDS]
-STORED = {kind.tag: getattr(ml_dtypes, kind.name) for kind in KINDS if kind.bytes == 1}
+STORAGES = range(len(STORED_KINDS))
+ITEM = [kind.bytes for kind in STORED_KINDS]
+STORED = {kind.tag: getattr(ml_dtypes, kind.name) for kind in STORED_KINDS if kind.bytes == 1}
 LOGS, MASSES = 0, 1
+GIVEN = ("logits", "probs")
 STATE = int(re.search(r"#define KULLBACK_STATE (\d+)", contract.declarations())[1])
 UNTOUCHED = 0xA5  # what outputs hold before the call
 
@@ -316,13 +327,16 @@ def sum_segments_calls():
         yield Call("kullback_sum_segments", [x, mask, lengths, length, *outputs, 0, count, output(1, "i8")], about)
 
 
+def settings_of(wanted):
+    """((kind, weight, first, second), given) of what tests try of the kinds that are `wanted`."""
+    asked = {name: kind for name, kind in kinds.KINDS.items() if wanted(kind)}
+    return [((KINDS[name], *each.parameters), kind.given) for name, kind in asked.items() for each in kind.settings]
+
+
 def divergence_calls():
-    settings = cycle([
-        (0, 0.0, 1.0, 0.0), (0, 0.0, 0.3, 0.7), (1, 0.5, 0.5, 0.5), (1, 0.1, 1.0, 0.0), (1, 0.97, 0.0, 1.0),
-        (2, 0.0, 0.0, 0.0), (3, 0.5, 0.0, 0.0), (3, 2.0, 0.0, 0.0), (3, 0.0, 0.0, 0.0), (3, 0.999, 0.0, 0.0),
-    ])  # fmt: skip
+    settings = cycle(settings_of(lambda kind: kind.given))
     for number, (about, p, q, count, vocab, space) in enumerate(_pairs(seed=4)):
-        kind, *parameters = next(settings)
+        kind, *parameters = next(each for each, given in settings if GIVEN[space] in given)
         mask = Buffer(bytes(t % 3 != 1 for t in range(count))) if number % 2 else None
         state = output(STATE * count) if number % 3 else None
         yield Call(
@@ -333,13 +347,10 @@ def divergence_calls():
 
 
 def divergence_gradient_calls():
-    settings = cycle([
-        (0, 0.0, 1.0, 0.0), (0, 0.0, 0.3, 0.7), (1, 0.5, 0.5, 0.5), (1, 0.1, 1.0, 0.0), (2, 0.0, 0.0, 0.0),
-        (3, 0.5, 0.0, 0.0), (3, 2.0, 0.0, 0.0),
-    ])  # fmt: skip
+    settings = cycle(settings_of(lambda kind: kind.gradient))
     for number, (about, p, q, count, vocab, space) in enumerate(_pairs(seed=5)):
         if space == LOGS:
-            kind, *parameters = next(settings)
+            kind, *parameters = next(settings)[0]
             weights = doubles(np.where(np.arange(count) % 4 == 3, 0.0, 1.0 + np.arange(count)))
             storage = (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)[number // 2 % 4]
             step = vocab * ITEM[storage] + (number % 2) * 16

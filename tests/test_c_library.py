@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from c_arguments import parameters, with_argument
 from c_calls import (
     AFFINE16,
     CALLS,
@@ -29,6 +30,7 @@ from c_calls import (
     written,
 )
 from kullback.kernels import build, contract
+from kullback.kernels.kinds import KINDS
 
 import kullback as kb
 from kullback._engine import native
@@ -144,19 +146,6 @@ def test_a_processor_that_lacks_everything(tmp_path):
 # ------------------------------------------------------------------------------------------- what is refused
 
 
-def parameters(function):
-    """Names of a function's parameters."""
-    text = re.sub(r"/\*.*?\*/", "", contract.declarations(), flags=re.DOTALL)
-    listed = re.search(rf"\b{function}\(([^)]*)\)", text)[1]
-    return [re.search(r"\w+$", parameter.strip())[0] for parameter in listed.split(",")]
-
-
-def with_argument(call, name, value):
-    changed = list(call.arguments)
-    changed[parameters(call.function).index(name)] = value
-    return Call(call.function, changed, f"{name} = {value}")
-
-
 def with_storage(array, storage):
     words = list(struct.unpack("=5q", array.data))
     return Buffer(struct.pack("=5q", *words[:4], storage), array.pointers)
@@ -171,7 +160,7 @@ def good_call(function):
 REFUSED = {
     "vocab": (0, -1, -(2**63)),
     "space": (2, -1, 2**62),
-    "kind": (4, -1),
+    "kind": (len(KINDS), -1),
     "storage": (4, 5, 6, 7, -1),
     "side": (2, -1),
     "slope": (0.0, -1.0, np.inf, np.nan),
@@ -236,28 +225,6 @@ def test_null_pointers(program, function):
     assert_refused(program, [with_argument(call, name, None) for name in pointers if name not in may])
     answers, _ = replay(program, [with_argument(call, name, None) for name in pointers if name in may])
     assert {status for status, _ in answers} == {OK}
-
-
-@pytest.mark.parametrize("function", ["kullback_divergence", "kullback_divergence_gradient"])
-def test_parameters_of_divergences(program, function):
-    """Outside their ranges they are refused; at what the header allows they are not."""
-    infinite = (np.inf, -np.inf, np.nan)
-    bad = [(3, 1.0, 0.0, 0.0), (3, -1e-300, 0.0, 0.0), (3, np.nan, 0.0, 0.0)]
-    bad += [(1, weight, 0.5, 0.5) for weight in (0.0, 1.0, -0.5, 1.5, *infinite)]
-    bad += [(kind, 0.5, *both) for kind in (0, 1) for x in infinite for both in ((x, 0.0), (0.0, x))]
-    good = [(3, 0.0, np.nan, np.nan), (3, np.inf, 0.0, 0.0), (1, 5e-324, 0.5, 0.5), (0, np.nan, 0.0, 1.0)]
-    good.append((2, np.nan, np.nan, np.nan))
-
-    def calls(settings):
-        for setting in settings:
-            call = good_call(function)
-            for name, value in zip(("kind", "weight", "first", "second"), setting, strict=True):
-                call = with_argument(call, name, value)
-            call.about = str(setting)
-            yield call
-
-    assert_refused(program, list(calls(bad)))
-    assert {status for status, _ in replay(program, list(calls(good)))[0]} == {OK}
 
 
 def matrix(values, storage=FLOAT32):

@@ -88,13 +88,13 @@ def test_the_library_exports_the_header_and_nothing_else():
 
 
 def test_the_constants_of_the_package_are_the_header_s():
-    from kullback.kernels import decode, divergences, status
+    from kullback.kernels import decode, status
 
     from kullback._engine import calls, keywords, views
 
     constants = dict(re.findall(r"#define KULLBACK_(\w+) (\d+)", contract.declarations()))
     shared = 0
-    for module in (keywords, views, calls, decode, divergences, status):
+    for module in (keywords, views, calls, decode, status):
         for name in set(constants) & set(vars(module)):
             assert getattr(module, name) == int(constants[name]), (module.__name__, name)
             shared += 1

@@ -35,7 +35,7 @@ def test_masks_labels_and_weights_have_one_value_a_row(shape):
             call()
     operator = torch.ops.kullback.divergence_loss  # which torch.compile calls, and anybody can
     with pytest.raises(ValueError, match=r"`mask` has shape .*, expected \(4, 6\)"):
-        operator(S, T, ones.bool(), 1.0, 0, 0.5, 1.0, 0.0)
+        operator(S, T, ones.bool(), 1.0, "linear", 0.5, 1.0, 0.0)
 
 
 def test_the_gradient_operator_checks_what_it_is_given():
@@ -43,9 +43,9 @@ def test_the_gradient_operator_checks_what_it_is_given():
     for name in right:
         given = [x[:1] if name == other else x for other, x in right.items()]
         with pytest.raises(ValueError, match=f"`{name}` has shape"):
-            torch.ops.kullback.divergence_gradient(S, T, *given, 1.0, 0, 0.5, 1.0, 0.0, 1)
+            torch.ops.kullback.divergence_gradient(S, T, *given, 1.0, "linear", 0.5, 1.0, 0.0, 1)
     with pytest.raises(ValueError, match="`teacher` has shape"):
-        torch.ops.kullback.divergence_gradient(S, T[:1], *right.values(), 1.0, 0, 0.5, 1.0, 0.0, 1)
+        torch.ops.kullback.divergence_gradient(S, T[:1], *right.values(), 1.0, "linear", 0.5, 1.0, 0.0, 1)
 
 
 def test_masks_of_the_right_shape_in_any_layout():
@@ -172,7 +172,7 @@ def test_rows_of_targets_without_mass_add_nothing():
     assert kt.kl_div(logs, target, "sum").isnan()
 
 
-OPTIONS = (None, 1.0, 0, 0.5, 1.0, 0.0)
+OPTIONS = (None, 1.0, "linear", 0.5, 1.0, 0.0)
 KNOWN = (torch.ones(4, 6), torch.zeros(4, 6), torch.zeros(24, 9), *OPTIONS[1:])
 
 

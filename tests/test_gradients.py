@@ -1,5 +1,6 @@
 """Gradients against the long double reference: near and far, both sides, every storage, -inf, strides."""
 
+import kinds
 import numpy as np
 import pytest
 import reference
@@ -10,14 +11,10 @@ from kullback.distillation import cross_entropy_loss, entropy_gradient, token_lo
 
 # name of the reference, kind, parameters, the reference's parameter
 KINDS = [
-    ("kl", calls.LINEAR, (0.5, 1.0, 0.0), None),
-    ("reverse_kl", calls.LINEAR, (0.5, 0.0, 1.0), None),
-    ("jensen_shannon", calls.MIXTURE, (0.5, 0.5, 0.5), 0.5),
-    ("jensen_shannon", calls.MIXTURE, (0.1, 0.1, 0.9), 0.1),
-    ("total_variation", calls.VARIATION, (0.0, 0.0, 0.0), None),
-    ("renyi", calls.RENYI, (0.3, 0.0, 0.0), 0.3),
-    ("renyi", calls.RENYI, (0.5, 0.0, 0.0), 0.5),
-    ("renyi", calls.RENYI, (2.0, 0.0, 0.0), 2.0),
+    (setting.reference, name, setting.parameters, setting.parameter)
+    for name, kind in kinds.KINDS.items()
+    if kind.gradient
+    for setting in kind.settings
 ]
 
 

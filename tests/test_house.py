@@ -17,7 +17,7 @@ from kullback._engine.optional import EXTRAS
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "kullback"
 PACKAGE_FILES = sorted(PACKAGE.rglob("*.py"))
-KERNEL_FILES = sorted((ROOT / "kernels").glob("*.py"))
+KERNEL_FILES = sorted((ROOT / "kernels").rglob("*.py"))
 
 LONGEST = 450
 LONGEST_OF_PACKAGE = 300
@@ -25,7 +25,6 @@ LONGEST_FUNCTION = 60  # lines of a body, its docstring aside
 # A longer file needs a reason here, and leaves the table when it has become shorter.
 LONG_FILES = {
     "kernels/lanes.py": "one instruction a function: a catalogue, read by looking up",
-    "kernels/divergences.py": "every kind of divergence side by side, on the same few row loops",
     "src/kullback/distillation/losses.py": "the losses by name and the function that takes them, half of it docstrings",
     "src/kullback/integrations/torch.py": "every face for autograd, which has operators of its own to register first",
     "src/kullback/parametric/cross_family.py": "a catalogue of closed forms, one pair of families after the other",
@@ -127,11 +126,14 @@ def test_only_the_engine_knows_the_kernels():
         if package(imported) in FLOORS[0] and imported.startswith("kullback.")
     }
     # _engine.native hands the header and the addresses of the functions to C; it calls none
-    assert knowing - {"kullback._engine.native", "kullback._engine.views"} == {"kullback._engine.loading"}
-    # the table of storage types is data, which the package has from its gate
-    known = {name for name in imports(MODULES["kullback._engine.views"]) if package(name) in FLOORS[0]}
-    assert known == {"kullback.kernels.storage"}
-    assert not imports(ROOT / "kernels" / "storage.py") - set(sys.stdlib_module_names)
+    tables = {"kullback._engine.views": "kullback.kernels.storage", "kullback._engine.calls": "kullback.kernels.kinds"}
+    assert knowing - {"kullback._engine.native", *tables} == {"kullback._engine.loading"}
+    # storage types and kinds of divergence are data, which the package has from the kernels
+    for module, table in tables.items():
+        assert {name for name in imports(MODULES[module]) if package(name) in FLOORS[0]} == {table}
+    plain = {"storage.py": set(), "kinds/__init__.py": {"..contract"}, "contract.py": {"numba"}}  # numba: in a function
+    for name, more in plain.items():
+        assert imports(ROOT / "kernels" / name) - set(sys.stdlib_module_names) == more
 
 
 @pytest.mark.parametrize("path", KERNEL_FILES, ids=lambda path: path.stem)
@@ -216,6 +218,8 @@ def test_import_loads_numpy_only():
         if name.startswith(("kullback.evaluation", "kullback.kernels", "kullback._engine.native"))
     } == {
         "kullback.kernels",
+        "kullback.kernels.contract",
+        "kullback.kernels.kinds",
         "kullback.kernels.storage",
     }
 
@@ -255,7 +259,7 @@ def test_every_package_is_installed():
     """setuptools takes the packages pyproject.toml lists and no other."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     found = {module for module, path in MODULES.items() if path.name == "__init__.py"}
-    assert found | {"kullback.kernels"} == set(settings["packages"])
+    assert found | {"kullback.kernels", "kullback.kernels.kinds"} == set(settings["packages"])
 
 
 def test_all_is_every_extra_that_users_want():

@@ -79,7 +79,7 @@ def test_gradcheck(name):
 def test_operators_pass_torchs_own_checks():
     s, t = logits(2, (3, 7))
     torch.library.opcheck(
-        torch.ops.kullback.divergence_loss.default, (s, t, None, 1.0, 1, 0.5, 0.5, 0.5), raise_exception=True
+        torch.ops.kullback.divergence_loss.default, (s, t, None, 1.0, "mixture", 0.5, 0.5, 0.5), raise_exception=True
     )
 
 

@@ -244,13 +244,13 @@ def test_orders_of_renyi(order, dtype):
 @pytest.mark.parametrize(
     ("kind", "weight"),
     [
-        (calls.RENYI, 1.0),
-        (calls.RENYI, -0.5),
-        (calls.RENYI, np.nan),
-        (calls.MIXTURE, 0.0),
-        (calls.MIXTURE, 1.0),
-        (calls.MIXTURE, np.nan),
-        (4, 0.5),
+        ("renyi", 1.0),
+        ("renyi", -0.5),
+        ("renyi", np.nan),
+        ("mixture", 0.0),
+        ("mixture", 1.0),
+        ("mixture", np.nan),
+        ("cross_entropy", 0.5),
     ],
 )
 def test_kinds_and_weights_without_a_meaning_are_refused(kind, weight):

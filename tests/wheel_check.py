@@ -23,6 +23,7 @@ IN_WHEEL = (
     "kullback/_compiled.abi3.so",
     "kullback/kernels/kullback.h",
     "kullback/kernels/entries.py",
+    "kullback/kernels/kinds/renyi.py",
     "kullback/lib/libkullback.so",
     "kullback/lib/pkgconfig/kullback.pc",
     "kullback/py.typed",

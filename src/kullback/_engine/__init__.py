@@ -1,7 +1,6 @@
 """The ground floor: arrays looked at once, rows shared out to threads, kernels called, errors told."""
 
 from kullback._engine import arrays, calls, engine, keywords, labelling, long_rows, outputs, ragged, segments, views
-from kullback._engine.calls import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION
 from kullback._engine.configuration import show_config
 from kullback._engine.domains import (
     COUNT,
@@ -44,16 +43,11 @@ from kullback._engine.views import plain, reals
 __all__ = [
     "BLOCK",
     "COUNT",
-    "CROSS_ENTROPY",
-    "LINEAR",
-    "MIXTURE",
     "NON_NEGATIVE",
     "POSITIVE",
     "POSITIVE_PROBABILITY",
     "PROBABILITY",
     "REAL",
-    "RENYI",
-    "VARIATION",
     "Domain",
     "FloatArray",
     "Given",

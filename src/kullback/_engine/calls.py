@@ -13,13 +13,12 @@ from kullback._engine.keywords import LOGS, MASSES
 from kullback._engine.outputs import keep_apart
 from kullback._engine.target import Target
 from kullback._engine.views import AFFINE16
+from kullback.kernels.kinds import KINDS
 
 __all__ = ["LOGS", "Batch", "Target", "batch", "keep_apart"]  # what callers need besides the functions below
 
 _PAIR_FIELDS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "top1_p", "top1_q")
 _TOKEN_FIELDS = ("log_prob_p", "log_prob_q", "log_ratio")
-LINEAR, MIXTURE, VARIATION, RENYI = 0, 1, 2, 3  # kinds of divergence
-CROSS_ENTROPY = 4  # of a gradient along p alone
 STATE = 9  # doubles kept of a pair of rows for its gradient
 
 
@@ -139,7 +138,7 @@ def divergence(
     pair: Batch,
     space: int,
     inverse_temperature: float,
-    kind: int,
+    kind: str,
     parameters: tuple[float, float, float],
     num_threads: int | None,
     mask: NDArray[np.bool_] | None = None,
@@ -150,7 +149,7 @@ def divergence(
     out = np.zeros(pair.rows)
     run(
         "kullback_divergence", pair, pair.row_bytes, num_threads, vector(mask, np.bool_, pair.rows, "mask"),
-        pair.vocab, space, inverse_temperature, kind, *parameters, (out, np.float64, pair.rows, "out"),
+        pair.vocab, space, inverse_temperature, KINDS[kind], *parameters, (out, np.float64, pair.rows, "out"),
         vector(state, np.float64, pair.rows * STATE, "state"),
     )  # fmt: skip
     return out
@@ -161,7 +160,7 @@ def generated(
 ) -> NDArray[np.float64]:
     """Σ q·f(p/q) of every pair of rows, (T,), for a compiled scalar function f."""
     state = np.empty((pair.rows, STATE))
-    divergence(pair, space, inverse_temperature, LINEAR, (0.0, 1.0, 0.0), num_threads, state=state)
+    divergence(pair, space, inverse_temperature, "linear", (0.0, 1.0, 0.0), num_threads, state=state)
     out = np.empty(pair.rows)
     if pair.rows:
         of, address = engine.structs(pair), engine.address
@@ -192,7 +191,7 @@ def generated(
 def divergence_gradient(
     pair: Batch,
     inverse_temperature: float,
-    kind: int,
+    kind: str,
     parameters: tuple[float, float, float],
     side: int,
     weights: NDArray[np.float64],
@@ -204,7 +203,7 @@ def divergence_gradient(
     values, state = known or (np.zeros(pair.rows), np.zeros((pair.rows, STATE)))
     run(
         "kullback_divergence_gradient", pair, pair.row_bytes + pair.vocab * ITEM_BYTES[target.storage], num_threads,
-        (weights, np.float64, pair.rows, "weights"), pair.vocab, inverse_temperature, kind, *parameters, side,
+        (weights, np.float64, pair.rows, "weights"), pair.vocab, inverse_temperature, KINDS[kind], *parameters, side,
         int(known is not None), (values, np.float64, pair.rows, "values"),
         (state, np.float64, pair.rows * STATE, "state"), Address(target.owner), target.row_stride,
         target.storage,

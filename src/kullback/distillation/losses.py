@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import CROSS_ENTROPY, LINEAR, MIXTURE, RENYI, VARIATION, arrays, calls, keywords, labelling, views
+from kullback._engine import arrays, calls, keywords, labelling, views
 from kullback.distillation.reduction import Counted, Reduction, reduce_tokens
 from kullback.distillation.softcap import capped_rows
 
@@ -23,7 +23,7 @@ TEACHER, STUDENT = 0, 1  # p and q of the kernels
 class Kernel(NamedTuple):
     """What the kernels are asked for: a kind and its weight, first and second, with p the teacher."""
 
-    kind: int
+    kind: str
     parameters: tuple[float, float, float]
 
 
@@ -41,27 +41,27 @@ class Loss:
 
 def _jsd(beta: float) -> Kernel:
     if 0.0 < beta < 1.0:
-        return Kernel(MIXTURE, (beta, beta, 1.0 - beta))
-    return Kernel(LINEAR, (0.5, 1.0 - beta, beta))
+        return Kernel("mixture", (beta, beta, 1.0 - beta))
+    return Kernel("linear", (0.5, 1.0 - beta, beta))
 
 
 def _skew(weight: float) -> Kernel:
     if 0.0 < weight < 1.0:
-        return Kernel(MIXTURE, (weight, 1.0, 0.0))
-    return Kernel(LINEAR, (0.5, 1.0 - weight, 0.0))
+        return Kernel("mixture", (weight, 1.0, 0.0))
+    return Kernel("linear", (0.5, 1.0 - weight, 0.0))
 
 
 def _skew_reverse(weight: float) -> Kernel:
     rest = 1.0 - weight
     if 0.0 < rest < 1.0:
-        return Kernel(MIXTURE, (rest, 0.0, 1.0))
-    return Kernel(LINEAR, (0.5, 0.0, rest))
+        return Kernel("mixture", (rest, 0.0, 1.0))
+    return Kernel("linear", (0.5, 0.0, rest))
 
 
 def _renyi(alpha: float) -> Kernel:
     if alpha == 1.0:
-        return Kernel(LINEAR, (0.5, 1.0, 0.0))
-    return Kernel(RENYI, (alpha, 0.0, 0.0))
+        return Kernel("linear", (0.5, 1.0, 0.0))
+    return Kernel("renyi", (alpha, 0.0, 0.0))
 
 
 LossName = Literal[
@@ -70,15 +70,15 @@ LossName = Literal[
 ]  # fmt: skip
 
 DISTILLATION_LOSSES: dict[str, Loss] = {
-    "forward_kl": Loss("KL(T‖S)", lambda _: Kernel(LINEAR, (0.5, 1.0, 0.0))),
-    "reverse_kl": Loss("KL(S‖T)", lambda _: Kernel(LINEAR, (0.5, 0.0, 1.0))),
+    "forward_kl": Loss("KL(T‖S)", lambda _: Kernel("linear", (0.5, 1.0, 0.0))),
+    "reverse_kl": Loss("KL(S‖T)", lambda _: Kernel("linear", (0.5, 0.0, 1.0))),
     "jsd": Loss("β·KL(T‖M) + (1-β)·KL(S‖M), M = β·T + (1-β)·S", _jsd, "beta", 0.5),
-    "symmetric_kl": Loss("w·KL(T‖S) + (1-w)·KL(S‖T)", lambda w: Kernel(LINEAR, (0.5, w, 1.0 - w)), "weight", 0.5),
+    "symmetric_kl": Loss("w·KL(T‖S) + (1-w)·KL(S‖T)", lambda w: Kernel("linear", (0.5, w, 1.0 - w)), "weight", 0.5),
     "skew_kl": Loss("KL(T‖λ·T + (1-λ)·S)", _skew, "weight", 0.1),
     "skew_reverse_kl": Loss("KL(S‖λ·S + (1-λ)·T)", _skew_reverse, "weight", 0.1),
-    "tv": Loss("½ Σ|T - S|", lambda _: Kernel(VARIATION, (0.0, 0.0, 0.0))),
+    "tv": Loss("½ Σ|T - S|", lambda _: Kernel("variation", (0.0, 0.0, 0.0))),
     "renyi": Loss("D_α(T‖S)", _renyi, "alpha", 0.5, 1e-3, 100.0),
-    "soft_cross_entropy": Loss("-Σ T·ln S", lambda _: Kernel(LINEAR, (0.5, 1.0, 0.0))),
+    "soft_cross_entropy": Loss("-Σ T·ln S", lambda _: Kernel("linear", (0.5, 1.0, 0.0))),
 }
 
 
@@ -111,7 +111,7 @@ class RowLoss(NamedTuple):
             described = calls.describe(teacher, keywords.LOGS, k, ("lse", "entropy", "top1"), threads)
             values = values + (described["entropy"] if mask is None else np.where(mask, described["entropy"], 0.0))
             if TEACHER in targets:
-                kernel = Kernel(CROSS_ENTROPY, self.kernel.parameters)
+                kernel = Kernel("cross_entropy", self.kernel.parameters)
                 found = (np.ascontiguousarray(values), np.empty((pair.rows, calls.STATE)))
                 calls.divergence_gradient(pair, k, *kernel, TEACHER, row_weights, targets[TEACHER], threads, found)
         return values

@@ -50,7 +50,7 @@ def _divergence_loss(
     teacher: torch.Tensor,
     mask: torch.Tensor | None,
     inverse_temperature: float,
-    kind: int,
+    kind: str,
     weight: float,
     first: float,
     second: float,
@@ -79,7 +79,7 @@ def _divergence_gradient(
     values: torch.Tensor,
     state: torch.Tensor,
     inverse_temperature: float,
-    kind: int,
+    kind: str,
     weight: float,
     first: float,
     second: float,
@@ -263,7 +263,7 @@ class _PlainKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: torch.Tensor, log_target: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(input, log_target)
-        normalised, state = _divergence_loss(input, log_target, None, 1.0, calls.LINEAR, 0.5, 1.0, 0.0)
+        normalised, state = _divergence_loss(input, log_target, None, 1.0, "linear", 0.5, 1.0, 0.0)
         # the kernel normalises both rows; what their masses add is plain arithmetic
         # state: what lies beside p's greatest element, and that; the log of q's mass less that of p's
         beside, gap, greatest = (state[:, i].reshape(normalised.shape) for i in (1, 3, 4))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import LINEAR, RENYI, FloatArray, Given, calls, import_whole, keywords, outputs
+from kullback._engine import FloatArray, Given, calls, import_whole, keywords, outputs
 from kullback.rows.mixtures import (
     generalized_jsd,
     jensen_shannon_distance,
@@ -24,12 +24,12 @@ __all__ = ["FAMILY", "Member", "f_divergence"]
 
 def _squared_hellinger(p: Any, q: Any, out: Out = None, **keywords: Any) -> FloatArray:
     return Rowwise(**keywords).evaluate(
-        ("p", p), ("q", q), RENYI, (0.5, 0.0, 0.0), out, lambda renyi: -np.expm1(-0.5 * renyi)
+        ("p", p), ("q", q), "renyi", (0.5, 0.0, 0.0), out, lambda renyi: -np.expm1(-0.5 * renyi)
     )
 
 
 def _jeffreys(p: Any, q: Any, out: Out = None, **keywords: Any) -> FloatArray:
-    return Rowwise(**keywords).evaluate(("p", p), ("q", q), LINEAR, (0.5, 1.0, 1.0), out)
+    return Rowwise(**keywords).evaluate(("p", p), ("q", q), "linear", (0.5, 1.0, 1.0), out)
 
 
 def _kl(p: Any, q: Any, **keywords: Any) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import LINEAR, MIXTURE, FloatArray, Given, choice, number
+from kullback._engine import FloatArray, Given, choice, number
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = [
@@ -22,12 +22,12 @@ __all__ = [
 ]
 
 
-def _mixture(weight: float, first: float, second: float) -> tuple[int, tuple[float, float, float]]:
+def _mixture(weight: float, first: float, second: float) -> tuple[str, tuple[float, float, float]]:
     """KL to the mixture of that weight; at the ends of [0, 1] it is KL between the two or nothing."""
     if 0.0 < weight < 1.0:
-        return MIXTURE, (weight, first, second)
+        return "mixture", (weight, first, second)
     # m is q or p: KL(p‖m) is KL(p‖q) or 0, KL(q‖m) is 0 or KL(q‖p)
-    return LINEAR, (0.5, first if weight == 0.0 else 0.0, second if weight == 1.0 else 0.0)
+    return "linear", (0.5, first if weight == 0.0 else 0.0, second if weight == 1.0 else 0.0)
 
 
 def jensen_shannon_divergence(
@@ -115,7 +115,7 @@ def jensen_shannon_distance(
     0.3617
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
-    return rows.evaluate(("p", p), ("q", q), MIXTURE, (0.5, 0.5, 0.5), out, np.sqrt, base)
+    return rows.evaluate(("p", p), ("q", q), "mixture", (0.5, 0.5, 0.5), out, np.sqrt, base)
 
 
 def generalized_jsd(
@@ -168,7 +168,7 @@ def generalized_jsd(
     beta = number(beta, "beta", 0.0, 1.0)
     choice(endpoint, "endpoint", ("kl", "limit"))
     kind, parameters = _mixture(beta, beta, 1.0 - beta)
-    if kind == LINEAR:
+    if kind == "linear":
         ends = (1.0 - beta, beta) if endpoint == "kl" else (0.0, 0.0)
         parameters = (0.5, *ends)
     return rows.evaluate(("teacher", teacher), ("student", student), kind, parameters, out, base=base)
@@ -255,4 +255,4 @@ def symmetric_kl_divergence(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     weight = number(weight, "weight", 0.0, 1.0)
-    return rows.evaluate(("p", p), ("q", q), LINEAR, (0.5, weight, 1.0 - weight), out, base=base)
+    return rows.evaluate(("p", p), ("q", q), "linear", (0.5, weight, 1.0 - weight), out, base=base)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import LINEAR, RENYI, VARIATION, FloatArray, Given, number
+from kullback._engine import FloatArray, Given, number
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = ["chi2_divergence", "hellinger_distance", "renyi_divergence", "total_variation"]
@@ -61,8 +61,8 @@ def renyi_divergence(
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     alpha = number(alpha, "alpha", 0.0, math.inf)
     if alpha == 1.0:
-        return rows.evaluate(("p", p), ("q", q), LINEAR, (0.5, 1.0, 0.0), out, base=base)
-    return rows.evaluate(("p", p), ("q", q), RENYI, (alpha, 0.0, 0.0), out, base=base)
+        return rows.evaluate(("p", p), ("q", q), "linear", (0.5, 1.0, 0.0), out, base=base)
+    return rows.evaluate(("p", p), ("q", q), "renyi", (alpha, 0.0, 0.0), out, base=base)
 
 
 def hellinger_distance(
@@ -93,7 +93,7 @@ def hellinger_distance(
     0.3249
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
-    return rows.evaluate(("p", p), ("q", q), RENYI, (0.5, 0.0, 0.0), out, _hellinger)
+    return rows.evaluate(("p", p), ("q", q), "renyi", (0.5, 0.0, 0.0), out, _hellinger)
 
 
 def _hellinger(renyi: NDArray[np.float64]) -> FloatArray:
@@ -129,7 +129,7 @@ def chi2_divergence(
     1.7778
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
-    return rows.evaluate(("p", p), ("q", q), RENYI, (2.0, 0.0, 0.0), out, np.expm1)
+    return rows.evaluate(("p", p), ("q", q), "renyi", (2.0, 0.0, 0.0), out, np.expm1)
 
 
 def total_variation(
@@ -161,4 +161,4 @@ def total_variation(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     # normalisers round: 1 is passed by less than the bound allows, and a probability is no more than 1
-    return rows.evaluate(("p", p), ("q", q), VARIATION, (0.0, 0.0, 0.0), out, lambda value: np.minimum(value, 1.0))
+    return rows.evaluate(("p", p), ("q", q), "variation", (0.0, 0.0, 0.0), out, lambda value: np.minimum(value, 1.0))

@@ -26,7 +26,7 @@ class Rowwise:
         self,
         p: tuple[str, Any],
         q: tuple[str, Any],
-        kind: int,
+        kind: str,
         parameters: tuple[float, float, float],
         out: Out,
         finish: Callable[[NDArray[np.float64]], Any] | None = None,

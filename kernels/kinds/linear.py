@@ -1,0 +1,102 @@
+"""c₁·KL(p‖q) + c₂·KL(q‖p), from the cumulant sums alone; c₁ and c₂ are `first` and `second`.
+
+Its gradient along the logits of q is k·(c₁·(q - p) + q·(c₂·d - R)), R = c₂·KL(q‖p); q - p is p·expm1(d).
+"""
+
+import math
+
+import numpy as np
+
+from ..beyond import linear_beyond
+from ..elementary import phi_and_exp
+from ..far_gradients import RATIO, far_gradient
+from ..lanes import absolute, equal, fma, kernel, load, select, smaller, splat, store, width
+from ..pair_loops import expm1_series, gradient_loop
+from ..pairs import DISTANT, FORWARD, MOMENT, NEAR, PATH, REVERSE, UNDEFINED, normalise_pair, series
+from ..status import LOGS
+
+APART = 20.0  # nats of KL(q‖p) from which on the rounding of d and R is too much where q is nearly all on one outcome
+
+
+@kernel
+def valid(space, weight, first, second):
+    return abs(first) < np.inf and abs(second) < np.inf
+
+
+@kernel
+def weighted_sum(first, forward, second, reverse):
+    """first·forward + second·reverse, where a weight of 0 drops its term even if that is infinite."""
+    return (first * forward if first != 0.0 else 0.0) + (second * reverse if second != 0.0 else 0.0)
+
+
+@kernel
+def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+    normalise_pair(p, q, vocab, space, k, True, False, work, state, scales)
+    state[MOMENT] = np.nan
+    if state[PATH] >= UNDEFINED:
+        return np.nan
+    state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
+    result = weighted_sum(first, state[FORWARD], second, state[REVERSE])
+    if result == np.inf and space == LOGS and first > 0.0 and second > 0.0:
+        result = linear_beyond(p, q, vocab, k, first, second, state)
+    return result
+
+
+@kernel
+def linear_gradient(probs, diffs, n, like, first, second, moment, factor, out):
+    """LINEAR where every d is moderate."""
+    c1 = splat(first * factor, like)
+    c2 = splat(second * factor, like)
+    r = splat(-moment * factor, like)
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        d = load(diffs, i, like)
+        phi, ratio = phi_and_exp(d)
+        store(out, i, p * fma(c1, phi + d, ratio * fma(c2, d, r)))
+
+
+@kernel
+def distant_linear_gradient(probs, partners, diffs, n, like, first, second, moment, factor, expm1, out):
+    """LINEAR for any d; an outcome with q = 0 has no part in the second term."""
+    zero = splat(0.0, like)
+    c1 = splat(first * factor, like)
+    c2 = splat(second * factor, like)
+    r = splat(-moment * factor, like)
+    limit = splat(NEAR, like)
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        gap = select(smaller(absolute(d), limit), p * (d * series(d, expm1)), q - p)
+        store(out, i, fma(c1, gap, select(equal(q, zero), zero, q * fma(c2, d, r))))
+
+
+@kernel
+def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+    if near:
+        linear_gradient(probs, diffs, n, like, first, second, moment, factor, out)
+    else:
+        distant_linear_gradient(probs, partners, diffs, n, like, first, second, moment, factor, slope, out)
+
+
+row_gradient = gradient_loop(gradient_block, expm1_series)
+
+
+@kernel
+def gradient(
+    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
+):
+    if side == 0:
+        first, second = second, first
+    moment = state[MOMENT]
+    far = state[PATH] == DISTANT or abs(moment) > APART * abs(second)
+    if second != 0.0 and far and math.isfinite(moment) and state[PATH] < UNDEFINED:
+        far_gradient(
+            p, q, vocab, k, RATIO, first * own_weight, second * own_weight, 0.0, 0, address, storage
+        )  # fmt: skip
+    else:
+        # beyond 4, q is better computed for itself than as p·exp(d)
+        row_gradient(
+            p, q, vocab, k, 4.0, weight, first, second, moment, -(first + second),
+            k * own_weight, state, scales, address, storage,
+        )  # fmt: skip

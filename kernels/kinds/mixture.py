@@ -1,0 +1,307 @@
+"""c₁·KL(p‖m) + c₂·KL(q‖m), m = w·p + (1-w)·q, 0 < w < 1: Jensen-Shannon, skew KL.
+
+c₁ and c₂ are `first` and `second`, w is `weight`. Its gradient along the logits of q is k·q·(r - R),
+r = c₂·ln(q/m) - κ·(p - q)/m, R = Σ q·r, κ = (1-w)·((1-w)·c₁ - w·c₂).
+"""
+
+import numpy as np
+
+from ..elementary import log, phi_and_exp
+from ..lanes import (
+    absolute,
+    equal,
+    fma,
+    horner,
+    inlined,
+    kernel,
+    load,
+    maximum,
+    number,
+    select,
+    smaller,
+    splat,
+    stack,
+    store,
+    sum_lanes,
+    width,
+)
+from ..pair_loops import gradient_loop, near_value, value_loops
+from ..pairs import (
+    MOMENT,
+    NEAR,
+    PATH,
+    UNDEFINED,
+    coefficient_count,
+    is_identical,
+    normalise_pair,
+    series,
+)
+
+# Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
+# 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.
+LEAST_WEIGHT, LEAST_WEIGHT_OF_ONE_SIDE = 0.1, 0.4
+
+# ln((1+r)/2) for 0 ≤ r ≤ 0.505, lowest degree first; interpolated at Chebyshev points to 2.9e-11
+LOG_HALF = (
+    -0.693147181, 0.999999989, -0.499999241, 0.333313689, -0.249738314, 0.197961186, -0.156719643, 0.111322628,
+    -0.0586287822, 0.0159363553,
+)  # fmt: skip
+
+
+@kernel
+def valid(space, weight, first, second):
+    return 0.0 < weight < 1.0 and abs(first) < np.inf and abs(second) < np.inf
+
+
+@kernel
+def mixture_series(weight, first, second, value, moment):
+    """Coefficients of f(d)/d² and of exp(d)·r(d)/d for MIXTURE, c₁·G + c₂·exp(d)·G', r below.
+
+    With u = (1-w)·expm1(d) = m/p - 1:  G = u - log1p(u), and (log1p u)'·(1 + u) = u' gives the coefficients
+    n·Gₙ = Σ j·Lⱼ·uₙ₋ⱼ without cancellation. G' is the same from v = w·expm1(-d) = m/q - 1.
+    r = -c₂·log1p(v) + κ·expm1(d)/(1 + u), κ = (1-w)·((1-w)·c₁ - w·c₂).
+    """
+    u = stack(32, 0.0)
+    log_u = stack(32, 0.0)
+    gap_u = stack(32, 0.0)
+    v = stack(32, 0.0)
+    log_v = stack(32, 0.0)
+    gap_v = stack(32, 0.0)
+    slope = stack(32, 0.0)
+    ratio = stack(32, 0.0)
+    inverse = stack(32, 0.0)
+    factorial, sign = 1.0, 1.0
+    inverse[0] = 1.0
+    for n in range(1, 32):
+        factorial *= n
+        sign = -sign
+        inverse[n] = 1.0 / factorial
+        u[n] = (1.0 - weight) / factorial
+        v[n] = weight * sign / factorial
+        sum_u, sum_v = 0.0, 0.0
+        for j in range(1, n):
+            sum_u += j * log_u[j] * u[n - j]
+            sum_v += j * log_v[j] * v[n - j]
+        gap_u[n] = sum_u / n
+        gap_v[n] = sum_v / n
+        log_u[n] = u[n] - gap_u[n]
+        log_v[n] = v[n] - gap_v[n]
+        # expm1(d)/(1 + u)
+        total = inverse[n]
+        for j in range(1, n):
+            total -= ratio[j] * u[n - j]
+        ratio[n] = total
+        slope[n] = (1.0 - weight) * ((1.0 - weight) * first - weight * second) * ratio[n] - second * log_v[n]
+    for n in range(1, 31):
+        total, total_slope = 0.0, 0.0
+        for j in range(1, n + 1):
+            total += gap_v[j] * inverse[n - j]
+            total_slope += slope[j] * inverse[n - j]
+        if n > 1:
+            value[n - 2] = first * gap_u[n] + second * total
+        moment[n - 1] = total_slope
+
+
+@kernel
+def near_sums(probs, diffs, n, like, value, moment, sums):
+    """(value, moment) of a block in which every |d| ≤ 0.9."""
+    zero = splat(0.0, like)
+    total, total_moment = zero, zero
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        d = load(diffs, i, like)
+        pd = p * d
+        total = fma(pd * d, series(d, value), total)
+        total_moment = fma(pd, series(d, moment), total_moment)
+    sums[0] = sum_lanes(total)
+    sums[1] = sum_lanes(total_moment)
+
+
+@inlined
+def log_of_one_and(e):
+    """ln(1 + e) of what is not near -1; a small e, as of a small weight, is not rounded into 1 + e first."""
+    one = number(e, "1")
+    s = e / ((one + one) + e)
+    return select(
+        smaller(absolute(s) * (one + one), number(e, "1/3")), (s + s) * horner(s * s, "atanh(s)/s"), log(one + e)
+    )
+
+
+@inlined
+def mixture_logs(p, q, d, weight, rest):
+    """(ln m/p, ln m/q) for lanes of p, q and d, not near equality; `rest` is 1 - weight."""
+    swapped = smaller(p, q)
+    great = maximum(p, q)
+    small = select(swapped, p, q)
+    share = small / maximum(great, number(p, "smallest normal"))
+    # m/great is 1 + e
+    ln = log_of_one_and(select(swapped, weight, rest) * (share - number(p, "1")))
+    return select(swapped, ln + d, ln), select(swapped, ln, ln - d)
+
+
+@inlined
+def lopsided_mixture_logs(p, q, d, weight, rest):
+    """`mixture_logs` of a weight near 0 or 1: m may be near the lesser of p and q, whose log would be d's rounding."""
+    swapped = smaller(p, q)
+    great = maximum(p, q)
+    small = select(swapped, p, q)
+    rise = great - small
+    risen = select(swapped, rest, weight) * rise
+    by_small = smaller(risen, number(p, "1/2") * small)
+    base = select(by_small, small, great)
+    change = select(by_small, risen, select(swapped, weight, rest) * (small - great))
+    ln = log_of_one_and(change / maximum(base, number(p, "smallest normal")))
+    by_q = equal(base, q)
+    return select(by_q, ln + d, ln), select(by_q, ln, ln - d)
+
+
+@kernel
+def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
+    """`mixture_sums` without the moment for a mixture in equal parts: weight·Σ p·ln(p/m) + q·ln(q/m).
+
+    Beyond the series the lesser of p and q is at most half the greater, r = lesser/greater ≤ 0.41, and
+    ln(m/greater) = ln((1+r)/2) is a polynomial in float32.
+    """
+    zero = splat(0.0, like)
+    total = zero
+    limit = splat(NEAR, like)
+    minus = splat(-weight, like)
+    half = number(zero, "1/2")
+    tiniest = number(zero, "smallest normal")
+    logs = stack(32, like)
+    for i in range(coefficient_count(like)):
+        logs[i] = LOG_HALF[i] if i < len(LOG_HALF) else 0.0
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        size = absolute(d)
+        great = maximum(p, q)
+        small = zero - maximum(zero - p, zero - q)
+        r = small / maximum(great, tiniest)
+        ln = series(r, logs) if width(like) == 16 else log(fma(r, half, half))
+        far = minus * fma(p + q, ln, small * size)
+        total = total + select(smaller(size, limit), p * d * d * series(d, value), far)
+    return sum_lanes(total)
+
+
+@kernel
+def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, moment, sums):
+    """(value, moment) of any block of MIXTURE."""
+    zero = splat(0.0, like)
+    lopsided = width(like) == 8 and min(weight, 1.0 - weight) <= LEAST_WEIGHT
+    total, total_moment = zero, zero
+    w = splat(weight, like)
+    rest = splat(1.0 - weight, like)
+    c1 = splat(first, like)
+    c2 = splat(second, like)
+    tilt = splat(first * (1.0 - weight) - second * weight, like)
+    kappa = splat((1.0 - weight) * ((1.0 - weight) * first - weight * second), like)
+    limit = splat(NEAR, like)
+    tiniest = number(zero, "smallest normal")
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        near = smaller(absolute(d), limit)
+        if lopsided:
+            to_p, to_q = lopsided_mixture_logs(p, q, d, w, rest)
+        else:
+            to_p, to_q = mixture_logs(p, q, d, w, rest)
+        gap = q - p
+        term = fma(tilt, gap, zero - fma(c1 * p, to_p, c2 * q * to_q))
+        pd = p * d
+        total = total + select(near, pd * d * series(d, value), term)
+        m = maximum(fma(w, p, rest * q), tiniest)
+        slope = q * fma(kappa, gap / m, zero - c2 * to_q)
+        total_moment = total_moment + select(near, pd * series(d, moment), slope)
+    sums[0] = sum_lanes(total)
+    sums[1] = sum_lanes(total_moment)
+
+
+@kernel
+def block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part):
+    if near and with_moment:
+        near_sums(probs, diffs, n, like, value, slope, part)
+    elif near:
+        part[0] = near_value(probs, diffs, n, like, value)
+    elif weight == 0.5 and first == second and not with_moment:
+        part[0] = jensen_shannon_value(probs, partners, diffs, n, like, first, value)
+    else:
+        mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, slope, part)
+
+
+row_value, summed = value_loops(block, mixture_series)
+
+
+@kernel
+def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+    both_sides = abs(first * (1.0 - weight) - second * weight) < 1e-9
+    least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
+    single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
+    normalise_pair(p, q, vocab, space, k, single, not with_moment, work, state, scales)
+    state[MOMENT] = np.nan
+    if state[PATH] >= UNDEFINED:
+        return np.nan
+    if is_identical(space, state):
+        state[MOMENT] = 0.0
+        return 0.0
+    return row_value(p, q, vocab, space, k, NEAR, weight, first, second, state, scales, with_moment)
+
+
+@kernel
+def near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out):
+    """MIXTURE where every |d| ≤ 0.9; `slope` is the series of exp(d)·r(d)/d."""
+    f = splat(factor, like)
+    r = splat(-moment, like)
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        d = load(diffs, i, like)
+        _, ratio = phi_and_exp(d)
+        store(out, i, (p * f) * fma(d, series(d, slope), ratio * r))
+
+
+@kernel
+def mixture_gradient(probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+    """MIXTURE for any d."""
+    zero = splat(0.0, like)
+    w = splat(weight, like)
+    rest = splat(1.0 - weight, like)
+    c2 = splat(second, like)
+    kappa = splat((1.0 - weight) * ((1.0 - weight) * first - weight * second), like)
+    f = splat(factor, like)
+    r = splat(moment, like)
+    limit = splat(NEAR, like)
+    tiniest = number(zero, "smallest normal")
+    for i in range(0, n, width(like)):
+        p = load(probs, i, like)
+        q = load(partners, i, like)
+        d = load(diffs, i, like)
+        _, to_q = mixture_logs(p, q, d, w, rest)
+        m = maximum(fma(w, p, rest * q), tiniest)
+        far = q * fma(kappa, (q - p) / m, zero - c2 * to_q)
+        near = (p * d) * series(d, slope)
+        store(out, i, f * (select(smaller(absolute(d), limit), near, far) - q * r))
+
+
+@kernel
+def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+    if near:
+        near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out)
+    else:
+        mixture_gradient(probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out)
+
+
+row_gradient = gradient_loop(gradient_block, mixture_series)
+
+
+@kernel
+def gradient(
+    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
+):
+    if side == 0:
+        weight, first, second = 1.0 - weight, second, first
+    row_gradient(
+        p, q, vocab, k, NEAR, weight, first, second, state[MOMENT], 0.0,
+        k * own_weight, state, scales, address, storage,
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""The kinds by their numbers: if-chains over literal numbers, made of the files of this folder.
+
+A file holds what is to be known of its kind; what it lacks is refused, in C by KULLBACK_ARGUMENT (checks.py):
+
+    valid(space, weight, first, second)       whether it is defined for rows of that space and for those parameters
+    value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales)
+                                              the divergence of one pair of rows; fills `state`. NaN where a row is
+                                              undefined or negative. What of it only gradients need: if `with_moment`
+    gradient(p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address,
+             storage)
+                                              own_weight times that along the logits of q, `state` being known, for side
+                                              1; for side 0 the rows have been exchanged, and weight, first, second
+                                              and own_moment, its MOMENT, are those of before
+    exchanged(weight, first, second)          (kind, weight, first, second) whose value on the exchanged rows fills the
+                                              `state` for side 0; where there is none, it is itself with 1 - weight,
+                                              second and first
+    valid_gradient(side, known, weight, first, second)
+                                              where it is another than `valid`
+"""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from ..lanes import kernel
+from ..pairs import PATH, UNDEFINED
+from ..status import LOGS
+from . import KINDS
+
+_FILES = {path.stem for path in Path(__file__).parent.glob("*.py")} - {"__init__", "registry"}
+if set(KINDS) != _FILES:
+    raise ImportError(f"kullback.h and the files of kernels/kinds differ in {sorted(_FILES ^ set(KINDS))}")
+MODULES = {name: import_module(f".{name}", __package__) for name in KINDS}
+
+
+def _chain(name, parameters, function, otherwise):
+    """A kernel of (kind, *parameters) that calls `function(name, module)` of the kind, or answers `otherwise`.
+
+    One function with all branches: of functions that call each other in a chain Numba compiles each with all that
+    follow in it.
+    """
+    own = {f"of_{kind}": function(kind, module) for kind, module in MODULES.items()}
+    own = {kind: run for kind, run in own.items() if run is not None}
+    lines = [f"def {name}(kind, {parameters}):"]
+    for kind in own:
+        lines += [f"    if kind == {KINDS[kind.removeprefix('of_')]}:", f"        return {kind}({parameters})"]
+    names = {"__name__": __name__, "UNDEFINED": UNDEFINED, "PATH": PATH, "nan": np.nan} | own
+    exec("\n".join([*lines, *(f"    {line}" for line in otherwise.split("; "))]), names)
+    return kernel(names[name])
+
+
+def _own(function):
+    return lambda name, module: getattr(module, function, None)
+
+
+def _gradient_check(name, module):
+    if not hasattr(module, "gradient") or hasattr(module, "valid_gradient"):
+        return getattr(module, "valid_gradient", None)
+    valid = module.valid
+
+    @kernel
+    def valid_gradient(side, known, weight, first, second):
+        return valid(LOGS, weight, first, second)
+
+    return valid_gradient
+
+
+def _exchange(name, module):
+    number = KINDS[name]
+
+    @kernel
+    def exchanged(weight, first, second):
+        return number, 1.0 - weight, second, first
+
+    return getattr(module, "exchanged", exchanged)
+
+
+# True for a kind that is defined for rows of this space and these parameters; of which a gradient can be asked
+is_valid = _chain("is_valid", "space, weight, first, second", _own("valid"), "return False")
+has_gradient = _chain("has_gradient", "side, known, weight, first, second", _gradient_check, "return False")
+divergence_row = _chain(
+    "divergence_row",
+    "p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales",
+    _own("value"),
+    "state[PATH] = UNDEFINED; return nan",
+)
+gradient_row = _chain(
+    "gradient_row",
+    "p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage",
+    _own("gradient"),
+    "return",
+)
+exchanged = _chain("exchanged", "weight, first, second", _exchange, "return kind, weight, first, second")
