@@ -131,6 +131,17 @@ def test_a_difference_far_down_is_shown_short():
     assert difference(here, here) == ""
 
 
+def test_a_folder_may_move_as_a_whole(tmp_path):
+    with Checkpoint(tmp_path / "log", JOB | {"folder": "/here"}, False, 0) as log:
+        list(log.replay())
+        log.append(0, 2, [{"kl": np.zeros(2), "row": np.arange(2), "position": np.arange(2)}])
+    with Checkpoint(tmp_path / "log", JOB | {"folder": "/elsewhere"}, True, 0) as log:
+        assert len(list(log.replay())) == 1
+        assert log.done == 2
+    with Checkpoint(tmp_path / "log", JOB | {"folder": "/here"}, True, 0) as log:
+        assert len(list(log.replay())) == 1
+
+
 def test_one_writer_at_a_time(tmp_path):
     with Checkpoint(tmp_path / "log", JOB, False, 0) as log:
         list(log.replay())

@@ -74,3 +74,46 @@ def test_columns_of_polars_are_labels():
     assert (kb.kl_divergence(frame, frame) == 0).all()
     with pytest.raises(ValueError, match="`q` has another columns than `p`"):
         kb.kl_divergence(frame, frame.select("b", "a"))
+
+
+class Labelled:
+    """What of xarray's DataArray is looked at: names of dimensions, labels along them, the values."""
+
+    def __init__(self, values, dims, **labels):
+        self.values, self.dims, self.ndim = np.asarray(values), dims, np.ndim(values)
+        self.indexes = {name: Index(x) for name, x in labels.items()}
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values.astype(dtype or self.values.dtype)
+
+
+class Index(list):
+    def equals(self, other):
+        return list(self) == list(other)
+
+
+Labelled.__module__ = "xarray.core.dataarray"
+
+
+def test_labels_of_xarray_are_compared():
+    p = Labelled(np.exp(S[:, :3]), ("t", "v"), v=["a", "b", "c"], t=[0, 1, 2, 3, 4])
+    assert (kb.kl_divergence(p, p) == 0).all()
+    assert (kb.kl_divergence(p, Labelled(p.values, ("t", "v"))) == 0).all()  # nothing is said of its columns
+    with pytest.raises(ValueError, match="`q` has another index along 'v' than `p`"):
+        kb.kl_divergence(p, Labelled(p.values, ("t", "v"), v=["c", "b", "a"]))
+    square = p.values[:3]
+    with pytest.raises(ValueError, match="`q` has another order of dimensions"):
+        kb.kl_divergence(Labelled(square, ("t", "v")), Labelled(square, ("v", "t")))
+    with pytest.raises(ValueError, match="`tokens` has another index along 't' than `logits`"):
+        kb.token_log_probs(p, Labelled([0, 1, 2, 0, 1], ("t",), t=[4, 3, 2, 1, 0]))
+    kb.token_log_probs(p, Labelled([0, 1, 2, 0, 1], ("t",), t=[0, 1, 2, 3, 4]))
+
+
+@pytest.mark.integration
+def test_labels_of_xarray_itself():
+    xarray = pytest.importorskip("xarray")
+    p = xarray.DataArray(np.exp(S[:, :3]), dims=("t", "v"), coords={"v": ["a", "b", "c"]})
+    assert (kb.kl_divergence(p, p) == 0).all()
+    for q in (p.assign_coords(v=["c", "b", "a"]), p[:3].rename(t="v", v="t")):
+        with pytest.raises(ValueError, match="`q` has another"):
+            kb.kl_divergence(p[: len(q)], q)

@@ -204,6 +204,19 @@ def test_merge_spares_tokens_and_weights(folder, capsys, option):
     assert contents(folder) == before
 
 
+def test_merge_in_another_folder_spares_them_too(folder, capsys, monkeypatch):
+    """Names in a checkpoint are of the folder in which its job ran."""
+    (folder / "there").mkdir()
+    assert main(["compare", "p.npy", "q.npy", "--checkpoint", "log", "--tokens", "tokens.npy", "--quiet"]) == 0
+    before = contents(folder)
+    monkeypatch.chdir(folder / "there")
+    for target in ("q.npy", "tokens.npy"):
+        assert main(["merge", "../log", "--json", f"../{target}", "--force"]) == 2
+        assert "an output never replaces one" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert main(["merge", "../log", "--json", "new"]) == 0
+
+
 def test_no_output_of_python_replaces_weights(folder):
     np.save("weights.npy", np.ones((50, ROWS.shape[1]), np.float32))
     before = contents(folder)

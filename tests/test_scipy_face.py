@@ -277,3 +277,11 @@ def test_matrix_refuses():
         kb.divergence_matrix(x, np.ones((2, 4)), "js_distance")
     with pytest.raises(ValueError, match="negative"):
         kb.divergence_matrix(-x, metric="js_distance")
+
+
+def test_keepdims_is_a_flag():
+    for wrong in ("no", 1, None):
+        with pytest.raises(TypeError, match=r"`keepdims` is .*, expected True or False"):
+            ours.entropy([0.5, 0.5], keepdims=wrong)
+        with pytest.raises(TypeError, match=r"`keepdims` is .*, expected True or False"):
+            ours.jensenshannon([1.0], [1.0], keepdims=wrong)

@@ -79,12 +79,15 @@ class Checkpoint:
                 raise ValueError(f"{self.path} exists; resume it (--resume), or remove it to start again")
             self._file.seek(0)
             found = _header(self._file, self.path)
-            if found != self.identity:
-                raise ValueError(f"{self.path}: is of another job ({difference(found, self.identity)})")
+            # where a job began is no part of what it is: a folder may move as a whole
+            differing = difference(found | {"folder": ""}, self.identity | {"folder": ""})
+            if differing:
+                raise ValueError(f"{self.path}: is of another job ({differing})")
+            self.identity = found
         except BaseException:
             self._file.close()
             raise
-        self._seed = zlib.crc32(line)
+        self._seed = zlib.crc32(_line(self.identity))
         self.done = start
         self._synced = time.monotonic()
 

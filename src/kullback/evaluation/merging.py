@@ -22,8 +22,14 @@ __all__ = ["merge_logs", "read_files"]
 
 
 def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The files that the jobs of these checkpoints read, by the names that they have there."""
-    return [name for path in paths for name in named_paths(read_job(path))]
+    """The files that the jobs of these checkpoints read; relative names lead there from the folder of the job."""
+    found = []
+    for path in paths:
+        job = read_job(path)
+        folder = job.get("folder")
+        for name in named_paths(job):
+            found.append(name if "://" in name or not isinstance(folder, str) else os.path.join(folder, name))
+    return found
 
 
 def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> list[ComparisonSummary]:
@@ -120,6 +126,6 @@ def _kept(value: Any) -> Any:
     if isinstance(value, dict):
         return {
             name: _kept(x) for name, x in value.items()
-            if name not in ("rows_read", "clipped_targets", "window", "stamp", "path")
+            if name not in ("rows_read", "clipped_targets", "window", "stamp", "path", "folder")
         }  # fmt: skip
     return [_kept(x) for x in value] if isinstance(value, list) else value

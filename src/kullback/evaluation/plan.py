@@ -113,6 +113,7 @@ class Job:
             if self.tokens is None
             else {"path": self.tokens_path, "crc32": zlib.crc32(self.tokens.tobytes())},
             "longest_group": self.longest_group,
+            "folder": os.getcwd(),  # from which relative names lead to files
         }
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import choice, integer, plain, real, same_labels, unit
+from kullback._engine import choice, flag, integer, plain, real, same_labels, unit
 from kullback.rows import entr, entropy as _entropy, jensen_shannon_divergence, kl_div, kl_divergence, rel_entr
 
 __all__ = ["entr", "entropy", "jensenshannon", "kl_div", "rel_entr"]
@@ -59,6 +59,7 @@ def entropy(
     [0.69314718 0.69314718]
     """
     choice(nan_policy, "nan_policy", ("propagate", "omit", "raise"))
+    keepdims = flag(keepdims, "keepdims")
     rows, shape = _rows(("pk", "qk")[: 1 if qk is None else 2], (pk,) if qk is None else (pk, qk), axis)
     missing = [np.isnan(row) for row in rows] if nan_policy != "propagate" else []
     if any(mask.any() for mask in missing):
@@ -103,6 +104,7 @@ def jensenshannon(
     >>> print(jensenshannon([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], 2.0))
     1.0
     """
+    keepdims = flag(keepdims, "keepdims")
     rows, shape = _rows(("p", "q"), (p, q), axis)
     if rows[0].shape[-1] == 0:
         value = np.zeros(rows[0].shape[:-1])
