@@ -1,6 +1,7 @@
 """One word for a divergence everywhere, and types that know the names that tables have."""
 
-from typing import get_args
+import inspect
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import kullback as kb
 from kullback._engine import keywords
 from kullback._engine.names import DIVERGENCES, LOSSES
 from kullback.distillation import losses, reduction
-from kullback.drift import report
+from kullback.drift import presets, report
+from kullback.evaluation.sources import base, convert
 from kullback.rlhf import aggregation, estimators
 from kullback.rows import family, matrix
 from kullback.samples import counts, shares
+from kullback.tokens import log_probs, statistics
 
 P, Q = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.3, 0.4])
 
@@ -21,6 +24,7 @@ P, Q = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.3, 0.4])
     ("literal", "table"),
     [
         (keywords.Given, keywords._SPACES),
+        (presets.PresetName, presets.PRESETS),
         (matrix.Metric, matrix.METRICS),
         (family.Generator, family._GENERATORS),
         (counts.CountDivergence, shares.DIVERGENCES),
@@ -61,3 +65,25 @@ def test_a_distance_has_a_name_of_its_own():
 
 def of_root(name):
     return float(kb.divergence_matrix(P, Q, name)) ** 2
+
+
+OPTIONS = [
+    (base.ReaderOptions, kb.open_logits, set()),
+    (convert.OtherOptions, kb.open_logits, {"dtype"}),
+    (log_probs.LogProbOptions, kb.token_log_probs, set()),
+    (statistics.EntropyOptions, kb.entropy, {"given"}),
+]
+
+
+@pytest.mark.parametrize(("options", "function", "others"), OPTIONS, ids=lambda x: getattr(x, "__name__", ""))
+def test_options_that_are_handed_on_are_those_of_the_function(options, function, others):
+    parameters = inspect.signature(function).parameters.values()
+    own = {parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY}
+    assert get_type_hints(options).keys() == own - others
+
+
+@pytest.mark.parametrize("module", [kb, kb.rlhf, kb.distillation, kb.closed_form, kb.samples, kb.drift])
+def test_no_public_function_returns_anything(module):
+    functions = [getattr(module, name) for name in module.__all__]
+    for function in filter(inspect.isfunction, functions):
+        assert inspect.signature(function).return_annotation not in (Any, "Any", inspect.Parameter.empty), function

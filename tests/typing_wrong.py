@@ -41,6 +41,10 @@ kb.jensen_shannon_divergence(p, p, beta=0.5)  # type: ignore[call-arg]
 kb.renyi_divergence(p, p, order=2.0)  # type: ignore[call-arg]
 kb.distillation_loss(p, p, parameter=0.5)  # type: ignore[call-arg]
 
+kb.compare_files("p.npy", "q.npy", lmhead="head.npy")  # type: ignore[call-arg]
+kb.selective_log_softmax(p, tokens, ignored=0)  # type: ignore[call-arg]
+kb.drift.reproduce(p, p, "evidently.ks")  # type: ignore[arg-type]
+
 # what results have
 print(kb.compare(p, p).kll)  # type: ignore[attr-defined]
 print(kb.compare(p, p).summary().kl.stderr)  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -41,6 +41,29 @@ class Preset:
     inclusive: bool = True
     finite_only: bool = False
 
+
+PresetName = Literal[
+    "evidently.psi",
+    "evidently.kl_div",
+    "evidently.jensenshannon",
+    "evidently.hellinger",
+    "evidently.wasserstein",
+    "nannyml.jensen_shannon",
+    "nannyml.hellinger",
+    "nannyml.wasserstein",
+    "nannyml.l_infinity",
+    "feature_engine.psi",
+    "frouros.psi",
+    "frouros.kl",
+    "frouros.js",
+    "frouros.hellinger",
+    "frouros.bhattacharyya",
+    "frouros.hi_normalized_complement",
+    "frouros.emd",
+    "deepchecks.psi",
+    "deepchecks.earth_movers_distance",
+    "great_expectations.kl_divergence",
+]
 
 #: Every preset: the tool's name and its name for the method.
 PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
@@ -81,7 +104,7 @@ class PresetResult:
 def reproduce(
     reference: Any,
     current: Any,
-    preset: str,
+    preset: PresetName,
     *,
     categorical: Iterable[str] = (),
     threshold: float | str | None = None,

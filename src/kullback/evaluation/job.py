@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.plan import Job, Path
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import Source, open_each
+from kullback.evaluation.sources.base import ReaderOptions
 
 __all__ = ["Job", "compare_candidates", "compare_files"]
 
@@ -46,7 +47,7 @@ def compare_candidates(
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
-    **options: Any,
+    **options: Unpack[ReaderOptions],
 ) -> list[ComparisonSummary]:
     """Compare several candidates with one base, reading the base once: one summary a candidate.
 
@@ -151,7 +152,7 @@ def compare_files(
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
-    **options: Any,
+    **options: Unpack[ReaderOptions],
 ) -> ComparisonSummary:
     """Compare the rows of two files of logits, KL(p‖q) and all that `compare` gives, in bounded memory.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -134,6 +135,17 @@ class Source:
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         raise NotImplementedError
+
+
+class ReaderOptions(TypedDict, total=False):
+    """The keywords of `open_logits`, where another function hands them on."""
+
+    tensor: str | None
+    dtype: str | None
+    salvage: bool
+    lm_head: str | os.PathLike[str] | Source | None
+    norm: str | None
+    layer: int | None
 
 
 class FlatRows(Source):

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -27,6 +27,16 @@ BLOCK_BYTES = 1 << 24
 WINDOW = np.float32(16)
 
 
+class OtherOptions(TypedDict, total=False):
+    """The keywords of `open_logits` but `dtype`, which is that of what is written."""
+
+    tensor: str | None
+    salvage: bool
+    lm_head: str | os.PathLike[str] | Source | None
+    norm: str | None
+    layer: int | None
+
+
 def convert(
     source: str | os.PathLike[str] | Source,
     path: str | os.PathLike[str],
@@ -34,7 +44,7 @@ def convert(
     dtype: str | None = None,
     chunk_tokens: ArrayLike | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
+    **options: Unpack[OtherOptions],
 ) -> None:
     """Write logits in another format.
 
