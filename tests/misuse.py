@@ -8,6 +8,7 @@ call without end is caught with its case, and the rest goes on.
 
 import argparse
 import contextlib
+import copy
 import dataclasses
 import inspect
 import json
@@ -130,7 +131,7 @@ def _plain(x):
     if isinstance(x, np.ndarray):
         x = x.view(np.ndarray) if isinstance(x, LyingArray) else np.asarray(x)
         return np.array(x, dtype=x.dtype.newbyteorder("=") if x.dtype.kind in "fiu" else x.dtype, order="C", copy=True)
-    return x
+    return copy.copy(x) if isinstance(x, type(iter([]))) else x  # which reading uses up
 
 
 def numbers_in(x):

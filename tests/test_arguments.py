@@ -367,3 +367,10 @@ def test_divisors_that_nothing_can_be_divided_by():
 def test_the_matrix_of_no_rows_checks_its_keywords():
     with pytest.raises(ValueError, match="`given` is"):
         kb.divergence_matrix(np.empty((0, 0)), given=np.ma.masked_array([1.0]))
+
+
+def test_rewards_of_infinite_scores_say_nothing_of_their_own():
+    """A warning of NumPy's for inf - inf, which is NaN, and for what is beyond float64, which is inf."""
+    rewards = kb.kl_penalized_rewards([[np.inf, 1e308]], [[np.inf, -1e308]], 10.0)
+    np.testing.assert_array_equal(rewards, [[np.nan, np.inf]])
+    np.testing.assert_array_equal(kb.kl_penalized_rewards([np.inf], [[np.inf, 1.0]], 0.1, level="sequence"), [np.nan])

@@ -157,6 +157,8 @@ def test_fit_gradient_by_differences(direction):
         (lambda: fit_normal(lambda x: x[:3], bounds=(0, 1)), "`target` must return one log density"),
         (lambda: fit_normal(lambda x: x - np.inf, bounds=(0, 1)), "`target` has no mass"),
         (lambda: fit_normal(np.arange(5.0), "reverse"), "`target` is samples"),
+        (lambda: fit_normal(np.arange(5.0), bounds=(0, 9)), "`bounds` is .0, 9., expected None"),
+        (lambda: fit_normal(([0, 1, 2], [0, 1, 0]), bounds=(0, 9)), "`bounds` is .0, 9., expected None"),
         (lambda: fit_normal(([0, 1, 2, 3], [0, 1, 2, 0]), "reverse"), "`target` is zero in places"),
         (lambda: fit_normal(([0, 2, 1], [1, 1, 1])), "`target` has grid shapes"),
         (lambda: fit_normal(([0, 1, 2], [1, -1, 1])), "`target` density"),

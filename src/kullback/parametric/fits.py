@@ -58,7 +58,7 @@ def fit_normal(
         "forward" minimises KL(p‖fit): mean and variance are matched, so the fit covers all of p. "reverse"
         minimises KL(fit‖p): the fit avoids where p is small, so it takes one mode once modes are well apart.
     bounds : (float, float), optional
-        Interval that holds the mass of a callable p. A reverse fit lives inside it only.
+        Interval that holds the mass of a callable p or a Mixture; for no other. A reverse fit lives inside it only.
     starts : int
         Number of starting points of the reverse search: the mean of p, its highest peaks, then draws from p.
 
@@ -69,9 +69,9 @@ def fit_normal(
     Raises
     ------
     ValueError
-        For a callable without `bounds`, a reverse fit to samples (they have no density to compare with) or to
-        a density with zeros (every Gaussian is infinitely far from it), a grid that does not increase, a
-        density that is negative or has no mass, or another `direction`.
+        For a callable without `bounds`, `bounds` of samples or a grid, a reverse fit to samples (they have no density
+        to compare with) or to a density with zeros (every Gaussian is infinitely far from it), a grid that does
+        not increase, a density that is negative or has no mass, or another `direction`.
 
     Notes
     -----

@@ -41,6 +41,8 @@ def as_target(target: Any, bounds: tuple[float, float] | None) -> PointTarget:
         if bounds is None:
             raise ValueError("`bounds` is None, expected the interval that holds the mass of a callable `target`")
         return _from_callable(target, bounds, np.empty(0))
+    if bounds is not None:
+        raise ValueError(f"`bounds` is {bounds!r}, expected None: samples and a grid have points of their own")
     if isinstance(target, tuple):
         if len(target) != 2:
             raise ValueError(f"`target` is a tuple of {len(target)}, expected two: a grid and the density on it")

@@ -103,6 +103,7 @@ class FixedKLController:
         return f"FixedKLController(kl_coef={self.value!r})"
 
 
+@np.errstate(over="ignore", invalid="ignore")  # inf - inf is NaN, and beyond float64 is inf
 def kl_penalized_rewards(
     scores: ArrayLike,
     kl: ArrayLike,
