@@ -6,6 +6,8 @@ With Q the softmax of k·y, P that of k·x, and g_i the slopes below, a gradient
 
 The g_i are differences to the one at Q's greatest outcome, which has the greatest part in Σ Q·g: it cancels to what the
 others leave, not to the rounding of a log-ratio that may be 1e20, or of a logarithm that 1/temperature makes 1e100.
+Q·(g - Σ Q·g) is formed before a weight meets it, and weights meet k first: neither Σ Q·g nor what remains of it may
+leave the range of float64 on the way to a gradient that does not.
 
 Those of Rényi's divergence are k·c·(t - Q) with t the normalised P^u·Q^(1-u), which may lie where neither P nor Q has
 anything (`tilted_gradient`).
@@ -33,6 +35,12 @@ def slopes(a, b, slope, own, constants):
     if slope == RATIO:
         return root, ratio
     return root, own - a * constants[0]
+
+
+@kernel
+def together(k, weight):
+    """Whether k·weight is a normal number, or 0."""
+    return weight == 0.0 or 1e-290 < abs(k * weight) < 1e300
 
 
 @kernel
@@ -68,8 +76,10 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
             root, g = slopes(load(x, i, like), load(y, i, like), slope, own_lanes, constants)
             part = part + select(equal(root, zero), zero, (root * scales) * (root * g))
         mean += sum_lanes(part)
-    c, e, m = splat(gap_weight, like), splat(slope_weight, like), splat(mass_weight - slope_weight * mean, like)
-    times = splat(k, like)
+    times = 1.0 if together(k, gap_weight) and together(k, slope_weight) and together(k, mass_weight) else k
+    at_once = k / times
+    c, e, m = splat(at_once * gap_weight, like), splat(at_once * slope_weight, like), splat(at_once * mass_weight, like)
+    minus_mean, last = splat(-mean, like), splat(times, like)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
         x = view(p, start, n, room_p, NO_LOG)
@@ -80,12 +90,12 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
             mass = root * root
             value = mass * m
             if slope_weight != 0.0:
-                value = fma(e, (root * scales) * (root * g), value)
+                value = fma(e, fma(mass, minus_mean, (root * scales) * (root * g)), value)
             value = select(equal(root, zero), zero, value)
             if gap_weight != 0.0:
                 root_p, _ = half_weight(fma(a, units, minus_top_p), half_scale, half_beside_p)
                 value = fma(c, mass - root_p * root_p, value)
-            store(block, i, times * value)
+            store(block, i, last * value)
         write_block(block, n, start, add, address, storage)
 
 

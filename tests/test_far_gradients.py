@@ -184,6 +184,22 @@ def test_what_remains_of_a_symmetric_kl_is_the_forward_one(dtype):
     np.testing.assert_array_equal(result.teacher_gradient, [[0.5, -0.5]])
 
 
+@pytest.mark.parametrize("weight", [2.2, 1.0, 1e-300])
+def test_weighted_gradients_of_losses_about_the_end_of_float64(weight):
+    """The mean log-ratio is 8.8e307, and twice that is not to be had; of one outcome against it 1e307 is left."""
+    student = np.array([[-6.621386294145024, -6.649143869946363]])
+    teacher = np.array([[-6.411364439268693, -1.7976931348623157e308]])
+    got = distillation_loss(student, teacher, "reverse_kl", gradient="student", weights=[weight]).student_gradient[0]
+    with MP.workdps(400):
+        q = [MP.exp(lp) for lp in exact.log_probs(student[0], 1.0)[0]]
+        p = exact.log_probs(teacher[0], 1.0)[0]
+        ratios = [MP.log(a) - b for a, b in zip(q, p, strict=True)]
+        mean = MP.fsum(a * b for a, b in zip(q, ratios, strict=True))
+        truth = [MP.mpf(weight) * a * (b - mean) for a, b in zip(q, ratios, strict=True)]
+        for g, t in zip(got, truth, strict=True):
+            assert abs(MP.mpf(float(g)) - t) <= MP.mpf("1e-10") * abs(t)
+
+
 # ---- Rényi: k·c·(t - Q) with t ~ P^α·Q^(1-α), which may lie where P and Q have next to nothing ----
 
 RENYI = {  # teacher, student, α, temperature
