@@ -23,33 +23,33 @@ from .lanes import (
     stack,
     store,
     sum_lanes,
-    widened,
     width,
 )
 from .pairs import PAIRS
-from .rows import LN2
+from .rows import LN2, MAX_SHIFT
 
 
 @kernel
-def rest_of_row(row, vocab, k, like, lse, greatest, ids, first, last):
+def rest_of_row(row, vocab, k, lse, greatest, ids, first, last):
     """Σ softmax over the outcomes that are not among ids[first:last], which rise."""
+    like = 0.0
     room = stack(1024, like)
     block = stack(1024, like)
     zero = splat(0.0, like)
     shift = np.rint(lse * LOG2E)
-    scale = np.float64(np.float32(k * LOG2E)) if width(like) == 16 else k * LOG2E
+    scale = k * LOG2E
     times = splat(scale, like)
     origin = number(zero, "round") - splat(shift, like)
     least = splat(least_argument(k, shift, like), like)
     total, next_id = 0.0, first
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
-        next_id = without_listed(row, start, n, room, block, like, ids, next_id, last)
-        part = splat(0.0, 0.0)
+        x, next_id = without_listed(row, start, n, room, block, ids, next_id, last)
+        part = zero
         for i in range(0, n, width(like)):
-            a = load(block, i, like)
+            a = load(x, i, like)
             gone = equal(a, number(zero, "-infinity"))
-            part = part + widened(select(gone, zero, scaled_exp2(maximum(a, least), times, origin)))
+            part = part + select(gone, zero, scaled_exp2(maximum(a, least), times, origin))
         total += sum_lanes(part)
     return total * math.exp((k * greatest - lse) - LN2 * (scale * greatest - shift))
 
@@ -67,10 +67,10 @@ def far_rest_of_row(row, vocab, k, ids, first, last):
     total, next_id = 0.0, first
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
-        next_id = without_listed(row, start, n, room, block, like, ids, next_id, last)
+        x, next_id = without_listed(row, start, n, room, block, ids, next_id, last)
         part = splat(0.0, like)
         for i in range(0, n, width(like)):
-            gap = fma(load(block, i, like), splat(unit, like), splat(-unit * top, like))
+            gap = fma(load(x, i, like), splat(unit, like), splat(-unit * top, like))
             half, _ = half_weight(gap, half_scale, half_beside)
             part = fma(half, half, part)
         total += sum_lanes(part)
@@ -78,26 +78,29 @@ def far_rest_of_row(row, vocab, k, ids, first, last):
 
 
 @kernel
-def without_listed(row, start, n, room, block, like, ids, next_id, last):
-    """Elements start ... start + n into `block`, -inf for ids[next_id:last] among them; the first id beyond."""
+def without_listed(row, start, n, room, block, ids, next_id, last):
+    """(elements start ... start + n, -inf for ids[next_id:last] among them; the first id beyond)."""
     x = view(row, start, n, room, NO_LOG)
-    for i in range(0, n, width(like)):
-        store(block, i, load(x, i, like))
+    if next_id == last or ids[next_id] >= start + n:
+        return x, next_id
+    for i in range(0, n, width(0.0)):
+        store(block, i, load(x, i, 0.0))
     while next_id < last and ids[next_id] < start + n:
         block[ids[next_id] - start] = -np.inf
         next_id += 1
-    return next_id
+    return block, next_id
 
 
 @kernel
 def rest_mass(row, vocab, k, lse, top1, ids, first, last):
-    """The softmax mass of a row of logs outside ids[first:last], which rise; NaN where the row is undefined."""
+    """The softmax mass of a row of logs outside ids[first:last], which rise; NaN where the row is undefined.
+
+    In float64 lanes whatever the row is of: a divergence of close rows is less than what float32 lanes lose of it. The
+    normaliser is that of the listed log-probabilities, float32 lanes' own where those have served (up to MAX_SHIFT).
+    """
     if top1 < 0:
         return np.nan
-    small = abs(lse) < (1e3 if row[2] == FLOAT64 else 1e5)
-    if not (small and in_reach(k, np.float32(0.0))):
-        return far_rest_of_row(row, vocab, k, ids, first, last)
-    greatest = element(row, top1)
-    if row[2] == FLOAT64:
-        return rest_of_row(row, vocab, k, 0.0, lse, greatest, ids, first, last)
-    return rest_of_row(row, vocab, k, np.float32(0.0), lse, greatest, ids, first, last)
+    reach = 1e3 if row[2] == FLOAT64 else MAX_SHIFT
+    if abs(lse) < reach and in_reach(k, np.float32(0.0)):
+        return rest_of_row(row, vocab, k, lse, element(row, top1), ids, first, last)
+    return far_rest_of_row(row, vocab, k, ids, first, last)

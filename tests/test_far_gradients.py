@@ -318,6 +318,19 @@ def test_topk_of_students_close_to_their_teacher(divergence, tail):
     assert one == pytest.approx(got[0, 0], rel=1e-12)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1500.0, 3e4])
+def test_topk_of_close_students_beside_an_offset(offset):
+    """What lies on the list and beside it has the same normaliser, however far from 0 and of whatever lanes."""
+    rng = np.random.default_rng(5)
+    teacher = np.round(rng.standard_normal((4, 3000)) * 128).astype(np.float32) / 128
+    student = teacher + rng.integers(-1, 2, teacher.shape).astype(np.float32) / 128
+    log_p = np.asarray(reference.log_softmax(teacher), float)
+    ids = np.argsort(-log_p, -1)[..., :7]
+    listed = ids, np.take_along_axis(log_p, ids, -1)
+    got = topk_divergence(student + np.float32(offset), listed).values
+    np.testing.assert_allclose(got, topk_divergence(student.astype(np.float64), listed).values, rtol=1e-6)
+
+
 def test_topk_of_students_in_codes():
     rng = np.random.default_rng(3)
     codes = np.zeros(2, [("scale", "f4"), ("min", "f4"), ("code", "u2", (30,))])

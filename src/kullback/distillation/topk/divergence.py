@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import arrays, calls, keywords, views
+from kullback._engine import arrays, calls, keywords
 from kullback.distillation.losses import gradient_array, no_idle_out, target_of
 from kullback.distillation.reduction import row_factors
 from kullback.distillation.softcap import decoded, row_blocks
-from kullback.distillation.topk.lists import Common, Floats, Listed, against_dense, common_lists, listed, refine
+from kullback.distillation.topk.lists import Common, Floats, Listed, against_dense, common_lists, listed
 from kullback.distillation.topk.terms import (
     Slopes,
     log_ratio,
@@ -175,12 +175,6 @@ def _topk_divergence(
         entropy = described["entropy"]
     factors = np.ones(known.lead) if weights is None else row_factors(weights, "weights", known.lead)
     slopes = _slopes(common, divergence, tail, beta, floor, entropy)
-    if not sparse and single.views[0].storage != views.FLOAT64 and tail in ("bucket", "renormalize"):
-        sensitivity = np.abs(slopes.listed).sum(-1) + np.abs(slopes.rest)
-        close = np.flatnonzero(slopes.values < _CLOSE * sensitivity)
-        if close.size:
-            refine(common, close, known, single, k, num_threads)
-            slopes = _slopes(common, divergence, tail, beta, floor, entropy)
     result = None
     if gradient:
         result = gradient_array(student, out, single)
@@ -211,11 +205,6 @@ def _topk_divergence(
         tokens,
         shared,
     )
-
-
-# Float32 sums leave log-probabilities with errors up to 5e-8, which a value below this much of Σ |∂value/∂ln q| knows
-# as more than 1e-6 of itself: its row is read again in float64.
-_CLOSE = 0.05
 
 
 def _overlap(known: Listed, student: Any, vocab: int) -> NDArray[np.int64]:

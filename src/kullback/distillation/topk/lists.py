@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import calls, keywords, ragged, views
-from kullback.distillation.softcap import SCRATCH_BYTES, decoded
+from kullback.distillation.softcap import decoded
 
 Floats = NDArray[np.float64]
 
@@ -100,25 +100,17 @@ def against_dense(
     log_q = np.where(padding, -np.inf, described["log_probs"])
     offsets = np.concatenate([[0], np.cumsum(known.counts)])
     rest_q = calls.rest_mass(single, k, described, offsets, known.ids[~padding], num_threads)
+    # the normaliser may be of float32 lanes; both sums here are float64, and make 1 together
+    total = np.exp(log_q).sum(-1) + rest_q
+    total = np.where(total > 0.0, total, 1.0)
+    log_q -= np.log(total)[:, None]
+    rest_q /= total
     log_p, rest_p = teacher_rest(known, single.vocab)
     with np.errstate(divide="ignore"):
         log_rest_q = np.log(rest_q)
     for t in np.flatnonzero((rest_q < _TINY) & (known.counts < single.vocab)):
         log_rest_q[t] = _log_rest(single, k, known.ids[t], int(t))
     return Common(np.exp(log_p), log_p, np.exp(log_q), log_q, rest_p, rest_q, log_rest_q), described
-
-
-def refine(
-    common: Common, rows: NDArray[np.int64], known: Listed, single: calls.Batch, k: float, num_threads: int | None
-) -> None:
-    """Put what `against_dense` finds for some rows in float64 in place of what float32 lanes found."""
-    step = max(1, SCRATCH_BYTES // (8 * single.vocab))
-    for start in range(0, rows.size, step):
-        some = rows[start : start + step]
-        part = Listed(known.ids[some], known.log_probs[some], (some.size,))
-        finer, _ = against_dense(part, calls.batch(("student", _in_float64(single, some))), k, num_threads)
-        for coarse, fine in zip(common, finer, strict=True):
-            coarse[some] = fine
 
 
 def _in_float64(single: calls.Batch, rows: NDArray[np.int64]) -> Floats:
