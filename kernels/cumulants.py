@@ -110,6 +110,12 @@ def in_reach(k, like):
 
 
 @kernel
+def lse_in_reach(lse, like):
+    """Whether the rounding of a normaliser, which moves every probability, is nothing beside that of the lanes."""
+    return abs(lse) < (1e5 if width(like) == 16 else 1e3)
+
+
+@kernel
 def least_rest(like):
     """Share of the heaviest outcome below which weights that stop at 2^-125 or 2^-1021 are not nothing."""
     return 1e-26 if width(like) == 16 else 1e-290

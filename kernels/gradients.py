@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import types
 
-from .cumulants import LOG2E, in_reach, least_argument
+from .cumulants import LOG2E, in_reach, least_argument, lse_in_reach
 from .decode import FLOAT64, NO_LOG, element, item_bytes, view
 from .elementary import scaled_exp2
 from .encode import fill, row_place, write, write_block
@@ -63,12 +63,15 @@ def softmax_gradient_row(
         fill(np.nan, vocab, address, storage)
         return
     greatest = element(row, top1)
-    small = abs(lse) < 60.0 and in_reach(k, np.float32(0.0))
+    wide = row[2] == FLOAT64
+    small = lse_in_reach(lse, 0.0) if wide else lse_in_reach(lse, np.float32(0.0))
     a, b = k * mass_weight, k * entropy_weight
-    if not (small and moderate(a) and moderate(b) and moderate(k * b)):
-        # what lies beside the greatest element is not to be had from the normaliser, or weights are far from 1
+    if b != 0.0:
+        # ln s + H of the greatest element: both lie beside it, as little as H, and the normaliser is rounded
+        small = small and abs(lse) < (1e4 if wide else 1e8) * entropy
+    if not (small and in_reach(k, np.float32(0.0)) and moderate(a) and moderate(b) and moderate(k * b)):
         far_gradient(row, row, vocab, k, PARTNER, 0.0, entropy_weight, mass_weight, add, address, storage)
-    elif row[2] == FLOAT64:
+    elif wide:
         softmax_lanes(row, vocab, k, 0.0, lse, greatest, a, b, entropy, add, address, storage)
     else:
         softmax_lanes(row, vocab, k, np.float32(0.0), lse, greatest, a, b, entropy, add, address, storage)

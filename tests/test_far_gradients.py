@@ -65,6 +65,28 @@ def test_entropy_gradients_of_rows_far_from_0(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", [5.0, 18.5, 33.0])
+def test_entropy_gradients_of_confident_rows(gap, dtype):
+    """The greatest outcome has ln P + H of about H, which may be less than the rounding of a normaliser of 50."""
+    x = np.array([[50.28, 50.28 - gap, 49.0 - gap]], dtype)
+    truth = exact_entropy_gradient(x[0], 1.0)
+    greatest = max(abs(g) for g in truth)
+    for g, t in zip(entropy_gradient(x)[0], truth, strict=True):
+        assert abs(MP.mpf(float(g)) - t) < (1e-10 if dtype is np.float64 else 2e-6) * greatest
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [-100.0, 100.0, 900.0, 2000.0])
+def test_gradients_of_logits_beside_an_offset(offset, dtype):
+    x = np.round(np.random.default_rng(4).normal(0.0, 3.0, (3, 2050)) * 1024) / 1024  # the sums are exact
+    bound = 1e-10 if dtype is np.float64 else 2e-6
+    here, there = x.astype(dtype), (x + offset).astype(dtype)
+    for gradient in (entropy_gradient, lambda rows: cross_entropy_loss(rows, [0, 1, 2], gradient=True).gradient):
+        near = gradient(here)
+        np.testing.assert_allclose(gradient(there), near, rtol=0.0, atol=bound * np.abs(near).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gradients_of_several_tokens_beyond_the_type_have_their_sign(dtype):
     x = np.zeros((1, 6), dtype)
     temperature = 1e-207 if dtype is np.float32 else 1e-307
