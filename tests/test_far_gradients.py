@@ -160,6 +160,30 @@ def test_soft_cross_entropy_along_the_teacher_is_rounded_once(dtype, noise):
     assert (np.abs(result.teacher_gradient - truth) <= bound * np.abs(truth).max(-1, keepdims=True) + allowed).all()
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "weight"),
+    [
+        ([0.0, -20.0, -80.0], [-1.5, 2.0, 3.0], 1.0),  # one outcome has next to all
+        ([0.0, 1.0, -95.0], [0.0, 0.0, -1e36], 1.0),  # all of the loss is where P is below the least weight of float32
+        ([0.0, 1.0, -30.0], [0.0, 0.5, -3e38], 1e-20),  # log-ratios beyond float32
+        ([0.0, 1.0, -np.inf], [0.0, 0.5, -np.inf], 1e30),
+        ([3e5, 3e5 + 1.0, 3e5], [0.0, 0.5, 1.0], 1.0),
+    ],
+)
+def test_soft_cross_entropy_along_a_teacher_at_the_ends_of_float32(teacher, student, weight):
+    teacher, student = np.array([teacher], np.float32), np.array([student], np.float32)
+    options = {"gradient": "teacher", "weights": [weight]}
+    got = distillation_loss(student, teacher, "soft_cross_entropy", **options).teacher_gradient
+    log_p, _ = exact.log_probs(teacher[0])
+    p = [exact._probability(lp) for lp in log_p]
+    g = [-MP.mpf(float(y)) if a else MP.mpf(0) for y, a in zip(student[0], p, strict=True)]
+    mean = MP.fsum(a * b for a, b in zip(p, g, strict=True))
+    truth = [MP.mpf(weight) * a * (b - mean) for a, b in zip(p, g, strict=True)]
+    greatest = max(abs(t) for t in truth)
+    for value, t in zip(got[0], truth, strict=True):
+        assert abs(MP.mpf(float(value)) - t) <= MP.mpf("2e-6") * greatest
+
+
 def test_soft_cross_entropy_of_an_impossible_token_has_no_gradient():
     teacher, student = np.zeros((2, 3)), np.zeros((2, 3))
     student[0, 1] = -np.inf

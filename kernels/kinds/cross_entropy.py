@@ -1,15 +1,97 @@
 """-Σ p·ln q, of gradients along p alone: that of the KL and of the entropy may be nothing but each other's rest.
 
 Its values are known, whatever the `state` holds; the gradient is NaN where one is not finite.
+The rows come exchanged: what is differentiated is q.
 """
 
 import math
 
 import numpy as np
 
-from ..encode import fill
+from ..cumulants import LOG2E, SPAN, in_reach, least_argument, lse_in_reach
+from ..decode import FLOAT64, NO_LOG, element, view
+from ..direct import rest
+from ..elementary import scaled_exp2
+from ..encode import fill, write_block
+from ..far import ARGMAX, BESIDE, GREATEST, LSE
 from ..far_gradients import PARTNER, far_gradient
-from ..lanes import kernel
+from ..lanes import (
+    absolute,
+    equal,
+    greatest,
+    inlined,
+    kernel,
+    load,
+    maximum,
+    number,
+    rounded,
+    select,
+    smaller,
+    splat,
+    stack,
+    store,
+    sum_lanes,
+    widened,
+    width,
+)
+from ..pairs import PAIRS
+from ..single import log_row
+
+
+@inlined
+def mass_and_slope(a, b, times, origin, least, parts, own):
+    """(q, -ln p less that at q's greatest outcome) in units of the lanes; 0 where q is below the least weight."""
+    zero = number(b, "0")
+    gone = smaller(b, least)
+    mass = select(gone, zero, scaled_exp2(maximum(b, least), times, origin) * parts)
+    return mass, select(equal(b, number(b, "-infinity")), zero, own - a)
+
+
+@kernel
+def lanes_gradient(p, q, vocab, k, like, weight, address, storage):
+    """Write weight·k·q·(g - Σ q·g), g = -ln p less that at q's greatest outcome as in far_gradients.py, in lanes like
+    `like`; False, and nothing is written, where those cannot serve."""
+    one = stack(5, 0.0)
+    if not (log_row(q, vocab, k, like, None, one) and one[ARGMAX] >= 0.0 and lse_in_reach(one[LSE], like)):
+        return False
+    room_p = stack(1024, like)
+    room_q = stack(1024, like)
+    block = stack(1024, like)
+    zero = splat(0.0, like)
+    shift = np.rint(one[LSE] * LOG2E)
+    times, origin = splat(rounded(k * LOG2E, like), like), number(zero, "round") - splat(shift, like)
+    least = splat(least_argument(k, shift, like), like)
+    parts = splat(rest(one[GREATEST], shift, k, one[BESIDE], like), like)
+    own = splat(element(p, np.int64(one[ARGMAX])), like)
+    mean, size, farthest = 0.0, 0.0, zero
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        x = view(p, start, n, room_p, NO_LOG)
+        y = view(q, start, n, room_q, NO_LOG)
+        for j in range(0, n, SPAN):
+            part, whole = zero, zero
+            for i in range(j, min(j + SPAN, n), width(like)):
+                mass, g = mass_and_slope(load(x, i, like), load(y, i, like), times, origin, least, parts, own)
+                farthest = maximum(absolute(g), farthest)
+                part = part + mass * g
+                whole = whole + absolute(mass * g)
+            mean += sum_lanes(widened(part))
+            size += sum_lanes(widened(whole))
+    factor = k * (k * weight)
+    most = np.float64(greatest(farthest))
+    # what stops at the least weight, or leaves the range of the lanes on the way, is nothing beside the others
+    if not (1e-24 * most < size and abs(factor) * size > 1e-25 and max(1.0, abs(factor)) * most < 1e30):
+        return False
+    factors, means = splat(factor, like), splat(mean, like)
+    for start in range(0, vocab, PAIRS):
+        n = min(PAIRS, vocab - start)
+        x = view(p, start, n, room_p, NO_LOG)
+        y = view(q, start, n, room_q, NO_LOG)
+        for i in range(0, n, width(like)):
+            mass, g = mass_and_slope(load(x, i, like), load(y, i, like), times, origin, least, parts, own)
+            store(block, i, mass * (factors * (g - means)))
+        write_block(block, n, start, 0, address, storage)
+    return True
 
 
 @kernel
@@ -21,7 +103,14 @@ def valid_gradient(side, known, weight, first, second):
 def gradient(
     p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
 ):
-    if math.isfinite(value):
-        far_gradient(p, q, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
-    else:
+    if not math.isfinite(value):
         fill(np.nan, vocab, address, storage)
+        return
+    served = False
+    if in_reach(k, np.float32(0.0)):
+        if p[2] == FLOAT64 or q[2] == FLOAT64:
+            served = lanes_gradient(p, q, vocab, k, 0.0, own_weight, address, storage)
+        else:
+            served = lanes_gradient(p, q, vocab, k, np.float32(0.0), own_weight, address, storage)
+    if not served:
+        far_gradient(p, q, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
