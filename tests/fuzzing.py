@@ -322,7 +322,7 @@ def limit_memory():
 
 def fuzz(name, examples, seed=0, seconds=None, first=0):
     """(examples done, kept files of those that failed)."""
-    began, failures, done = time.monotonic(), [], 0
+    failures, done = [], 0
     with tempfile.TemporaryDirectory(prefix="kullback-fuzz-") as folder:
         sound, path = Path(folder, "sound"), Path(folder, "damaged")
         FORMATS[name](sound)
@@ -331,6 +331,7 @@ def fuzz(name, examples, seed=0, seconds=None, first=0):
         limit_memory()
         KEPT.mkdir(parents=True, exist_ok=True)
         current = KEPT / f"{name}-{seed}-current"
+        began = time.monotonic()  # the first of all imports libraries, which may take longer than all `seconds`
         for number in range(first, first + examples):
             if seconds is not None and time.monotonic() - began > seconds:
                 break
@@ -350,7 +351,7 @@ def fuzz(name, examples, seed=0, seconds=None, first=0):
                 print(f"{kept.relative_to(ROOT)}: {problem}", file=sys.stderr, flush=True)
                 if len(failures) >= 5:
                     break
-        current.unlink()
+        current.unlink(missing_ok=True)
     return done, failures
 
 
