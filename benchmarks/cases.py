@@ -66,7 +66,7 @@ def logit_cases():
     single = ("NumPy", "NumPy, 8 rows at a time", "SciPy")
     found = []
     for name, operation in OPERATIONS.items():
-        if name in ("compare", "sequence_sums") or name.endswith("of probs"):
+        if name in ("compare", "sequence_sums") or name.endswith("of probs") or operation.masses:
             continue
         if name.endswith("loss + gradient"):
             for dtype in ("float32", "bfloat16"):
@@ -91,6 +91,8 @@ def probability_cases():
         found += case(name, "probs", threads=2, peers=("torch eager", "torch.compile"))
         found += case(name, "near probs", threads=1, peers=("SimSIMD", "NumKong"))
         found += case(name, "probs", "float64", threads=1, peers=("SimSIMD", "NumKong"))
+    for name in (name for name, operation in OPERATIONS.items() if operation.masses):
+        found += case(name, "near probs") + case(name, "near probs", threads=2, peers=ALL)
     found += case("entropy of probs", "probs", threads=1, peers=("SciPy",))
     found += case("entropy of probs", "probs", threads=2, peers=("torch eager", "torch.compile"))
     return found

@@ -28,6 +28,7 @@ class Operation:
     peers: dict[str, Callable[..., Any]] = field(default_factory=dict)
     arrays: int = 2  # arrays of rows that are read
     written: bool = False  # an array of the size of p is written
+    masses: bool = False  # of rows of probabilities alone
     tolerance: dict[str, float] = field(default_factory=dict)  # relative error by dtype; else TOLERANCE
 
 
@@ -62,6 +63,22 @@ def family(name, torch_function, **parameters):
             lambda x, threads: function(x.p, x.q, **parameters, **LOGITS, num_threads=threads),
             from_reference,
             peers.in_torch(torch_function),
+        )
+    ]
+
+
+def of_masses(name, torch_function):
+    """A divergence of two arrays of probabilities alone, where this version has it."""
+    function = getattr(kb, name, None)
+    if function is None:
+        return []
+    return [
+        Operation(
+            name,
+            lambda x, threads: function(x.p, x.q, num_threads=threads),
+            lambda reference, x: getattr(reference, name)(x.p, x.q, given="probs"),
+            peers.in_torch(torch_function),
+            masses=True,
         )
     ]
 
@@ -229,6 +246,7 @@ OPERATIONS = {
                 "NumKong": peers.numkong("jensenshannon"),
             },
         ),
+        *of_masses("itakura_saito_divergence", peers.torch_itakura_saito),
         *family("renyi_divergence", peers.torch_renyi, alpha=2.0),
         *family("total_variation", peers.torch_total_variation),
         *family("hellinger_distance", peers.torch_hellinger),

@@ -195,6 +195,11 @@ def torch_renyi(p, q):
     return (2 * log_p - log_q).logsumexp(-1)
 
 
+def torch_itakura_saito(p, q):
+    ratio = (p / p.sum(-1, keepdim=True)) / (q / q.sum(-1, keepdim=True))
+    return (ratio - ratio.log() - 1).sum(-1)
+
+
 def torch_total_variation(p, q):
     return 0.5 * (p.softmax(-1) - q.softmax(-1)).abs().sum(-1)
 

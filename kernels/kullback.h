@@ -136,6 +136,7 @@ int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mas
 #define KULLBACK_RENYI 3     /* Renyi divergence D_w(p||q), w >= 0 and not 1, inf too */
 /* -sum p ln q: of kullback_divergence_gradient along p (side 0) alone, with `known` values, whatever `state` holds */
 #define KULLBACK_CROSS_ENTROPY 4
+#define KULLBACK_ITAKURA_SAITO 5 /* sum p/q - ln p/q - 1, of masses alone; has no gradient */
 /* END KINDS */
 
 /* doubles kept of a pair of rows between kullback_divergence and its gradient */

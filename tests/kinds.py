@@ -44,4 +44,5 @@ KINDS = {
     ),
     # of known values alone: tests of the losses have them
     "cross_entropy": Kind((), ((0.5, 1.0, 0.0),), (), ()),
+    "itakura_saito": Kind((Setting((0.0, 0.0, 0.0), "itakura_saito"),), (), ((math.nan, 0.0, 0.0),), ("probs",), False),
 }

@@ -276,6 +276,14 @@ def chi2_divergence(p, q, given="logits", temperature=1.0):
         return np.where(gap == 0, 0, gap**2 / np.exp(lq)).sum(-1)
 
 
+def itakura_saito_divergence(p, q, given="probs", temperature=1.0):
+    """Σ p/q - ln(p/q) - 1, inf where only one of the two is 0 (Itakura & Saito 1968)."""
+    lp, lq, d = _pair(p, q, given, temperature)
+    no_p, no_q = lp == -np.inf, lq == -np.inf
+    terms = np.where(no_p & no_q, 0, np.where(no_p | no_q, np.inf, phi(np.where(no_p | no_q, 0, -d))))
+    return np.where(np.isnan(lp).any(-1), np.nan, terms.sum(-1))
+
+
 def f_divergence(p, q, f, f_at_zero, slope_at_infinity, given="logits", temperature=1.0):
     """Σ q f(p/q) with f(0) where only p = 0 and p f'(∞) where only q = 0 (Csiszár 1967)."""
     lp, lq, d = _pair(p, q, given, temperature)

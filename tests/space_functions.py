@@ -295,6 +295,9 @@ FUNCTIONS: dict[str, Function] = {
         styles=UNITLESS,
     ),
     "chi2_divergence": _simple("chi2_divergence", _chi2, MIXED, styles=UNITLESS),
+    "itakura_saito_divergence": _simple(
+        "itakura_saito_divergence", lambda pair: pair.itakura_saito, given=("probs",), styles=UNITLESS
+    ),
     "f_divergence": _simple(
         "f_divergence",
         lambda pair, generator: GENERATORS[generator](pair),

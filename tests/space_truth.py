@@ -298,6 +298,14 @@ class Pair:
         return self._spoilt(np.where(near, p * np.abs(np.expm1(t)), np.abs(q - p)).sum(-1) / 2)
 
     @property
+    def itakura_saito(self):
+        near, t = self._near()
+        with np.errstate(over="ignore", invalid="ignore"):
+            far = np.exp(np.where(self.both, -self.delta, 0)) - 1 + np.where(self.both, self.delta, 0)
+            terms = np.where(near, phi(-t), np.where(self.both, far, 0))
+        return self._spoilt(np.where(self.only_p | self.only_q, np.inf, terms).sum(-1))
+
+    @property
     def squared_hellinger(self):
         near, t = self._near()
         p, q = self.p.share, self.q.share

@@ -36,6 +36,7 @@ STATED = {
     "total_variation": DISTANCE,
     "hellinger_distance": DISTANCE,
     "chi2_divergence": DIVERGENCE,
+    "itakura_saito_divergence": DIVERGENCE,
     "f_divergence": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for total variation"),
     "divergence_matrix": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for distances and total variation"),
     "compare": ("itself; log-ratios as `token_log_ratios`", f"{SLACK:.0e} of KL, {OF_LOG} of entropies and log-probs"),

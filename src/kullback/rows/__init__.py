@@ -8,6 +8,7 @@ from kullback.rows.contributions import kl_contributions
 from kullback.rows.elementwise import entr, kl_div, rel_entr
 from kullback.rows.entropies import entropy, log_softmax, logsumexp
 from kullback.rows.family import FAMILY, f_divergence
+from kullback.rows.itakura_saito import itakura_saito_divergence
 from kullback.rows.kl import cross_entropy, kl_divergence
 from kullback.rows.matrix import divergence_matrix
 from kullback.rows.mixtures import (
@@ -38,6 +39,7 @@ __all__ = [
     "f_divergence",
     "generalized_jsd",
     "hellinger_distance",
+    "itakura_saito_divergence",
     "jensen_shannon_distance",
     "jensen_shannon_divergence",
     "kl_contributions",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kullback._engine import FloatArray, Given, calls, import_whole, keywords, outputs
+from kullback.rows.itakura_saito import itakura_saito_divergence
 from kullback.rows.mixtures import (
     generalized_jsd,
     jensen_shannon_distance,
@@ -149,6 +150,7 @@ class Member:
     samples: tuple[dict[str, Any], ...] = ({},)  # parameters worth trying
     symmetric: bool = False  # in p and q, at those parameters
     has_base: bool = True
+    given: tuple[str, ...] = ("probs", "log_probs", "logits")
     greatest: float = math.inf  # for disjoint rows, in nats
     extra: dict[str, Any] = field(default_factory=dict)  # keywords to reach the common defaults
 
@@ -168,5 +170,6 @@ FAMILY: dict[str, Member] = {
     "total_variation": Member(total_variation, symmetric=True, has_base=False, greatest=1.0),
     "hellinger_distance": Member(hellinger_distance, symmetric=True, has_base=False, greatest=1.0),
     "chi2_divergence": Member(chi2_divergence, has_base=False),
+    "itakura_saito_divergence": Member(itakura_saito_divergence, has_base=False, given=("probs",)),
     "f_divergence": Member(f_divergence, tuple({"generator": name} for name in _GENERATORS), has_base=False),
 }

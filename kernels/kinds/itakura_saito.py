@@ -1,0 +1,127 @@
+"""Itakura's and Saito's divergence Σ p/q - ln(p/q) - 1 of rows of masses, which are normalised; it has no parameters.
+
+It is Σ φ(-d), d = ln q - ln p, and not weighted by p: the least outcome counts like the greatest, and an error of the
+totals as it is. So d is found of each outcome as good as it is stored, and the totals to twice the digits of float64,
+where divergences that are weighted may forget what is nothing beside the others. An outcome impossible under both
+contributes nothing, under one of the two inf. Float64 lanes.
+"""
+
+import numpy as np
+
+from ..decode import BLOCK, view
+from ..elementary import log, phi_anywhere, phi_near_one
+from ..lanes import (
+    absolute,
+    both,
+    either,
+    equal,
+    greatest,
+    horner,
+    inlined,
+    kernel,
+    maximum,
+    minimum,
+    number,
+    select,
+    smaller,
+    splat,
+    stack,
+    stream,
+    sum_lanes,
+    width,
+)
+from ..mass_sums import EXCESS, EXCESS_LOW, LOG_EXCESS, RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN, gap
+from ..pairs import NEGATIVE_MASS, PATH, STATE, normalise_pair
+from ..probabilities import DOUBLE, scale_rows
+from ..status import MASSES
+
+TINY, RISE = 1e-200, 2.0**600  # what is below in a row as it is scaled is raised before: subnormal numbers are rounded
+
+
+@kernel
+def valid(space, weight, first, second):
+    return space == MASSES
+
+
+@inlined
+def half_tangent(a, b, raises, excess):
+    """tanh(d/2) of lanes of two rows of masses as they are stored; NaN where they leave the range, 0 for two zeros."""
+    tiny = smaller(minimum((a * raises[0]) * raises[1], (b * raises[2]) * raises[3]), splat(TINY, 0.0))
+    rise = select(tiny, splat(RISE, 0.0), number(a, "1"))
+    p = ((a * rise) * raises[0]) * raises[1]
+    q = ((b * rise) * raises[2]) * raises[3]
+    e = gap(p, q, excess, 0.0)
+    return e / maximum((p + p) + e, number(a, "smallest"))
+
+
+@inlined
+def raises_of(scales):
+    like = 0.0
+    return (
+        splat(scales[RAISE_P], like), splat(scales[RAISE_P_AGAIN], like), splat(scales[RAISE_Q], like),
+        splat(scales[RAISE_Q_AGAIN], like),
+    )  # fmt: skip
+
+
+@kernel
+def near_block(x, y, n, scales, part):
+    """(Σ φ(-d), greatest |tanh(d/2)|, least mass) of a block, the sum being right where the second is below 1/3."""
+    zero = splat(0.0, 0.0)
+    raises, excess = raises_of(scales), (scales[EXCESS], scales[EXCESS_LOW])
+    total, far, least = zero, zero, zero
+    for i in range(0, n, width(0.0)):
+        a = stream(x, i, 0.0)
+        b = stream(y, i, 0.0)
+        least = minimum(minimum(a, b), least)
+        r = half_tangent(a, b, raises, excess)
+        far = maximum(absolute(r), far)
+        t = r * r
+        half = r + (r * t) * horner(t, "(atanh(s)/s-1)/s²")
+        total = total + phi_near_one(zero - (half + half))
+    part[0], part[1], part[2] = sum_lanes(total), greatest(far), -greatest(zero - least)
+
+
+@kernel
+def any_block(x, y, n, scales):
+    """Σ φ(-d) of any block."""
+    zero = splat(0.0, 0.0)
+    raises, excess = raises_of(scales), (scales[EXCESS], scales[EXCESS_LOW])
+    log_excess = splat(scales[LOG_EXCESS], 0.0)
+    total = zero
+    for i in range(0, n, width(0.0)):
+        a = stream(x, i, 0.0)
+        b = stream(y, i, 0.0)
+        no_p, no_q = equal(a, zero), equal(b, zero)
+        r = half_tangent(a, b, raises, excess)
+        t = r * r
+        half = r + (r * t) * horner(t, "(atanh(s)/s-1)/s²")
+        d = select(smaller(absolute(r), number(zero, "1/3")), half + half, (log(b) - log(a)) + log_excess)
+        term = select(either(no_p, no_q), number(zero, "infinity"), phi_anywhere(zero - d))
+        total = total + select(both(no_p, no_q), zero, term)
+    return sum_lanes(total)
+
+
+@kernel
+def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+    for i in range(STATE):
+        state[i] = 0.0
+    state[PATH] = DOUBLE
+    if not scale_rows(p, q, vocab, scales):
+        normalise_pair(p, q, vocab, space, k, False, False, work, state, scales)  # which says what is wrong
+        return np.nan
+    room_p = stack(2048, 0.0)
+    room_q = stack(2048, 0.0)
+    part = stack(3, 0.0)
+    total = 0.0
+    for start in range(0, vocab, BLOCK):
+        n = min(BLOCK, vocab - start)
+        x = view(p, start, n, room_p, 0.0)
+        y = view(q, start, n, room_q, 0.0)
+        near_block(x, y, n, scales, part)
+        if part[2] < 0.0:
+            state[PATH] = NEGATIVE_MASS
+            return np.nan
+        # a NaN is passed over by the greatest, and so it is asked for by the sum
+        near = part[1] < 0.333 and part[0] == part[0]
+        total += part[0] if near else any_block(x, y, n, scales)
+    return total
