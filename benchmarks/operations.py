@@ -246,6 +246,7 @@ OPERATIONS = {
                 "NumKong": peers.numkong("jensenshannon"),
             },
         ),
+        *family("cressie_read_divergence", peers.torch_cressie_read, lambda_=2 / 3),
         *of_masses("itakura_saito_divergence", peers.torch_itakura_saito),
         *family("renyi_divergence", peers.torch_renyi, alpha=2.0),
         *family("total_variation", peers.torch_total_variation),

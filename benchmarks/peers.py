@@ -195,6 +195,11 @@ def torch_renyi(p, q):
     return (2 * log_p - log_q).logsumexp(-1)
 
 
+def torch_cressie_read(p, q):
+    log_p, log_q = torch_pair(p, q)
+    return 2 * ((log_p + (log_p - log_q) * 2 / 3).exp().sum(-1) - 1) / (2 / 3 * 5 / 3)
+
+
 def torch_itakura_saito(p, q):
     ratio = (p / p.sum(-1, keepdim=True)) / (q / q.sum(-1, keepdim=True))
     return (ratio - ratio.log() - 1).sum(-1)

@@ -31,6 +31,7 @@ PAIRS = {
     "total_variation": {},
     "hellinger_distance": {},
     "chi2_divergence": {},
+    "cressie_read_divergence": {"lambda_": 2 / 3},
     "itakura_saito_divergence": {},
 }
 HEAD = f"""# Accuracy

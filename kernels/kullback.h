@@ -137,6 +137,7 @@ int64_t kullback_sum_segments(const kullback_array *x, const kullback_array *mas
 /* -sum p ln q: of kullback_divergence_gradient along p (side 0) alone, with `known` values, whatever `state` holds */
 #define KULLBACK_CROSS_ENTROPY 4
 #define KULLBACK_ITAKURA_SAITO 5 /* sum p/q - ln p/q - 1, of masses alone; has no gradient */
+#define KULLBACK_CRESSIE_READ 6 /* 2 (sum p (p/q)^w - 1) / (w (w+1)), w finite; 2 KL(p||q) at 0, 2 KL(q||p) at -1 */
 /* END KINDS */
 
 /* doubles kept of a pair of rows between kullback_divergence and its gradient */

@@ -45,4 +45,9 @@ KINDS = {
     # of known values alone: tests of the losses have them
     "cross_entropy": Kind((), ((0.5, 1.0, 0.0),), (), ()),
     "itakura_saito": Kind((Setting((0.0, 0.0, 0.0), "itakura_saito"),), (), ((math.nan, 0.0, 0.0),), ("probs",), False),
+    "cressie_read": Kind(
+        tuple(Setting((power, 0.0, 0.0), "cressie_read", power) for power in (2 / 3, 1.0, 0.0, -0.5, -1.0, -2.0)),
+        tuple((power, 0.0, 0.0) for power in INFINITE),
+        ((1e300, math.nan, math.nan), (5e-324, 0.0, 0.0)),
+    ),
 }

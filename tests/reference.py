@@ -276,6 +276,24 @@ def chi2_divergence(p, q, given="logits", temperature=1.0):
         return np.where(gap == 0, 0, gap**2 / np.exp(lq)).sum(-1)
 
 
+def cressie_read_divergence(p, q, lambda_=2 / 3, given="logits", temperature=1.0):
+    """2/(λ(λ+1)) (Σ p (p/q)^λ - 1); λ = 0 and -1 are the limits 2 KL(p‖q) and 2 KL(q‖p) (Cressie & Read 1984)."""
+    if lambda_ < -0.5:
+        return cressie_read_divergence(q, p, -1 - lambda_, given, temperature)
+    if lambda_ == 0:
+        return 2 * kl_divergence(p, q, given, temperature)
+    lp, lq, d = _pair(p, q, given, temperature)
+    power = REAL(lambda_)
+    p, q = np.exp(lp), np.exp(lq)
+    near = np.abs(d) < 1
+    t = np.where(near, d, 0)
+    # p^(1+λ) q^-λ - (1+λ) p + λ q = p (φ(-λδ) + λ φ(δ)), of one sign
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        far = np.where(lp == -np.inf, 0, np.exp(lp - power * d)) - (1 + power) * p + power * q
+        terms = np.where(near, p * (phi(-power * t) + power * phi(t)), far)
+    return 2 * terms.sum(-1) / (power * (1 + power))
+
+
 def itakura_saito_divergence(p, q, given="probs", temperature=1.0):
     """Σ p/q - ln(p/q) - 1, inf where only one of the two is 0 (Itakura & Saito 1968)."""
     lp, lq, d = _pair(p, q, given, temperature)
@@ -401,6 +419,12 @@ def _log_prob_slopes(name, lp, lq, d, parameter):
         a = REAL(parameter)
         tilted = np.exp(log_normalize(a * lp + (1 - a) * lq))
         return a / (a - 1) * tilted, -tilted
+    if name == "cressie_read" and parameter in (0, -1):
+        return (-2 * p * d, -2 * p) if parameter == 0 else (-2 * q, 2 * q * d)
+    if name == "cressie_read":
+        power = REAL(parameter)
+        tilted = np.exp(lp - power * d)
+        return 2 / power * tilted, -2 / (1 + power) * tilted
     if name == "total_variation":
         return p * np.sign(p - q) / 2, q * np.sign(q - p) / 2
     if name == "hellinger":
@@ -415,7 +439,7 @@ def _log_prob_slopes(name, lp, lq, d, parameter):
 def gradients(name, p_logits, q_logits, parameter=None, temperature=1.0):
     """(dD/dp_logits, dD/dq_logits) of one of the divergences above for finite logits.
 
-    ``parameter`` is the weight of "jensen_shannon" or the order of "renyi".
+    ``parameter`` is the weight of "jensen_shannon", the order of "renyi" or the power of "cressie_read".
     """
     lp, lq, d = _pair(p_logits, q_logits, "logits", temperature)
     h_p, h_q = _log_prob_slopes(name, lp, lq, d, parameter)

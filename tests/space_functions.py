@@ -129,6 +129,13 @@ def _alpha(rng, inputs):
     return {"alpha": float(pick(rng, drawn, (1, 2, 1, 2, 1, 4, 1, 1, 1, 2)))}
 
 
+def _power(rng, inputs):
+    """Of which long double knows 1 + λ: the truth is found of that."""
+    drawn = (2 / 3, 1.0, 0.0, -0.5, -1.0, -2.0, rng.uniform(-3, 3), 0.5 ** int(rng.integers(10, 60)))
+    drawn += (-1 - 0.5 ** int(rng.integers(10, 50)),)
+    return {"lambda_": float(pick(rng, drawn))}
+
+
 def _tokens(rng, inputs, ignored=True):
     rows, v = inputs.plain[0].shape
     ids = rng.integers(0, v, rows)
@@ -241,6 +248,18 @@ def _chi2(pair):
         return claim._replace(slack=claim.slack + np.where(loose > 0, loose * (1 + np.minimum(claim.value, 1e300)), 0))
 
 
+def _cressie_read(pair, lambda_):
+    """As Rényi's towards order 1 and χ² beyond; what is raised to a power is off by as many times more."""
+    value = pair.cressie_read(lambda_)
+    claim = divergence(value, pair=pair)
+    power = max(lambda_, -1 - lambda_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        grown = np.log1p(power * (1 + power) / 2 * np.minimum(np.maximum(value, 0), 1e4000)) if power > 0 else 0
+        loose = (pair if lambda_ >= -0.5 else pair.swapped()).loose(1 + power)
+        claim = claim._replace(scale=value * np.maximum(1, grown))
+        return claim._replace(slack=claim.slack + np.where(loose > 0, loose * (1 + np.minimum(value, 1e300)), 0))
+
+
 GENERATORS: dict[str, Callable[[Pair], Any]] = {
     "kl": lambda pair: pair.kl,
     "reverse_kl": lambda pair: pair.reverse_kl,
@@ -295,6 +314,9 @@ FUNCTIONS: dict[str, Function] = {
         styles=UNITLESS,
     ),
     "chi2_divergence": _simple("chi2_divergence", _chi2, MIXED, styles=UNITLESS),
+    "cressie_read_divergence": _simple(
+        "cressie_read_divergence", _cressie_read, MIXED, options=_power, styles=UNITLESS
+    ),
     "itakura_saito_divergence": _simple(
         "itakura_saito_divergence", lambda pair: pair.itakura_saito, given=("probs",), styles=UNITLESS
     ),

@@ -40,6 +40,7 @@ PARAMETERS = {
     "skew_reverse_kl": (0.1, 0.5, 0.0),
     "tv": None,
     "renyi": (0.5, 0.3, 2.0, 0.9, 5.0),
+    "cressie_read": (2 / 3, 1.0, 0.0, -0.5, -1.0, -2.0),
     "soft_cross_entropy": None,
 }
 
@@ -75,6 +76,17 @@ def _loss(pair, loss, parameter):
             less_p = np.where(np.abs(from_p) < 1, p * np.expm1(np.clip(from_p, -1, 1)), tilted - p)
             less_q = np.where(np.abs(from_q) < 1, q * np.expm1(np.clip(from_q, -1, 1)), tilted - q)
             return value[..., 0], w / (w - 1) * less_p, -less_q
+        if loss == "cressie_read" and w in (0, -1):
+            value, from_p, from_q = forward if w == 0 else reverse
+            return 2 * value, 2 * from_p, 2 * from_q
+        if loss == "cressie_read":
+            grown = (w * pair.renyi(1 + w) if w >= -0.5 else (-1 - w) * pair.swapped().renyi(-w))[..., None]
+            from_p, from_q = -w * delta - grown, -(1 + w) * delta - grown
+            tilted = np.exp(pair.p.log + from_p)
+            less_p = np.where(np.abs(from_p) < 1, p * np.expm1(np.clip(from_p, -1, 1)), tilted - p)
+            less_q = np.where(np.abs(from_q) < 1, q * np.expm1(np.clip(from_q, -1, 1)), tilted - q)
+            size = np.exp(grown)
+            return pair.cressie_read(w), 2 / w * size * less_p, -2 / (1 + w) * size * less_q
         if loss == "soft_cross_entropy":  # its slope to a constant that all outcomes share, which `along` takes off
             at = pair.p.top
             surprise = np.where(pair.both, np.take_along_axis(pair.q.rise, at, -1) - pair.q.rise, 0)
@@ -133,6 +145,8 @@ def _distillation(pair, options):
         simple &= ~((share > 0) & (np.abs(np.where(pair.both, pair.delta, 1)) < 1e-5)).any(-1)
     if loss == "renyi":
         simple &= values < 500
+    if loss == "cressie_read":
+        simple &= values < 1e30
     # float32 lanes, which serve log-ratios up to 8, round them: what is left of P·(d - Σ P·d) is relative to its terms
     single = any(row.dtype.name in ("float32", "float16", "bfloat16") for row in (pair.p, pair.q))
     gap = np.minimum(np.abs(np.where(pair.both, pair.delta, 0)), 8 if single else 0)

@@ -297,6 +297,15 @@ class Pair:
         p, q = self.p.share, self.q.share
         return self._spoilt(np.where(near, p * np.abs(np.expm1(t)), np.abs(q - p)).sum(-1) / 2)
 
+    def cressie_read(self, power):
+        if power < -0.5:
+            return self.swapped().cressie_read(-1 - REAL(power))
+        order = 1 + REAL(power)
+        if order == 1:
+            return 2 * self.kl
+        with np.errstate(over="ignore", invalid="ignore"):
+            return 2 * np.expm1((order - 1) * self.renyi(order)) / ((order - 1) * order)
+
     @property
     def itakura_saito(self):
         near, t = self._near()

@@ -36,6 +36,7 @@ STATED = {
     "total_variation": DISTANCE,
     "hellinger_distance": DISTANCE,
     "chi2_divergence": DIVERGENCE,
+    "cressie_read_divergence": ("itself, times λD where that is above 1, D Rényi's of order 1 + λ", OF_DIVERGENCE),
     "itakura_saito_divergence": DIVERGENCE,
     "f_divergence": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for total variation"),
     "divergence_matrix": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for distances and total variation"),

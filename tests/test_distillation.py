@@ -32,6 +32,7 @@ def plain(name, s, t, parameter=None):
         "skew_reverse_kl": lambda: kl(ps, b * ps + (1 - b) * pt),
         "tv": lambda: np.abs(ps - pt).sum(-1) / 2,
         "renyi": lambda: np.log((pt**b * ps ** (1 - b)).sum(-1)) / (b - 1),
+        "cressie_read": lambda: 2 / (b * (b + 1)) * ((pt * (pt / ps) ** b).sum(-1) - 1),
         "soft_cross_entropy": lambda: -(pt * ls).sum(-1),
     }[name]()
 

@@ -1,6 +1,7 @@
 """Every divergence of the family against the long double reference: near and far, zeros, dtypes, layouts, names."""
 
 import math
+from fractions import Fraction
 
 import numba
 import numpy as np
@@ -9,7 +10,7 @@ import reference
 from strategies import stored
 
 from kullback import kl_divergence
-from kullback.rows import FAMILY, f_divergence, family, itakura_saito, mixtures, renyi
+from kullback.rows import FAMILY, cressie_read, f_divergence, family, itakura_saito, mixtures, renyi
 
 CASES = [(name, i) for name, member in FAMILY.items() for i in range(len(member.samples))]
 OF_LOGS = [name for name, member in FAMILY.items() if "logits" in member.given]
@@ -69,7 +70,8 @@ def evaluate(name, parameters, p, q, **k):
 
 
 def check(name, parameters, p, q, limit, **k):
-    expected = np.asarray(truth(name, parameters, p, q, **k), float)
+    with np.errstate(over="ignore"):  # of what is beyond float64: inf
+        expected = np.asarray(truth(name, parameters, p, q, **k), float)
     got = evaluate(name, parameters, p, q, **k)
     assert np.all((got >= 0) | np.isnan(got))
     same = np.isnan(expected) | np.isinf(expected)
@@ -284,7 +286,10 @@ def test_generators_are_checked():
 
 
 def test_the_registry_is_the_public_family():
-    public = {*mixtures.__all__, *renyi.__all__, *family.__all__, *itakura_saito.__all__} - {"FAMILY", "Member"}
+    public = {*mixtures.__all__, *renyi.__all__, *family.__all__, *itakura_saito.__all__, *cressie_read.__all__} - {
+        "FAMILY",
+        "Member",
+    }
     assert set(FAMILY) == public
 
 
@@ -328,7 +333,31 @@ def test_itakura_and_saito_count_the_least_outcome_like_the_greatest():
     assert evaluate("itakura_saito_divergence", {}, p, q) == pytest.approx(expected, rel=1e-12)
     assert evaluate("itakura_saito_divergence", {}, p * 1e300, q) == pytest.approx(expected, rel=1e-12)
     assert evaluate("itakura_saito_divergence", {}, [0.0, 1.0], [0.0, 2.0]) == 0.0
+    p = np.array([1e-313, 2e-313, 1e-313])  # of nothing but subnormal numbers, nearly equal
+    q = p + np.array([0.0, 5e-324, 0.0])
+    total = [sum(map(Fraction, row)) for row in (p, q)]
+    gaps = [float(Fraction(x) / total[0] / (Fraction(y) / total[1]) - 1) for x, y in zip(p, q, strict=True)]
+    expected = sum(gap**2 / 2 for gap in gaps)
+    assert evaluate("itakura_saito_divergence", {}, p, q) == pytest.approx(expected, rel=1e-9)
     for x, y in (([0.5, 0.5], [1.0, 0.0]), ([1.0, 0.0], [0.5, 0.5])):
         assert evaluate("itakura_saito_divergence", {}, x, y) == math.inf
     with pytest.raises(ValueError, match="`given` is 'logits', expected one of probs"):
         evaluate("itakura_saito_divergence", {}, p, q, given="logits")
+
+
+@pytest.mark.parametrize("given", ["probs", "logits"])
+def test_powers_of_cressie_and_read_have_names(given):
+    rng = np.random.default_rng(12)
+    a, b = rng.standard_normal((2, 3, 40))
+    p, q = (a, b) if given == "logits" else (softmax(a), softmax(b))
+    for power, expected in (
+        (1.0, evaluate("chi2_divergence", {}, p, q, given=given)),
+        (-2.0, evaluate("chi2_divergence", {}, q, p, given=given)),
+        (-0.5, 8 * (evaluate("hellinger_distance", {}, p, q, given=given)) ** 2),
+        (0.0, 2 * reference.kl_divergence(p, q, given=given).astype(float)),
+        (-1.0, 2 * reference.kl_divergence(q, p, given=given).astype(float)),
+        (1e-12, 2 * reference.kl_divergence(p, q, given=given).astype(float)),
+        (-1 - 1e-12, 2 * reference.kl_divergence(q, p, given=given).astype(float)),
+    ):
+        got = evaluate("cressie_read_divergence", {"lambda_": power}, p, q, given=given)
+        np.testing.assert_allclose(got, expected, rtol=1e-10)

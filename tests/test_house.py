@@ -29,6 +29,7 @@ LONG_FILES = {
     "src/kullback/integrations/torch.py": "every face for autograd, which has operators of its own to register first",
     "src/kullback/parametric/cross_family.py": "a catalogue of closed forms, one pair of families after the other",
     "src/kullback/rlhf/estimators.py": "two tables of what six libraries do, in docstrings, are half of it",
+    "tests/reference.py": "one formula after the other: a catalogue, read by looking up",
     "tests/test_samples.py": "one estimator after the other against the same simulated samples",
 }
 

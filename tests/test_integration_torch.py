@@ -11,8 +11,15 @@ from torch.nn import functional  # noqa: E402
 from kullback.distillation import DISTILLATION_LOSSES  # noqa: E402
 from kullback.integrations import torch as kt  # noqa: E402
 
-LOSSES = ["forward_kl", "reverse_kl", "jsd", "symmetric_kl", "skew_kl", "skew_reverse_kl", "tv", "renyi"]
-COEFFICIENT = {"jsd": 0.3, "symmetric_kl": 0.3, "skew_kl": 0.2, "skew_reverse_kl": 0.2, "renyi": 0.7}
+LOSSES = [name for name in DISTILLATION_LOSSES if name != "soft_cross_entropy"]
+COEFFICIENT = {
+    "jsd": 0.3,
+    "symmetric_kl": 0.3,
+    "skew_kl": 0.2,
+    "skew_reverse_kl": 0.2,
+    "renyi": 0.7,
+    "cressie_read": 0.6,
+}
 
 
 def coefficient(name):
@@ -39,6 +46,7 @@ def own(name, s, t, temperature=1.0):
         "skew_kl": lambda: kl(lt, mixture(lt, ls, b)),
         "skew_reverse_kl": lambda: kl(ls, mixture(ls, lt, b)),
         "tv": lambda: (ls.exp() - lt.exp()).abs().sum(-1) / 2,
+        "cressie_read": lambda: 2 / (b * (b + 1)) * ((lt + b * (lt - ls)).exp().sum(-1) - 1),
         "renyi": lambda: torch.logsumexp(b * lt + (1 - b) * ls, -1) / (b - 1),
     }[name]()
 

@@ -6,6 +6,7 @@ from kullback._engine import get_engine, import_whole, show_config
 from kullback.rows import (
     FAMILY,
     chi2_divergence,
+    cressie_read_divergence,
     cross_entropy,
     divergence_matrix,
     entr,
@@ -124,6 +125,7 @@ __all__ = [
     "compare_candidates",
     "compare_files",
     "convert",
+    "cressie_read_divergence",
     "cross_entropy",
     "cross_entropy_loss",
     "distillation",

@@ -101,6 +101,7 @@ def linear_distillation_loss(
     beta: float | None = None,
     *,
     alpha: float | None = None,
+    lambda_: float | None = None,
     weight: float | None = None,
     gradient: bool = False,
     student_bias: Any = None,
@@ -126,7 +127,7 @@ def linear_distillation_loss(
         float64, float32, float16, bfloat16, float8_e4m3fn or float8_e5m2; the same leading shape.
     student_weight, teacher_weight : array_like, shapes (V, H) and (V, H')
         Output layers (`lm_head.weight`), as they lie in memory.
-    loss, beta, alpha, weight
+    loss, beta, alpha, lambda_, weight
         As in `distillation_loss`.
     gradient : bool
         Whether to return the gradients along the student's hidden states, layer and bias.
@@ -171,7 +172,10 @@ def linear_distillation_loss(
     row_weights = reducer.row_weights(counted, scale)
     cap_at = None if softcap is None else keywords.number(softcap, "softcap", 1e-6, 1e6)
     loss_rows = RowLoss(
-        loss_kernel(loss, beta=beta, alpha=alpha, weight=weight), k, loss == "soft_cross_entropy", num_threads
+        loss_kernel(loss, beta=beta, alpha=alpha, lambda_=lambda_, weight=weight),
+        k,
+        loss == "soft_cross_entropy",
+        num_threads,
     )
     dtype = np.result_type(student.dtype, teacher.dtype)
     gradient, logit_scale = keywords.flag(gradient, "gradient"), keywords.finite(logit_scale, "logit_scale")

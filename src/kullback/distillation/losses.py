@@ -66,7 +66,7 @@ def _renyi(alpha: float) -> Kernel:
 
 LossName = Literal[
     "forward_kl", "reverse_kl", "jsd", "symmetric_kl", "skew_kl", "skew_reverse_kl", "tv", "renyi",
-    "soft_cross_entropy",
+    "cressie_read", "soft_cross_entropy",
 ]  # fmt: skip
 
 DISTILLATION_LOSSES: dict[str, Loss] = {
@@ -78,6 +78,14 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
     "skew_reverse_kl": Loss("KL(S‖λ·S + (1-λ)·T)", _skew_reverse, "weight", 0.1),
     "tv": Loss("½ Σ|T - S|", lambda _: Kernel("variation", (0.0, 0.0, 0.0))),
     "renyi": Loss("D_α(T‖S)", _renyi, "alpha", 0.5, 1e-3, 100.0),
+    "cressie_read": Loss(
+        "2/(λ(λ+1))·(Σ T·(T/S)^λ - 1)",
+        lambda power: Kernel("cressie_read", (power, 0.0, 0.0)),
+        "lambda_",
+        2 / 3,
+        -10.0,
+        10.0,
+    ),
     "soft_cross_entropy": Loss("-Σ T·ln S", lambda _: Kernel("linear", (0.5, 1.0, 0.0))),
 }
 
@@ -211,6 +219,7 @@ def distillation_loss(
     beta: float | None = None,
     *,
     alpha: float | None = None,
+    lambda_: float | None = None,
     weight: float | None = None,
     gradient: Literal["student", "teacher", "both"] | None = None,
     temperature: float = 1.0,
@@ -237,11 +246,14 @@ def distillation_loss(
     loss : str
         With S the student, T the teacher: "forward_kl" KL(T‖S), "reverse_kl" KL(S‖T), "jsd" (GKD's, endpoints too),
         "symmetric_kl" w·KL(T‖S) + (1-w)·KL(S‖T), "skew_kl" KL(T‖wT + (1-w)S), "skew_reverse_kl" KL(S‖wS + (1-w)T),
-        "tv" (total variation), "renyi" D_α(T‖S), "soft_cross_entropy" -Σ T·ln S.
+        "tv" (total variation), "renyi" D_α(T‖S), "cressie_read" 2/(λ(λ+1))·(Σ T·(T/S)^λ - 1),
+        "soft_cross_entropy" -Σ T·ln S.
     beta : float, optional
         Of "jsd" (0.5): M = β·T + (1-β)·S.
     alpha : float, optional
         The order α of "renyi" (0.5).
+    lambda_ : float, optional
+        The power λ of "cressie_read" (2/3), from -10 to 10; 0 and -1 are its limits 2·KL(T‖S) and 2·KL(S‖T).
     weight : float, optional
         w of "symmetric_kl" (0.5) and of the skew losses (0.1).
     gradient : {"student", "teacher", "both"}, optional
@@ -296,7 +308,7 @@ def distillation_loss(
     >>> print(f"{result.loss:.4f}", result.student_gradient.round(4))
     0.4621 [[-0.4621  0.4621]]
     """
-    kernel = loss_kernel(loss, beta=beta, alpha=alpha, weight=weight)
+    kernel = loss_kernel(loss, beta=beta, alpha=alpha, lambda_=lambda_, weight=weight)
     k = keywords.inverse_temperature(temperature, "logits")
     pair = calls.batch(("teacher_logits", teacher_logits), ("student_logits", student_logits), vocab_size=vocab_size)
     rowwise = ("labels", labels), ("mask", mask), ("weights", weights)

@@ -79,6 +79,7 @@ def token_losses(
     beta: float | None = None,
     *,
     alpha: float | None = None,
+    lambda_: float | None = None,
     weight: float | None = None,
     temperature: float = 1.0,
 ) -> Any:
@@ -88,7 +89,7 @@ def token_losses(
     ----------
     student_logits, teacher_logits : Array, shape (..., V)
         float64 (where JAX has it enabled), float32, float16 or bfloat16 on the CPU; the same shape.
-    loss, beta, alpha, weight, temperature
+    loss, beta, alpha, lambda_, weight, temperature
         As in `kullback.distillation.distillation_loss`, without "soft_cross_entropy".
 
     Returns
@@ -113,7 +114,9 @@ def token_losses(
         if x.dtype.name not in [kind.name for kind in written]:
             raise TypeError(f"`{name}` has dtype {x.dtype}, expected {views.listed(written)}")
     k = keywords.inverse_temperature(temperature, "logits")
-    return _token_losses(loss_kernel(loss, beta=beta, alpha=alpha, weight=weight), k, student_logits, teacher_logits)
+    return _token_losses(
+        loss_kernel(loss, beta=beta, alpha=alpha, lambda_=lambda_, weight=weight), k, student_logits, teacher_logits
+    )
 
 
 def distillation_loss(
@@ -123,6 +126,7 @@ def distillation_loss(
     beta: float | None = None,
     *,
     alpha: float | None = None,
+    lambda_: float | None = None,
     weight: float | None = None,
     temperature: float = 1.0,
     mask: Any = None,
@@ -137,7 +141,7 @@ def distillation_loss(
     0.1109
     """
     losses = token_losses(
-        student_logits, teacher_logits, loss, beta, alpha=alpha, weight=weight, temperature=temperature
+        student_logits, teacher_logits, loss, beta, alpha=alpha, lambda_=lambda_, weight=weight, temperature=temperature
     )
     if mask is None:
         return losses.mean()

@@ -191,6 +191,7 @@ def distillation_loss(
     beta: float | None = None,
     *,
     alpha: float | None = None,
+    lambda_: float | None = None,
     weight: float | None = None,
     temperature: float = 1.0,
     temperature_squared: bool = False,
@@ -207,7 +208,7 @@ def distillation_loss(
     student_logits, teacher_logits : Tensor, shape (..., V)
         CPU tensors: float64, float32, float16 or bfloat16, not necessarily of the same dtype; of a teacher without a
         gradient also float8_e4m3fn or float8_e5m2.
-    loss, beta, alpha, weight, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
+    loss, beta, alpha, lambda_, weight, temperature, temperature_squared, labels, ignore_index, mask, weights, reduction
         As in `kullback.distillation.distillation_loss`.
 
     Returns
@@ -230,7 +231,7 @@ def distillation_loss(
             "of the same gradient for the student, or kullback.distillation.distillation_loss"
         )
     kept = _kept(student_logits, labels, ignore_index, mask)
-    kernel = loss_kernel(loss, beta=beta, alpha=alpha, weight=weight)
+    kernel = loss_kernel(loss, beta=beta, alpha=alpha, lambda_=lambda_, weight=weight)
     losses = _token_losses(student_logits, teacher_logits, kernel, temperature, kept)
     if temperature_squared:
         losses = losses * temperature**2

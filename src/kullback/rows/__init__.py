@@ -5,6 +5,7 @@ takes arrays of any leading shape, with the vocabulary along `axis`.
 """
 
 from kullback.rows.contributions import kl_contributions
+from kullback.rows.cressie_read import cressie_read_divergence
 from kullback.rows.elementwise import entr, kl_div, rel_entr
 from kullback.rows.entropies import entropy, log_softmax, logsumexp
 from kullback.rows.family import FAMILY, f_divergence
@@ -32,6 +33,7 @@ from kullback.rows.terms import (
 __all__ = [
     "FAMILY",
     "chi2_divergence",
+    "cressie_read_divergence",
     "cross_entropy",
     "divergence_matrix",
     "entr",

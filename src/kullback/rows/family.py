@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kullback._engine import FloatArray, Given, calls, import_whole, keywords, outputs
+from kullback.rows.cressie_read import cressie_read_divergence
 from kullback.rows.itakura_saito import itakura_saito_divergence
 from kullback.rows.mixtures import (
     generalized_jsd,
@@ -170,6 +171,11 @@ FAMILY: dict[str, Member] = {
     "total_variation": Member(total_variation, symmetric=True, has_base=False, greatest=1.0),
     "hellinger_distance": Member(hellinger_distance, symmetric=True, has_base=False, greatest=1.0),
     "chi2_divergence": Member(chi2_divergence, has_base=False),
+    "cressie_read_divergence": Member(
+        cressie_read_divergence,
+        ({}, *({"lambda_": power} for power in (1.0, 0.0, -0.5, -1.0, -2.0, 1e-9, 3.0))),
+        has_base=False,
+    ),
     "itakura_saito_divergence": Member(itakura_saito_divergence, has_base=False, given=("probs",)),
     "f_divergence": Member(f_divergence, tuple({"generator": name} for name in _GENERATORS), has_base=False),
 }
