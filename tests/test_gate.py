@@ -91,7 +91,8 @@ def test_what_was_checked_is_what_is_used(monkeypatch):
             array[-2:] = 2**60
         return true(*arguments, **keywords)
 
-    monkeypatch.setattr("kullback._engine.calls.run", late)
+    for room in ("calls", "segments"):
+        monkeypatch.setattr(f"kullback._engine.{room}.run", late)
     for call, result in zip(calls, expected, strict=True):
         for array, as_it_was in zip((offsets, ids, tokens), before, strict=True):
             array[:] = as_it_was
