@@ -246,6 +246,37 @@ def test_weighted_gradients_of_losses_about_the_end_of_float64(weight):
             assert abs(MP.mpf(float(g)) - t) <= MP.mpf("1e-10") * abs(t)
 
 
+# ---- total variation: Q·(½ sign(Q - P) - Σ ½ Q·sign(Q - P)) where Q is nearly one outcome ----
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0087, 0.0, -3.3, 57.1])
+@pytest.mark.parametrize("rest", [3.0, 8.0, 11.0])
+def test_total_variation_of_confident_rows(rest, offset, dtype):
+    teacher = np.array([[0.0, rest, -1.0]], dtype)
+    student = (np.array([[1.2, rest, -0.7]]) + offset).astype(dtype)
+    result = distillation_loss(student, teacher, "tv", gradient="both", reduction="none")
+    p, q = ([MP.exp(lp) for lp in exact.log_probs(row[0])[0]] for row in (teacher, student))
+    bound = 2e-6 if dtype is np.float32 else 1e-10
+    loss = MP.fsum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+    assert abs(MP.mpf(float(result.loss[0])) - loss) <= bound / 2 * loss
+    for own, other, got in ((p, q, result.teacher_gradient), (q, p, result.student_gradient)):
+        signs = [MP.sign(a - b) / 2 for a, b in zip(own, other, strict=True)]
+        mean = MP.fsum(a * s for a, s in zip(own, signs, strict=True))
+        truth = [a * (s - mean) for a, s in zip(own, signs, strict=True)]
+        greatest = max(abs(t) for t in truth)
+        assert max(abs(MP.mpf(float(g)) - t) for g, t in zip(got[0], truth, strict=True)) <= bound * greatest
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_total_variation_of_equal_rows_has_no_slope(dtype):
+    rows = np.random.default_rng(6).normal(0.0, 3.0, (3, 2050)).astype(dtype)
+    result = distillation_loss(rows, rows.copy(), "tv", gradient="both")
+    assert result.loss == 0.0
+    assert not result.student_gradient.any()
+    assert not result.teacher_gradient.any()
+
+
 # ---- Rényi: k·c·(t - Q) with t ~ P^α·Q^(1-α), which may lie where P and Q have next to nothing ----
 
 RENYI = {  # teacher, student, α, temperature

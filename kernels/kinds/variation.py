@@ -1,13 +1,34 @@
 """½ Σ|p - q|, total variation.
 
-Its gradient along the logits of q is k·q·(½ sign(q - p) - R), R = ½ Σ q·sign(q - p).
+Its gradient along the logits of q is k·q·(½ sign(q - p) - R), R = ½ Σ q·sign(q - p). MOMENT is R - ½s with s, the sign
+at q's greatest outcome, in place of REVERSE: where that outcome is nearly all, R is nearly ½s, and what others leave
+would be lost to rounding. Blocks have s as `first`, and as `second` what float32 lanes lose of GAP: d may be less.
 """
 
 import numpy as np
 
-from ..lanes import absolute, fma, inlined, kernel, load, number, select, smaller, splat, store, sum_lanes, width
+from ..decode import element
+from ..far import below
+from ..lanes import absolute, inlined, kernel, load, number, rounded, select, smaller, splat, store, sum_lanes, width
 from ..pair_loops import expm1_series, gradient_loop, value_loops
-from ..pairs import MOMENT, NEAR, PATH, UNDEFINED, is_identical, normalise_pair, series
+from ..pairs import (
+    DISTANT,
+    GAP,
+    GREATEST_P,
+    LOG_MASS_P,
+    LOG_MASS_Q,
+    MOMENT,
+    NEAR,
+    PATH,
+    REVERSE,
+    SINGLE,
+    UNDEFINED,
+    is_identical,
+    normalise_pair,
+    series,
+)
+from ..rows import ARGMAX_Q
+from ..status import LOGS
 
 
 @kernel
@@ -24,33 +45,35 @@ def sign(d):
 
 
 @kernel
-def near_sums(probs, diffs, n, like, expm1, sums):
-    """(½ Σ|p - q|, ½ Σ q·sign(q - p)) of a block in which every |d| ≤ 0.9."""
+def near_sums(probs, diffs, n, like, first, second, expm1, sums):
+    """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of a block in which every |d| ≤ 0.9."""
     zero = splat(0.0, like)
     total, total_moment = zero, zero
+    most, lost = splat(first, like), splat(second, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
-        d = load(diffs, i, like)
+        d = load(diffs, i, like) + lost
         e = p * (d * series(d, expm1))
         total = total + absolute(e)
-        total_moment = total_moment + (p + e) * sign(d)
+        total_moment = total_moment + (p + e) * (sign(d) - most)
     sums[0] = 0.5 * sum_lanes(total)
     sums[1] = 0.5 * sum_lanes(total_moment)
 
 
 @kernel
-def variation_sums(probs, partners, diffs, n, like, moment, sums):
-    """(½ Σ|p - q|, ½ Σ q·sign(q - p)) of any block."""
+def variation_sums(probs, partners, diffs, n, like, first, second, expm1, sums):
+    """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of any block."""
     zero = splat(0.0, like)
     total, total_moment = zero, zero
     limit = splat(NEAR, like)
+    most, lost = splat(first, like), splat(second, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         q = load(partners, i, like)
-        d = load(diffs, i, like)
+        d = load(diffs, i, like) + lost
         near = smaller(absolute(d), limit)
-        total = total + absolute(select(near, p * (d * series(d, moment)), q - p))
-        total_moment = total_moment + q * sign(d)
+        total = total + absolute(select(near, p * (d * series(d, expm1)), q - p))
+        total_moment = total_moment + q * (sign(d) - most)
     sums[0] = 0.5 * sum_lanes(total)
     sums[1] = 0.5 * sum_lanes(total_moment)
 
@@ -58,12 +81,30 @@ def variation_sums(probs, partners, diffs, n, like, moment, sums):
 @kernel
 def block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part):
     if near:
-        near_sums(probs, diffs, n, like, slope, part)
+        near_sums(probs, diffs, n, like, first, second, slope, part)
     else:
-        variation_sums(probs, partners, diffs, n, like, slope, part)
+        variation_sums(probs, partners, diffs, n, like, first, second, slope, part)
 
 
 row_value, _ = value_loops(block, expm1_series)
+
+
+@kernel
+def sign_at_greatest(p, q, k, work, state):
+    """s, of rows of logs."""
+    at = np.int64(work[ARGMAX_Q])
+    x = element(p, at)
+    if state[PATH] == DISTANT:
+        d = (state[LOG_MASS_P] - state[LOG_MASS_Q]) - below(x, state[GREATEST_P], k)
+    else:
+        d = k * (element(q, at) - x) - state[GAP]
+    return 1.0 if d > 0.0 else -1.0 if d < 0.0 else 0.0
+
+
+@kernel
+def lost_of_gap(state):
+    """What float32 lanes add to every d of rows of logs, less."""
+    return rounded(state[GAP], np.float32(0.0)) - state[GAP] if state[PATH] == SINGLE else 0.0
 
 
 @kernel
@@ -75,20 +116,27 @@ def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state
     if is_identical(space, state):
         state[MOMENT] = 0.0
         return 0.0
-    return row_value(p, q, vocab, space, k, NEAR, weight, first, second, state, scales, with_moment)
+    s, lost = 1.0, 0.0
+    if space == LOGS:
+        s, lost = sign_at_greatest(p, q, k, work, state), lost_of_gap(state)
+    state[REVERSE] = s
+    return row_value(p, q, vocab, space, k, NEAR, weight, s, lost, state, scales, with_moment)
 
 
 @kernel
-def variation_gradient(partners, diffs, n, like, moment, factor, out):
-    half = splat(0.5 * factor, like)
-    r = splat(-moment * factor, like)
+def variation_gradient(partners, diffs, n, like, first, second, moment, factor, out):
+    half = splat(0.5, like)
+    most, lost = splat(first, like), splat(second, like)
+    r = splat(moment, like)
+    f = splat(factor, like)
     for i in range(0, n, width(like)):
-        store(out, i, load(partners, i, like) * fma(half, sign(load(diffs, i, like)), r))
+        s = sign(load(diffs, i, like) + lost)
+        store(out, i, f * (load(partners, i, like) * (half * (s - most) - r)))
 
 
 @kernel
 def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
-    variation_gradient(partners, diffs, n, like, moment, factor, out)
+    variation_gradient(partners, diffs, n, like, first, second, moment, factor, out)
 
 
 row_gradient = gradient_loop(gradient_block, expm1_series)
@@ -99,6 +147,6 @@ def gradient(
     p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
 ):
     row_gradient(
-        p, q, vocab, k, -1.0, weight, first, second, state[MOMENT], 0.0,
+        p, q, vocab, k, -1.0, weight, state[REVERSE], lost_of_gap(state), state[MOMENT], 0.0,
         k * own_weight, state, scales, address, storage,
     )  # fmt: skip
