@@ -374,3 +374,13 @@ def test_rewards_of_infinite_scores_say_nothing_of_their_own():
     rewards = kb.kl_penalized_rewards([[np.inf, 1e308]], [[np.inf, -1e308]], 10.0)
     np.testing.assert_array_equal(rewards, [[np.nan, np.inf]])
     np.testing.assert_array_equal(kb.kl_penalized_rewards([np.inf], [[np.inf, 1.0]], 0.1, level="sequence"), [np.nan])
+
+
+def test_sums_of_nothing_check_their_threads():
+    with pytest.raises(TypeError, match="`num_threads` is a MaskedArray"):
+        kb.sequence_sums(np.empty((0, 0)), num_threads=np.ma.masked_array([[1.0]]))
+
+
+def test_sums_of_terms_beyond_float64_are_inf():
+    """A warning of NumPy's where terms within float64 have a sum beyond it."""
+    assert kb.vae_kl(np.full(2, 1.3e154), np.zeros(2)) == np.inf

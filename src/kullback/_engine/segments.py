@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine.arrays import Batch, Rows, row_places, rows
-from kullback._engine.engine import run, vector
+from kullback._engine.engine import run, thread_count, vector
 from kullback._engine.views import FLOAT64
 
 
@@ -20,6 +20,7 @@ def sum_segments(
     """(sums, values in them, unmasked values) of the rows of `values`, or of the segments in `offsets`."""
     count = math.prod(values.shape[:-1]) if offsets is None else offsets.size - 1
     sums, kept, unmasked = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    threads = thread_count(num_threads)
     if not values.size:
         return sums, kept, unmasked
     view = rows(values, "values")
@@ -37,7 +38,7 @@ def sum_segments(
     row_bytes = values.size * (values.itemsize + 1) // count + 1
     run(
         "kullback_sum_segments", Batch(("values", "mask"), views, places, (), count, 1, row_bytes), row_bytes,
-        num_threads, vector(lengths, np.int64, count, "lengths"), values.shape[-1], (sums, np.float64, count, "sums"),
+        threads, vector(lengths, np.int64, count, "lengths"), values.shape[-1], (sums, np.float64, count, "sums"),
         (kept, np.int64, count, "kept"), (unmasked, np.int64, count, "unmasked"),
     )  # fmt: skip
     return sums, kept, unmasked

@@ -144,7 +144,7 @@ def _vae_block(mean: FloatArray, log_variance: FloatArray) -> FloatArray:
     with np.errstate(over="ignore", invalid="ignore"):
         terms = phi(log_variance)
         terms += np.square(mean, dtype=np.float64)
-    return np.asarray(0.5 * terms.sum(axis=-1))
+        return np.asarray(0.5 * terms.sum(axis=-1))
 
 
 @register_kl(DiagonalNormal, DiagonalNormal)
