@@ -13,7 +13,6 @@ from .decode import element
 from .far import apart, below
 from .lanes import kernel
 from .masses import split_power
-from .pairs import GREATEST_P, GREATEST_Q, LOG_MASS_P, LOG_MASS_Q
 
 ABOUT_THE_END = 1e290
 
@@ -28,7 +27,7 @@ def unit_beyond(k):
 @kernel
 def linear_beyond(p, q, vocab, k, first, second, state):
     """first·KL(p‖q) + second·KL(q‖p), both weights positive, where one of the two is beyond the range."""
-    top_p, top_q = state[GREATEST_P], state[GREATEST_Q]
+    top_p, top_q = state.greatest_p, state.greatest_q
     small, unit, more = unit_beyond(k)
     total = 0.0
     for v in range(vocab):
@@ -38,8 +37,8 @@ def linear_beyond(p, q, vocab, k, first, second, state):
         if x == -np.inf or y == -np.inf:
             return np.inf
         d = apart(x, y, top_p, top_q, small)
-        root_p = math.exp(0.5 * (below(x, top_p, k) - state[LOG_MASS_P]))
-        root_q = math.exp(0.5 * (below(y, top_q, k) - state[LOG_MASS_Q]))
+        root_p = math.exp(0.5 * (below(x, top_p, k) - state.log_mass_p))
+        root_q = math.exp(0.5 * (below(y, top_q, k) - state.log_mass_q))
         total += second * (root_q * (root_q * d)) - first * (root_p * (root_p * d))
     return total * unit * more
 
@@ -47,7 +46,7 @@ def linear_beyond(p, q, vocab, k, first, second, state):
 @kernel
 def renyi_beyond(p, q, vocab, k, order, epsilon, scale, state):
     """`distant_renyi` (divergences.py) of logs, by its greatest term alone."""
-    top_p, top_q = state[GREATEST_P], state[GREATEST_Q]
+    top_p, top_q = state.greatest_p, state.greatest_q
     small, unit, more = unit_beyond(k)
     most = -np.inf
     for v in range(vocab):

@@ -14,7 +14,7 @@ import numpy as np
 from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
 from .elementary import scaled_exp2, tanh_rise
-from .far import BESIDE, ENTROPY, GREATEST, LSE, below, undefined
+from .far import below, undefined
 from .lanes import (
     inlined,
     is_nan,
@@ -67,7 +67,7 @@ def capped_terms(x, most, minus_most, anchor, slope, scale, origin, power, floor
 
 
 @kernel
-def capped_block(a, n, like, k, limit, top, flags, sums):
+def capped_block(a, n, like, k, limit, top, flags):
     """(Σw, Σw·(z - z_top)) of a block of logs ≤ `top`, clamped as the row is; flags: a register of 1, one of 0."""
     zero = splat(0.0, like)
     lanes = width(like)
@@ -92,17 +92,15 @@ def capped_block(a, n, like, k, limit, top, flags, sums):
         inside = smaller(zero, load(flags, lanes - (n - whole), like))
         s = s + widened(select(inside, w, zero))
         u = u + select(inside, wg, zero)
-    sums[0] = sum_lanes(s)
-    sums[1] = sum_lanes(u)
+    return sum_lanes(s), sum_lanes(u)
 
 
 @kernel
 def capped_row(row, vocab, k, limit, like, order, result):
-    """LSE, ENTROPY, BESIDE and GREATEST of a row of logs under a soft-cap, in lanes like `like`, GREATEST held within
+    """lse, entropy, beside and greatest of a row of logs under a soft-cap, in lanes like `like`, greatest held within
     what tanh tells apart; what is seen goes to `order`."""
     room = stack(2048, like)
     flags = stack(32, like)
-    sums = stack(2, 0.0)
     lanes = width(like)
     for i in range(lanes):
         flags[i], flags[lanes + i] = like + 1, like
@@ -118,14 +116,14 @@ def capped_row(row, vocab, k, limit, like, order, result):
             u = math.exp(fall) * (u + fall * s)
             s *= math.exp(fall)
             top = raised
-        capped_block(x, n, like, k, limit, top, flags, sums)
-        s += sums[0]
-        u += sums[1]
+        mass, moment = capped_block(x, n, like, k, limit, top, flags)
+        s += mass
+        u += moment
         see_block(order, row, x, n, start, like, highest)
     undefined(result)
     if s == s:
         beside = math.log1p(max(s - 1.0, 0.0))
-        result[LSE] = capped(top, k, limit) + beside
-        result[ENTROPY] = max(beside - u / s, 0.0)
-        result[BESIDE] = beside
-        result[GREATEST] = top
+        result.lse = capped(top, k, limit) + beside
+        result.entropy = max(beside - u / s, 0.0)
+        result.beside = beside
+        result.greatest = top

@@ -8,13 +8,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO
-from .decode import DATA, takes_gradients
+from .decode import takes_gradients
 from .kinds.registry import has_gradient, is_valid
 from .lanes import kernel, pointer
 from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
-from .tokens import TOP_IDS, TOP_LOG_PROBS
 
 
 @intrinsic
@@ -58,7 +56,7 @@ def check_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, s
     if not (given(p) and given(q) and given(out)):
         return ARGUMENT, start
     good = readable(p, vocab, space) and readable(q, vocab, space) and 0.0 < inverse_temperature < np.inf
-    wanted = out[LOG_PROB_P] != 0 or out[LOG_PROB_Q] != 0 or out[LOG_RATIO] != 0
+    wanted = out.log_prob_p != 0 or out.log_prob_q != 0 or out.log_ratio != 0
     return answer(good and valid_range(start, stop) and (tokens != 0 or not wanted), start)
 
 
@@ -69,7 +67,7 @@ def check_compare_clipped(
     if not (given(p) and given(q) and given(out)):
         return ARGUMENT, start
     good = readable(p, vocab, LOGS) and readable(q, vocab, LOGS) and room != 0
-    wanted = out[LOG_PROB_P] != 0 or out[LOG_PROB_Q] != 0 or out[LOG_RATIO] != 0
+    wanted = out.log_prob_p != 0 or out.log_prob_q != 0 or out.log_ratio != 0
     good = good and window_p >= 0.0 and window_q >= 0.0
     return answer(good and valid_range(start, stop) and (tokens != 0 or not wanted), start)
 
@@ -94,7 +92,7 @@ def check_describe_tokens(
     good = rows_of_logs(x, vocab, slope, start, stop) and 0.0 <= limit < np.inf
     good = good and (tokens_per_row == 0 or (tokens_per_row > 0 and tokens != 0))
     good = good and (kept_offsets == 0 or kept_ids != 0)
-    return answer(good and (top_k == 0 or (top_k > 0 and out[TOP_IDS] != 0 and out[TOP_LOG_PROBS] != 0)), start)
+    return answer(good and (top_k == 0 or (top_k > 0 and out.top_ids != 0 and out.top_log_probs != 0)), start)
 
 
 @kernel
@@ -106,7 +104,7 @@ def check_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad
 def check_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
     if not (given(x) and given(mask)):
         return ARGUMENT, start
-    good = summable(x) and x[DATA] != 0 and valid_range(start, stop)
+    good = summable(x) and x.data != 0 and valid_range(start, stop)
     if not (good and sums != 0 and kept != 0 and unmasked != 0 and (lengths != 0 or length >= 0)):
         return ARGUMENT, start
     if lengths != 0:

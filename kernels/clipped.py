@@ -11,11 +11,10 @@ import math
 import numpy as np
 from numba import types
 
-from .compare import LOG_PROB_P, LOG_PROB_Q, LOG_RATIO, compare_row, write_statistics
+from .compare import compare_row, write_statistics
 from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
 from .describe import describe_row, log_prob
 from .elementary import phi
-from .far import ARGMAX, ENTROPY, LSE
 from .kinds.mixture import summed
 from .lanes import (
     both,
@@ -33,8 +32,8 @@ from .lanes import (
     store,
     stream,
 )
-from .pairs import FACTOR, FACTOR_Q, NEAR, PATH, SINGLE
-from .rows import ARGMAX_P, ARGMAX_Q, ENTROPY_P, ENTROPY_Q, KL, LSE_P, LSE_Q, REVERSE_KL
+from .pairs import NEAR, SINGLE
+from .records import PairState, Row, Scales, record
 from .status import LOGS, OK, TOKEN
 
 # stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
@@ -47,11 +46,11 @@ def hidden_value(row, window):
 
     A row whose codes do not span the window was stored down to its least element: nothing is clipped.
     """
-    if row[2] != AFFINE16:
+    if row.storage != AFFINE16:
         return np.float32(np.nan)
-    scale = pointer(row[0] - 8, types.float32)[0]
+    scale = pointer(row.address - 8, types.float32)[0]
     reaches = np.float32(scale * np.float32(65535.0)) > np.float32(window - 1e-3)
-    return pointer(row[0] - 4, types.float32)[0] if reaches else np.float32(np.nan)
+    return pointer(row.address - 4, types.float32)[0] if reaches else np.float32(np.nan)
 
 
 @kernel
@@ -149,25 +148,24 @@ def jensen_shannon_of_kept(p, q, vocab):
             a[i] = np.float32(IMPOSSIBLE)
         elif no_q and not no_p:
             b[i] = np.float32(IMPOSSIBLE)
-    state, scales = stack(9, 0.0), stack(8, 0.0)
-    for i in range(8):
-        state[i], scales[i] = 0.0, 0.0  # not normalised
-    state[PATH], scales[FACTOR], scales[FACTOR_Q] = SINGLE, 1.0, 1.0
+    state, scales = record(PairState), record(Scales)
+    state.path = SINGLE  # what is kept is not normalised
+    scales.shift, scales.factor, scales.shift_q, scales.factor_q, scales.minus_gap = 0.0, 1.0, 0.0, 1.0, 0.0
     return summed(
-        (p, 4, FLOAT32), (q, 4, FLOAT32), vocab, LOGS, 1.0, like, NEAR, 0.5, 0.5, 0.5, state,
-        scales, False,
+        Row(p, 4, FLOAT32), Row(q, 4, FLOAT32), vocab, LOGS, 1.0, like, NEAR, 0.5, 0.5, 0.5,
+        state, scales, False,
     )  # fmt: skip
 
 
 @kernel
 def describe_known(row, vocab, hidden, room, result):
-    """LSE, ENTROPY (-Σ p·ln p) and ARGMAX of what a row tells; what must be subtracted to normalise it."""
-    if row[2] != AFFINE16:
+    """lse, entropy (-Σ p·ln p) and argmax of what a row tells; what must be subtracted to normalise it."""
+    if row.storage != AFFINE16:
         describe_row(row, vocab, LOGS, 1.0, True, result)
-        return result[LSE]
+        return result.lse
     write_known(row, vocab, hidden, room)
-    describe_row((room, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
-    result[ENTROPY] = math.exp(result[LSE]) * (result[ENTROPY] - result[LSE])
+    describe_row(Row(room, 4, FLOAT32), vocab, LOGS, 1.0, True, result)
+    result.entropy = math.exp(result.lse) * (result.entropy - result.lse)
     return 0.0
 
 
@@ -176,21 +174,21 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
     """The statistics of a pair of rows of which one holds codes at least; what normalises them is the answer."""
     hidden_p, hidden_q = hidden_value(p, window_p), hidden_value(q, window_q)
     lse_p = describe_known(p, vocab, hidden_p, room, one)
-    known_p, entropy_p, top_p = one[LSE], one[ENTROPY], one[ARGMAX]
+    known_p, entropy_p, top_p = one.lse, one.entropy, one.argmax
     lse_q = describe_known(q, vocab, hidden_q, room, one)
-    known_q, entropy_q, top_q = one[LSE], one[ENTROPY], one[ARGMAX]
+    known_q, entropy_q, top_q = one.lse, one.entropy, one.argmax
     other = room + 4 * vocab
     write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, room, other)
-    scales = stack(8, 0.0)  # of masses, which these are not
-    compare_row((room, 4, FLOAT32), (other, 4, FLOAT32), vocab, LOGS, 1.0, True, result, scales)
-    gap = result[LSE_Q] - result[LSE_P]
+    scales = record(Scales)  # of masses, which these are not
+    compare_row(Row(room, 4, FLOAT32), Row(other, 4, FLOAT32), vocab, LOGS, 1.0, True, result, scales)
+    gap = result.lse_q - result.lse_p
     if top_p >= 0.0 and top_q >= 0.0:
-        result[KL] = math.exp(result[LSE_P]) * (result[KL] + phi(gap))
-        result[REVERSE_KL] = math.exp(result[LSE_Q]) * (result[REVERSE_KL] + phi(-gap))
+        result.kl = math.exp(result.lse_p) * (result.kl + phi(gap))
+        result.reverse_kl = math.exp(result.lse_q) * (result.reverse_kl + phi(-gap))
     else:
-        result[KL], result[REVERSE_KL] = np.nan, np.nan
-    result[LSE_P], result[ENTROPY_P], result[ARGMAX_P] = known_p, entropy_p, top_p
-    result[LSE_Q], result[ENTROPY_Q], result[ARGMAX_Q] = known_q, entropy_q, top_q
+        result.kl, result.reverse_kl = np.nan, np.nan
+    result.lse_p, result.entropy_p, result.argmax_p = known_p, entropy_p, top_p
+    result.lse_q, result.entropy_q, result.argmax_q = known_q, entropy_q, top_q
     return lse_p, lse_q
 
 
@@ -199,7 +197,7 @@ def write_clipped_pair(p, q, tokens, vocab, window_p, window_q, room, out, jense
     """What is wanted of pair t, each to its own array; OK or TOKEN."""
     lse_p, lse_q = compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result)
     if jensen_shannon != 0:
-        defined = result[KL] == result[KL]
+        defined = result.kl == result.kl
         value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
         pointer(jensen_shannon, types.float64)[t] = value
     write_statistics(result, out, t)
@@ -209,10 +207,10 @@ def write_clipped_pair(p, q, tokens, vocab, window_p, window_q, room, out, jense
     if v >= vocab:
         return TOKEN
     x, y = log_prob(p, v, LOGS, 1.0, lse_p, 0.0), log_prob(q, v, LOGS, 1.0, lse_q, 0.0)
-    if out[LOG_PROB_P] != 0:
-        pointer(out[LOG_PROB_P], types.float64)[t] = x
-    if out[LOG_PROB_Q] != 0:
-        pointer(out[LOG_PROB_Q], types.float64)[t] = y
-    if out[LOG_RATIO] != 0:
-        pointer(out[LOG_RATIO], types.float64)[t] = x - y
+    if out.log_prob_p != 0:
+        pointer(out.log_prob_p, types.float64)[t] = x
+    if out.log_prob_q != 0:
+        pointer(out.log_prob_q, types.float64)[t] = y
+    if out.log_ratio != 0:
+        pointer(out.log_ratio, types.float64)[t] = x - y
     return OK

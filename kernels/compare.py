@@ -10,21 +10,9 @@ from .far import apart
 from .lanes import kernel, pointer
 from .masses import NEGATIVE, mass_alone
 from .probabilities import mass_difference, mass_pair
-from .rows import (
-    ARGMAX_P,
-    ARGMAX_Q,
-    BESIDE_GAP,
-    BESIDE_P,
-    BESIDE_Q,
-    DONE,
-    LSE_GAP,
-    TOO_CLOSE,
-    cumulant_row,
-)
-from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK
-
-# words of a kullback_comparison: KL ... LSE_Q as in rows.py, then
-TOP1_P, TOP1_Q, LOG_PROB_P, LOG_PROB_Q, LOG_RATIO = 6, 7, 8, 9, 10
+from .records import RowStatistics, record
+from .rows import DONE, TOO_CLOSE, cumulant_row
+from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK, write_number
 
 
 @kernel
@@ -47,7 +35,7 @@ def compare_row(p, q, vocab, space, k, full, result, scales):
 
     Of masses also their `scales`; entropies and what token log-probabilities need only if `full`.
     """
-    double = p[2] == FLOAT64 or q[2] == FLOAT64
+    double = p.storage == FLOAT64 or q.storage == FLOAT64
     if space == LOGS:
         outcome = TOO_CLOSE
         if not double:
@@ -61,29 +49,32 @@ def compare_row(p, q, vocab, space, k, full, result, scales):
         return OK
     if mass_pair(p, q, vocab, True, full, result, scales) != NEGATIVE:
         return OK
-    return NEGATIVE_P if mass_alone(p, vocab, result) == NEGATIVE else NEGATIVE_Q
+    return NEGATIVE_P if mass_alone(p, vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
 
 
 @kernel
 def write_statistics(result, out, t):
     """What is wanted of the statistics of pair t, each to its own array."""
-    for i in range(6):
-        if out[i] != 0:
-            pointer(out[i], types.float64)[t] = result[i]
-    if out[TOP1_P] != 0:
-        pointer(out[TOP1_P], types.int64)[t] = np.int64(result[ARGMAX_P])
-    if out[TOP1_Q] != 0:
-        pointer(out[TOP1_Q], types.int64)[t] = np.int64(result[ARGMAX_Q])
+    write_number(out.kl, t, result.kl)
+    write_number(out.reverse_kl, t, result.reverse_kl)
+    write_number(out.entropy_p, t, result.entropy_p)
+    write_number(out.entropy_q, t, result.entropy_q)
+    write_number(out.lse_p, t, result.lse_p)
+    write_number(out.lse_q, t, result.lse_q)
+    if out.top1_p != 0:
+        pointer(out.top1_p, types.int64)[t] = np.int64(result.argmax_p)
+    if out.top1_q != 0:
+        pointer(out.top1_q, types.int64)[t] = np.int64(result.argmax_q)
 
 
 @kernel
 def write_token(p, q, v, space, k, result, scales, out, t):
     """Log-probabilities and log-ratio of the outcome v of a pair of rows whose statistics are known."""
-    top_p, top_q = greatest(p, result[ARGMAX_P]), greatest(q, result[ARGMAX_Q])
-    gap = result[BESIDE_GAP] if space == LOGS else result[LSE_GAP]
-    if out[LOG_PROB_P] != 0:
-        pointer(out[LOG_PROB_P], types.float64)[t] = log_prob(p, v, space, k, result[BESIDE_P], top_p)
-    if out[LOG_PROB_Q] != 0:
-        pointer(out[LOG_PROB_Q], types.float64)[t] = log_prob(q, v, space, k, result[BESIDE_Q], top_q)
-    if out[LOG_RATIO] != 0:
-        pointer(out[LOG_RATIO], types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q, scales)
+    top_p, top_q = greatest(p, result.argmax_p), greatest(q, result.argmax_q)
+    gap = result.beside_gap if space == LOGS else result.lse_gap
+    if out.log_prob_p != 0:
+        pointer(out.log_prob_p, types.float64)[t] = log_prob(p, v, space, k, result.beside_p, top_p)
+    if out.log_prob_q != 0:
+        pointer(out.log_prob_q, types.float64)[t] = log_prob(q, v, space, k, result.beside_q, top_q)
+    if out.log_ratio != 0:
+        pointer(out.log_ratio, types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q, scales)

@@ -3,6 +3,7 @@
 Plain text in, so that neither numba nor a compiler is needed to know the contract.
 """
 
+import functools
 import re
 from pathlib import Path
 
@@ -32,13 +33,25 @@ def kinds():
     return {name.lower(): int(number) for name, number in re.findall(r"#define KULLBACK_(\w+) (\d+)", listed)}
 
 
+@functools.cache
+def structure(name):
+    """A structure of the header as a record of its 64-bit words: numbers, and pointers as addresses."""
+    import numpy as np
+    from numba import from_dtype
+
+    text = re.sub(r"/\*.*?\*/", "", declarations(), flags=re.DOTALL)
+    fields = {end: body for body, end in re.findall(r"typedef struct \{([^}]*)\}\s*(\w+);", text)}[name]
+    words = re.findall(r"(\w+);", fields)
+    return from_dtype(np.dtype([(word, np.int64) for word in words], align=True))
+
+
 def numba_signature(name):
-    """The signature of the kernel behind a function: structures as pointers to words, other pointers as addresses."""
+    """The signature of the kernel behind a function: structures as records, other pointers as addresses."""
     from numba import types
 
     def kind(c_type):
         if "kullback_" in c_type:
-            return types.CPointer(types.int64)
+            return structure(re.search(r"kullback_\w+", c_type)[0])
         return types.float64 if c_type == "double" else types.int64
 
     return types.int64(*(kind(c_type) for c_type in functions()[name]))

@@ -41,9 +41,6 @@ from .lanes import (
 
 LOG2E = 1.44269504088896340736
 
-# places of the sums; TOP_P and TOP_Q are the greatest a and b, FAR the greatest |y|
-S, B, A, G, U, Q, TOP_P, TOP_Q, FAR = 0, 1, 2, 3, 4, 5, 6, 7, 8
-SUMS = 9
 
 # A lane adds SPAN/16 float32 terms, then BLOCK/SPAN such sums: errors that all go one way stay below 1.5·2^-21 of it.
 SPAN = 256
@@ -66,7 +63,7 @@ def weight(x, k, shift, like):
 
 
 @kernel
-def beside_heaviest(a, n, like, k, shift, value, sums):
+def beside_heaviest(a, n, like, k, shift, value):
     """(Σw, Σw·k·log2(e)·(a - value)) over what is not `value`, and how often that is, of a block whose greatest it is.
 
     In float64 lanes from the first addition on: what lies beside one heavy element is not lost.
@@ -88,9 +85,7 @@ def beside_heaviest(a, n, like, k, shift, value, sums):
         s = s + widened(w)
         u = u + widened(w * ((x - top) * scale))
         equals = equals + widened(select(at_top, one, zero))
-    sums[0] = sum_lanes(s)
-    sums[1] = sum_lanes(u)
-    sums[2] = sum_lanes(equals)
+    return sum_lanes(s), sum_lanes(u), sum_lanes(equals)
 
 
 @kernel
@@ -137,7 +132,7 @@ def difference(z, x, k, minus_centre, like):
 
 @inlined
 def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_of, sums):
-    """The sums of a block by one polynomial φ, no range reduction of y. FAR tells afterwards if |y| stayed in it."""
+    """The sums of a block by one polynomial φ, no range reduction of y. far tells afterwards if |y| stayed in it."""
     zero = splat(0.0, like)
     s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
     far = zero
@@ -156,7 +151,7 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
             z = stream(b, i, like)
             top_p = maximum(x, top_p)
             top_q = maximum(z, top_q)
-            y = difference(z, x, k_lanes, minus_centre, like)  # of x as it is: -inf, or far below, must be seen in FAR
+            y = difference(z, x, k_lanes, minus_centre, like)  # of x as it is: -inf, or far below, must be seen in far
             x = maximum(least, x)  # in this order a NaN stays
             w = scaled_exp2(x, scale, origin)
             far = maximum(y * y, far)
@@ -172,10 +167,10 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
         s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
         g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
     write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
-    sums[FAR] = math.sqrt(sums[FAR])
+    sums.far = math.sqrt(sums.far)
     # k·log2(e)·b - top_log_q is t + log2(e)·(y + centre) + top_log_p - top_log_q: one operation an outcome less
     between = LOG2E * centre + top_log_p - top_log_q
-    sums[Q] += LOG2E * (sums[B] + sums[G] + sums[A]) + between * (sums[S] + sums[B] + sums[A])
+    sums.q += LOG2E * (sums.b + sums.g + sums.a) + between * (sums.s + sums.b + sums.a)
 
 
 @kernel
@@ -205,7 +200,7 @@ def farthest(a, b, n, like, k, centre):
 def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
     """The sums of a block for any finite y; outcomes impossible under both contribute nothing.
 
-    FAR is inf where only one of the two is -inf; a NaN makes the sums NaN.
+    far is inf where only one of the two is -inf; a NaN makes the sums NaN.
     """
     zero = splat(0.0, like)
     s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
@@ -251,12 +246,12 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
 
 @inlined
 def write_sums(s, b, a, g, u, q, top_p, top_q, far, sums):
-    sums[S] = sum_lanes(s)
-    sums[B] = sum_lanes(b)
-    sums[A] = sum_lanes(a)
-    sums[G] = sum_lanes(g)
-    sums[U] = sum_lanes(u)
-    sums[Q] = sum_lanes(q)
-    sums[TOP_P] = greatest(top_p)
-    sums[TOP_Q] = greatest(top_q)
-    sums[FAR] = greatest(far)
+    sums.s = sum_lanes(s)
+    sums.b = sum_lanes(b)
+    sums.a = sum_lanes(a)
+    sums.g = sum_lanes(g)
+    sums.u = sum_lanes(u)
+    sums.q = sum_lanes(q)
+    sums.top_p = greatest(top_p)
+    sums.top_q = greatest(top_q)
+    sums.far = greatest(far)

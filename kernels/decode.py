@@ -9,10 +9,8 @@ import numpy as np
 from numba import types
 
 from .lanes import decoded, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
+from .records import Row
 from .storage import AFFINE16, FLOAT32, FLOAT64, FLOATS, STORAGES  # noqa: F401 (the loops take the tags from here)
-
-# words of a kullback_array, as in kullback.h
-DATA, ROW_OFFSETS, ROW_STRIDE, STRIDE, STORAGE = 0, 1, 2, 3, 4
 
 # what pads a block of logs: the log of no mass; a block of probabilities is padded with 0
 NO_LOG = -np.inf
@@ -24,8 +22,8 @@ BLOCK = 2048
 @inlined
 def row_of(array, t):
     """Row t of a kullback_array: (address, stride in bytes, storage)."""
-    offset = pointer(array[ROW_OFFSETS], types.int64)[t] if array[ROW_OFFSETS] != 0 else t * array[ROW_STRIDE]
-    return array[DATA] + offset, array[STRIDE], array[STORAGE]
+    offset = pointer(array.row_offsets, types.int64)[t] if array.row_offsets != 0 else t * array.row_stride
+    return Row(array.data + offset, array.stride, array.storage)
 
 
 # bytes of an element by tag, four bits each; and the tags that gradients are written as, a bit each
@@ -78,8 +76,8 @@ def _attempt_pair(kind, run, otherwise):
 
     @inlined
     def attempt(p, q, start, *rest):
-        if p[2] == tag and q[2] == tag and p[1] == size and q[1] == size:
-            return run(pointer(p[0] + size * start, words), pointer(q[0] + size * start, words), *rest)
+        if p.storage == tag and q.storage == tag and p.stride == size and q.stride == size:
+            return run(pointer(p.address + size * start, words), pointer(q.address + size * start, words), *rest)
         return otherwise(p, q, start, *rest)
 
     return attempt

@@ -5,11 +5,11 @@ from numba import types
 
 from .cumulants import in_reach
 from .decode import BLOCK, FLOAT64, NO_LOG, element, item_bytes, view
-from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, below, far_row
+from .far import below, far_row
 from .lanes import fma, kernel, load, pointer, pointer_like, splat, stack, storage_of, store, width
 from .masses import NEGATIVE, mass_alone, mass_log_prob
 from .single import log_row
-from .status import LOGS, MASSES, NEGATIVE_P, OK, TOKEN
+from .status import LOGS, MASSES, NEGATIVE_P, OK, TOKEN, write_number
 
 
 @kernel
@@ -32,11 +32,11 @@ def log_prob(row, v, space, k, beside, top):
 
 @kernel
 def describe_row(row, vocab, space, k, entropy, result):
-    """The statistics of one row (of logs ENTROPY may be NaN where `entropy` is None; of masses all but GREATEST); OK or
+    """The statistics of one row (of logs entropy may be NaN where `entropy` is None; of masses all but greatest); OK or
     NEGATIVE_P."""
     if space == MASSES:
         return NEGATIVE_P if mass_alone(row, vocab, result) == NEGATIVE else OK
-    if row[2] == FLOAT64:
+    if row.storage == FLOAT64:
         served = log_row(row, vocab, k, 0.0, entropy, result)
     else:
         served = log_row(row, vocab, k, np.float32(0.0), entropy, result)
@@ -48,23 +48,21 @@ def describe_row(row, vocab, space, k, entropy, result):
 @kernel
 def write_description(result, out, t):
     """What is wanted of the statistics of row t, each to its own array."""
-    if out[LSE] != 0:
-        pointer(out[LSE], types.float64)[t] = result[LSE]
-    if out[ENTROPY] != 0:
-        pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
-    if out[ARGMAX] != 0:
-        pointer(out[ARGMAX], types.int64)[t] = np.int64(result[ARGMAX])
+    write_number(out.lse, t, result.lse)
+    write_number(out.entropy, t, result.entropy)
+    if out.top1 != 0:
+        pointer(out.top1, types.int64)[t] = np.int64(result.argmax)
 
 
 @kernel
 def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs, t):
     """The log-probabilities of the `count` tokens of row t, whose statistics are known; OK or TOKEN."""
-    top = greatest(row, result[ARGMAX])
+    top = greatest(row, result.argmax)
     for i in range(t * count, (t + 1) * count):
         v = pointer(tokens, types.int64)[i]
         if v >= vocab:
             return TOKEN
-        pointer(log_probs, types.float64)[i] = log_prob(row, v, space, k, result[BESIDE], top)
+        pointer(log_probs, types.float64)[i] = log_prob(row, v, space, k, result.beside, top)
     return OK
 
 
@@ -82,7 +80,7 @@ def write_log_softmax(row, vocab, k, result, like, out, t):
     """k·(a - top) - beside for row t of logs, whose statistics are known, into `out`, in lanes like `like`."""
     scratch = stack(2048, like)
     target = pointer_like(out + item_bytes(storage_of(scratch)) * t * vocab, scratch)
-    beside, top = result[BESIDE], result[GREATEST]  # NaN where the row is undefined
+    beside, top = result.beside, result.greatest  # NaN where the row is undefined
     ordinary = in_reach(k, like) and abs(top) < 1e30
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)

@@ -17,7 +17,7 @@ import numpy as np
 from .cumulants import LOG2E, SPAN, least_argument
 from .decode import BLOCK, FLOAT64, NO_LOG, view
 from .elementary import log1p_minus, phi_near_one, phi_near_zero, scaled_exp2
-from .far import BESIDE, GREATEST, half_weight, normaliser, unit_of
+from .far import half_weight, normaliser, unit_of
 from .lanes import (
     absolute,
     any_lane,
@@ -40,23 +40,9 @@ from .lanes import (
     widened,
     width,
 )  # fmt: skip
-from .rows import (
-    ARGMAX_P,
-    ARGMAX_Q,
-    BESIDE_GAP,
-    BESIDE_P,
-    BESIDE_Q,
-    ENTROPY_P,
-    ENTROPY_Q,
-    KL,
-    LN2,
-    LSE_GAP,
-    LSE_P,
-    LSE_Q,
-    REVERSE_KL,
-    argmax,
-)  # fmt: skip
-from .single import ARGMAX, ENTROPY, LSE, log_row
+from .records import RowStatistics, record
+from .rows import LN2, argmax
+from .single import log_row
 
 
 @inlined
@@ -99,24 +85,24 @@ def rest(top, shift, k, beside, like):
 @kernel
 def normalised_row(p, q, vocab, k, like, result):
     """The statistics of any pair of log rows into `result`, in lanes like `like`; False where those cannot serve."""
-    one = stack(5, 0.0)
+    one = record(RowStatistics)
     served_p = log_row(p, vocab, k, like, True, one)
-    lse_p, result[ENTROPY_P], result[ARGMAX_P], result[BESIDE_P] = one[LSE], one[ENTROPY], one[ARGMAX], one[BESIDE]
-    top_p = one[GREATEST]
+    lse_p, result.entropy_p, result.argmax_p, result.beside_p = one.lse, one.entropy, one.argmax, one.beside
+    top_p = one.greatest
     served_q = log_row(q, vocab, k, like, True, one)
-    lse_q, result[ENTROPY_Q], result[ARGMAX_Q], result[BESIDE_Q] = one[LSE], one[ENTROPY], one[ARGMAX], one[BESIDE]
-    top_q = one[GREATEST]
+    lse_q, result.entropy_q, result.argmax_q, result.beside_q = one.lse, one.entropy, one.argmax, one.beside
+    top_q = one.greatest
     if not (served_p and served_q):
         return False
-    result[LSE_P] = lse_p
-    result[LSE_Q] = lse_q
-    result[LSE_GAP] = lse_q - lse_p
-    result[BESIDE_GAP] = result[BESIDE_Q] - result[BESIDE_P]
-    result[KL] = np.nan
-    result[REVERSE_KL] = np.nan
-    if result[ARGMAX_P] < 0.0 or result[ARGMAX_Q] < 0.0:
+    result.lse_p = lse_p
+    result.lse_q = lse_q
+    result.lse_gap = lse_q - lse_p
+    result.beside_gap = result.beside_q - result.beside_p
+    result.kl = np.nan
+    result.reverse_kl = np.nan
+    if result.argmax_p < 0.0 or result.argmax_q < 0.0:
         return True
-    exact = width(like) == 8 and (p[2] == FLOAT64 or q[2] == FLOAT64)
+    exact = width(like) == 8 and (p.storage == FLOAT64 or q.storage == FLOAT64)
     if exact and not abs(lse_p) + abs(lse_q) < 1e3:
         return False
     room_p = stack(2048, like)
@@ -129,8 +115,8 @@ def normalised_row(p, q, vocab, k, like, result):
     origin_q = number(zero, "round") - splat(shift_q, like)
     least_p = splat(least_argument(k, shift_p, like), like)
     least_q = splat(least_argument(k, shift_q, like), like)
-    rest_p = splat(rest(top_p, shift_p, k, result[BESIDE_P], like), like)
-    rest_q = splat(rest(top_q, shift_q, k, result[BESIDE_Q], like), like)
+    rest_p = splat(rest(top_p, shift_p, k, result.beside_p, like), like)
+    rest_q = splat(rest(top_q, shift_q, k, result.beside_q, like), like)
     k_lanes = splat(k, like)
     offset = splat(lse_p - lse_q, like)
     forward = splat(0.0, 0.0)
@@ -181,9 +167,9 @@ def normalised_row(p, q, vocab, k, like, result):
                 r = r + reverse_term
             forward = forward + widened(f)
             reverse = reverse + widened(r)
-    result[KL] = sum_lanes(forward)
-    result[REVERSE_KL] = sum_lanes(reverse)
-    least = min(result[KL], result[REVERSE_KL])
+    result.kl = sum_lanes(forward)
+    result.reverse_kl = sum_lanes(reverse)
+    least = min(result.kl, result.reverse_kl)
     # a weight that stops at 2^-125 (2^-1021) is nothing, unless d is such that their product is not
     if not np.float64(greatest(far)) < (1e20 if width(like) == 16 else 1e250):
         return False
@@ -206,14 +192,14 @@ def direct_row(p, q, vocab, k, result):
     like = 0.0
     room_p = stack(2048, like)
     room_q = stack(2048, like)
-    top_p, block_p, mass_p, result[ENTROPY_P] = normaliser(p, vocab, k, None, room_p)
-    top_q, block_q, mass_q, result[ENTROPY_Q] = normaliser(q, vocab, k, None, room_q)
-    result[BESIDE_P], result[BESIDE_Q] = mass_p, mass_q
-    result[LSE_P] = k * top_p + mass_p if block_p >= 0 else top_p
-    result[LSE_Q] = k * top_q + mass_q if block_q >= 0 else top_q
-    result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
-    result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
-    result[KL], result[REVERSE_KL], result[LSE_GAP], result[BESIDE_GAP] = np.nan, np.nan, np.nan, np.nan
+    top_p, block_p, mass_p, result.entropy_p = normaliser(p, vocab, k, None, room_p)
+    top_q, block_q, mass_q, result.entropy_q = normaliser(q, vocab, k, None, room_q)
+    result.beside_p, result.beside_q = mass_p, mass_q
+    result.lse_p = k * top_p + mass_p if block_p >= 0 else top_p
+    result.lse_q = k * top_q + mass_q if block_q >= 0 else top_q
+    result.argmax_p = argmax(p, vocab, block_p, top_p, room_p)
+    result.argmax_q = argmax(q, vocab, block_q, top_q, room_q)
+    result.kl, result.reverse_kl, result.lse_gap, result.beside_gap = np.nan, np.nan, np.nan, np.nan
     if block_p < 0 or block_q < 0:
         return
     unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
@@ -233,10 +219,10 @@ def direct_row(p, q, vocab, k, result):
         forward += sum_lanes(f)
         reverse += sum_lanes(r)
         excess += sum_lanes(e)
-    result[KL] = max(forward + log1p_minus(excess), 0.0)
-    result[REVERSE_KL] = max(reverse / (1.0 + excess) + log1p_minus(-excess / (1.0 + excess)), 0.0)
-    result[BESIDE_GAP] = (mass_q - mass_p) + math.log1p(excess)
-    result[LSE_GAP] = k * (top_q - top_p) + result[BESIDE_GAP]
+    result.kl = max(forward + log1p_minus(excess), 0.0)
+    result.reverse_kl = max(reverse / (1.0 + excess) + log1p_minus(-excess / (1.0 + excess)), 0.0)
+    result.beside_gap = (mass_q - mass_p) + math.log1p(excess)
+    result.lse_gap = k * (top_q - top_p) + result.beside_gap
 
 
 @inlined

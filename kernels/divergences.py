@@ -7,7 +7,8 @@ from .encode import fill
 from .kinds.registry import divergence_row, exchanged, gradient_row
 from .lanes import kernel, pointer
 from .masses import NEGATIVE, mass_alone
-from .pairs import MOMENT, NEGATIVE_MASS, PATH, STATE
+from .pairs import NEGATIVE_MASS
+from .records import STATE_BYTES, PairState, RowStatistics, copy_record, record, record_at
 from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK
 
 
@@ -15,12 +16,11 @@ from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK
 def write_divergence(p, q, vocab, space, k, kind, weight, first, second, work, own_state, scales, out, state, t):
     """The divergence of pair t into `out`, and its state into `state` unless that is null; OK, NEGATIVE_P or _Q."""
     value = divergence_row(kind, p, q, vocab, space, k, weight, first, second, state != 0, work, own_state, scales)
-    if own_state[PATH] == NEGATIVE_MASS:
-        return NEGATIVE_P if mass_alone(p, vocab, work) == NEGATIVE else NEGATIVE_Q
+    if own_state.path == NEGATIVE_MASS:
+        return NEGATIVE_P if mass_alone(p, vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
     pointer(out, types.float64)[t] = value
     if state != 0:
-        for i in range(STATE):
-            pointer(state + 8 * (t * STATE + i), types.float64)[0] = own_state[i]
+        copy_record(record_at(state + STATE_BYTES * t, PairState), own_state)
     return OK
 
 
@@ -39,7 +39,7 @@ def write_gradient(
     moment = np.nan
     for turn in range(2):
         if turn == 1:
-            moment = of_row[MOMENT]
+            moment = of_row.moment
             if side == 1:
                 break
             # along p: the same with the rows exchanged

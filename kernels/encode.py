@@ -7,6 +7,7 @@ from numba.extending import intrinsic
 
 from .decode import by_words, element, item_bytes
 from .lanes import F32, STORED, _constant, has_half_conversion, inlined, kernel, load, stack
+from .records import Row
 from .storage import STORAGES
 
 _I32 = ir.IntType(32)
@@ -97,13 +98,13 @@ _write = by_words([kind for kind in _written if kind.bytes >= 4], _write_floats,
 @kernel
 def write(block, n, address, storage):
     """Write n elements of `block`, which is readable up to a whole register beyond, as `storage` at `address`."""
-    _write((address, item_bytes(storage), storage), 0, block, n)
+    _write(row_place(address, storage), 0, block, n)
 
 
 @kernel
 def row_place(address, storage):
     """A contiguous row as `element` reads it."""
-    return address, item_bytes(storage), storage
+    return Row(address, item_bytes(storage), storage)
 
 
 @kernel

@@ -10,15 +10,13 @@ from numba import types
 
 from .clipped import write_clipped_pair
 from .compare import compare_row, write_statistics, write_token
-from .decode import DATA, row_of
+from .decode import row_of
 from .describe import describe_row, write_description, write_log_probs, write_log_softmax
 from .divergences import write_divergence, write_gradient
 from .estimates import write_phi
-from .far import ENTROPY
 from .gradients import softmax_gradient_row, write_at_ids
-from .lanes import kernel, pointer, stack
-from .pairs import STATE
-from .rows import ENTROPY_P, ENTROPY_Q
+from .lanes import kernel, pointer
+from .records import STATE_BYTES, PairState, PairStatistics, RowStatistics, Scales, record, record_at
 from .segments import write_segment
 from .sparse import rest_mass
 from .status import LOGS, OK, TOKEN, report
@@ -27,9 +25,9 @@ from .tokens import describe_tokens_row
 
 @kernel
 def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
-    result = stack(12, 0.0)
-    scales = stack(8, 0.0)
-    full = out[ENTROPY_P] != 0 or out[ENTROPY_Q] != 0 or tokens != 0
+    result = record(PairStatistics)
+    scales = record(Scales)
+    full = out.entropy_p != 0 or out.entropy_q != 0 or tokens != 0
     for t in range(start, stop):
         row_p, row_q = row_of(p, t), row_of(q, t)
         status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result, scales)
@@ -48,10 +46,10 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
 def kullback_describe(
     x, tokens, tokens_per_row, vocab, space, inverse_temperature, out, log_probs, start, stop, bad_row
 ):
-    result = stack(5, 0.0)
+    result = record(RowStatistics)
     for t in range(start, stop):
         row = row_of(x, t)
-        if out[ENTROPY] != 0:
+        if out.entropy != 0:
             status = describe_row(row, vocab, space, inverse_temperature, True, result)
         else:
             status = describe_row(row, vocab, space, inverse_temperature, None, result)
@@ -70,7 +68,7 @@ def kullback_describe(
 def kullback_describe_tokens(
     x, tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, start, stop, bad_row
 ):
-    result = stack(5, 0.0)
+    result = record(RowStatistics)
     for t in range(start, stop):
         status = describe_tokens_row(
             row_of(x, t), tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, result, t
@@ -82,7 +80,7 @@ def kullback_describe_tokens(
 
 @kernel
 def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, bad_row):
-    result = stack(5, 0.0)
+    result = record(RowStatistics)
     for t in range(start, stop):
         row = row_of(x, t)
         describe_row(row, vocab, LOGS, inverse_temperature, None, result)
@@ -97,7 +95,7 @@ def kullback_log_softmax(x, vocab, inverse_temperature, out, wide, start, stop, 
 def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start, stop, bad_row):
     for t in range(start, stop):
         n = pointer(lengths, types.int64)[t] if lengths != 0 else length
-        bytes_of_row = row_of(mask, t)[0] if mask[DATA] != 0 else 0
+        bytes_of_row = row_of(mask, t).address if mask.data != 0 else 0
         write_segment(row_of(x, t), n, bytes_of_row, sums, kept, unmasked, t)
     return OK
 
@@ -106,9 +104,9 @@ def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start,
 def kullback_divergence(
     p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
 ):
-    work = stack(12, 0.0)
-    scales = stack(8, 0.0)
-    own_state = stack(9, 0.0)
+    work = record(PairStatistics)
+    scales = record(Scales)
+    own_state = record(PairState)
     for t in range(start, stop):
         if mask != 0 and pointer(mask, types.uint8)[t] == 0:
             pointer(out, types.float64)[t] = 0.0
@@ -127,11 +125,11 @@ def kullback_divergence_gradient(
     p, q, weights, vocab, inverse_temperature, kind, weight, first, second, side, known, values, state, gradient,
     row_stride, storage, start, stop, bad_row,
 ):  # fmt: skip
-    work = stack(12, 0.0)
-    scales = stack(8, 0.0)
+    work = record(PairStatistics)
+    scales = record(Scales)
     for t in range(start, stop):
         value = pointer(values + 8 * t, types.float64)
-        of_row = pointer(state + 8 * t * STATE, types.float64)
+        of_row = record_at(state + STATE_BYTES * t, PairState)
         own_weight = pointer(weights, types.float64)[t]
         write_gradient(
             row_of(p, t), row_of(q, t), own_weight, vocab, inverse_temperature, kind, weight, first, second, side,
@@ -183,8 +181,8 @@ def kullback_phi(x, out, start, stop, bad_row):
 
 @kernel
 def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, start, stop, bad_row):
-    result = stack(12, 0.0)
-    one = stack(5, 0.0)
+    result = record(PairStatistics)
+    one = record(RowStatistics)
     for t in range(start, stop):
         status = write_clipped_pair(
             row_of(p, t), row_of(q, t), tokens, vocab, window_p, window_q, room, out, jensen_shannon, one, result, t

@@ -35,17 +35,14 @@ from .rows import LN2, LOG2E, argmax, greatest_of
 
 GREATEST_FLOAT = 1.7976931348623157e308
 
-# statistics of one row; LSE is k·GREATEST + BESIDE, which forgets BESIDE where k·GREATEST is large
-LSE, ENTROPY, ARGMAX, BESIDE, GREATEST = 0, 1, 2, 3, 4
-
 
 @kernel
 def undefined(result):
-    result[LSE] = np.nan
-    result[ENTROPY] = np.nan
-    result[ARGMAX] = -1.0
-    result[BESIDE] = np.nan
-    result[GREATEST] = np.nan
+    result.lse = np.nan
+    result.entropy = np.nan
+    result.argmax = -1.0
+    result.beside = np.nan
+    result.greatest = np.nan
 
 
 @kernel
@@ -148,15 +145,15 @@ def normaliser(row, vocab, k, order, room):
 
 @kernel
 def far_row(row, vocab, k, order, result):
-    """LSE, ENTROPY, ARGMAX, BESIDE and GREATEST of any row of logs. LSE of an all -inf row is -inf."""
+    """lse, entropy, argmax, beside and greatest of any row of logs. lse of an all -inf row is -inf."""
     room = stack(2048, 0.0)
     top, block, beside, entropy = normaliser(row, vocab, k, order, room)
     undefined(result)
     if block < 0:
-        result[LSE] = top
+        result.lse = top
         return
-    result[LSE] = k * top + beside
-    result[ENTROPY] = entropy
-    result[ARGMAX] = argmax(row, vocab, block, top, room)
-    result[BESIDE] = beside
-    result[GREATEST] = top
+    result.lse = k * top + beside
+    result.entropy = entropy
+    result.argmax = argmax(row, vocab, block, top, room)
+    result.beside = beside
+    result.greatest = top

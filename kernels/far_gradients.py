@@ -63,7 +63,8 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
     own = element(p, np.int64(argmax(q, vocab, at, top, room_q))) if at >= 0 else np.nan
     unit, scale = unit_of(max(abs(top), abs(top_p)), k)
     constants = apart_constants(unit, scale, own, top, 0.0, beside, beside, like)
-    own_lanes, scales = splat(unit * own, like), splat(scale, like)
+    # a fourth of what is summed and subtracted, so that a KL beyond float64 has a mean of its slopes
+    own_lanes, scales = splat(unit * own, like), splat(0.25 * scale, like)
     units, minus_top_p = splat(unit, like), splat(-unit * top_p, like)
     half_scale, half_beside_p = splat(0.5 * LOG2E * scale, like), splat(-0.5 * LOG2E * beside_p, like)
     mean = 0.0
@@ -78,7 +79,8 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
         mean += sum_lanes(part)
     times = 1.0 if together(k, gap_weight) and together(k, slope_weight) and together(k, mass_weight) else k
     at_once = k / times
-    c, e, m = splat(at_once * gap_weight, like), splat(at_once * slope_weight, like), splat(at_once * mass_weight, like)
+    c, m = splat(at_once * gap_weight, like), splat(at_once * mass_weight, like)
+    e = splat(4.0 * at_once * slope_weight, like)
     minus_mean, last = splat(-mean, like), splat(times, like)
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)

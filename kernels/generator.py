@@ -9,11 +9,15 @@ import math
 import numpy as np
 from numba import njit, types
 
+from .contract import structure
 from .decode import element, row_of
 from .far import apart, below
 from .lanes import pointer
-from .pairs import DISTANT, GAP, GREATEST_P, GREATEST_Q, LOG_MASS_P, LOG_MASS_Q, PATH, STATE, UNDEFINED
+from .pairs import DISTANT, UNDEFINED
+from .records import STATE_BYTES, PairState, record_at
 from .status import LOGS
+
+ARRAY = structure("kullback_array")
 
 
 @functools.lru_cache(maxsize=32)
@@ -26,24 +30,24 @@ def driver(generator):
     @njit(nogil=True, error_model="numpy")
     def rows(p, q, state, vocab, space, k, slope, out, start, stop):
         for t in range(start, stop):
-            row_p = row_of(pointer(p, types.int64), t)
-            row_q = row_of(pointer(q, types.int64), t)
-            of_row = pointer(state + 8 * t * STATE, types.float64)
+            row_p = row_of(record_at(p, ARRAY), t)
+            row_q = row_of(record_at(q, ARRAY), t)
+            of_row = record_at(state + STATE_BYTES * t, PairState)
             total = 0.0
             for v in range(vocab):
                 x, y = element(row_p, v), element(row_q, v)
                 if space == LOGS:
                     no_p, no_q = x == -np.inf, y == -np.inf
-                    log_p = below(x, of_row[GREATEST_P], k) - of_row[LOG_MASS_P]
-                    log_q = below(y, of_row[GREATEST_Q], k) - of_row[LOG_MASS_Q]
-                    d = apart(x, y, of_row[GREATEST_P], of_row[GREATEST_Q], k)
-                    d -= of_row[GAP] if of_row[PATH] == DISTANT else of_row[LOG_MASS_Q] - of_row[LOG_MASS_P]
+                    log_p = below(x, of_row.greatest_p, k) - of_row.log_mass_p
+                    log_q = below(y, of_row.greatest_q, k) - of_row.log_mass_q
+                    d = apart(x, y, of_row.greatest_p, of_row.greatest_q, k)
+                    d -= of_row.gap if of_row.path == DISTANT else of_row.log_mass_q - of_row.log_mass_p
                 else:
                     no_p, no_q = x == 0.0, y == 0.0
-                    log_p = math.log(x) - of_row[LOG_MASS_P]
+                    log_p = math.log(x) - of_row.log_mass_p
                     near = not no_p and 0.5 * x < y < 2.0 * x
-                    d = (math.log1p((y - x) / x) if near else math.log(y) - math.log(x)) - of_row[GAP]
-                    log_q = math.log(y) - of_row[GAP] - of_row[LOG_MASS_P] if no_p else log_p + d
+                    d = (math.log1p((y - x) / x) if near else math.log(y) - math.log(x)) - of_row.gap
+                    log_q = math.log(y) - of_row.gap - of_row.log_mass_p if no_p else log_p + d
                 if no_p and no_q:
                     continue
                 if no_q:
@@ -54,7 +58,7 @@ def driver(generator):
                     total += math.exp(log_q) * generator(0.0)
                 else:
                     total += math.exp(log_q) * generator(math.exp(-d))
-            pointer(out, types.float64)[t] = np.nan if of_row[PATH] >= UNDEFINED else total
+            pointer(out, types.float64)[t] = np.nan if of_row.path >= UNDEFINED else total
         return 0
 
     return rows

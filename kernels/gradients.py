@@ -63,7 +63,7 @@ def softmax_gradient_row(
         fill(np.nan, vocab, address, storage)
         return
     greatest = element(row, top1)
-    wide = row[2] == FLOAT64
+    wide = row.storage == FLOAT64
     small = lse_in_reach(lse, 0.0) if wide else lse_in_reach(lse, np.float32(0.0))
     a, b = k * mass_weight, k * entropy_weight
     if b != 0.0:

@@ -151,9 +151,9 @@ int64_t kullback_divergence(const kullback_array *p, const kullback_array *q, co
 
 /* weights[t] times the gradient of that divergence of T pairs of rows of logs, along the logits of q (side 1) or of p
    (side 0), in nats, into the rows of gradient: row t at gradient + t * row_stride bytes, elements of that storage
-   (KULLBACK_FLOAT64 ... KULLBACK_BFLOAT16) side by side. Rows of weight 0 are not read and get zeros. known: values (T,) and state are
-   what kullback_divergence left; else they are filled. Where the gradient does not exist (an infinite KL(q||p) and the
-   like) it is NaN. */
+   (KULLBACK_FLOAT64 ... KULLBACK_BFLOAT16) side by side. Rows of weight 0 are not read and get zeros. known: values
+   (T,) and state are what kullback_divergence left; else they are filled. Where the gradient does not exist (an
+   infinite KL(q||p) and the like) it is NaN. */
 int64_t kullback_divergence_gradient(const kullback_array *p, const kullback_array *q, const double *weights,
                                      int64_t vocab, double inverse_temperature, int64_t kind, double weight,
                                      double first, double second, int64_t side, int64_t known, double *values,

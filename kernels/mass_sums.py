@@ -49,14 +49,7 @@ from .lanes import (
 )  # fmt: skip
 from .masses import scaled_view
 
-# places of the sums of a block
-P, DELTA, A, R, TOP_P, TOP_Q, FAR, LEAST = 0, 1, 2, 3, 4, 5, 6, 7
-
 NEAR, NORMAL, ALL = 0, 1, 2  # which sums serve a row: of masses alike, of normal numbers, of any
-
-# what brings a pair of rows to one total: p·RAISE_P·RAISE_P_AGAIN and q·RAISE_Q·RAISE_Q_AGAIN·(1 + EXCESS + EXCESS_LOW)
-# weigh the same, 1/INVERSE; the RAISEs are powers of two; LOG_EXCESS is ln(P/Q) of the rows as they are
-RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN, EXCESS, EXCESS_LOW, INVERSE, LOG_EXCESS = 0, 1, 2, 3, 4, 5, 6, 7
 
 
 def level(y, excess, like):
@@ -94,7 +87,7 @@ def _gap_in_binade(x, z, k, e, excess):
 
 @kernel
 def masses_near(a, b, n, like, excess, sums):
-    """The sums of a block in which every |r| ≤ 1/3, without a logarithm. FAR tells afterwards whether that held."""
+    """The sums of a block in which every |r| ≤ 1/3, without a logarithm. far tells afterwards whether that held."""
     zero = splat(0.0, like)
     mass_all, delta_all, forward_all, reverse_all, far, least = zero, zero, zero, zero, zero, zero
     top_p = number(zero, "-infinity")
@@ -123,12 +116,12 @@ def masses_near(a, b, n, like, excess, sums):
         mass_all, delta_all = mass_all + mass, delta_all + delta
         forward_all, reverse_all = forward_all + forward, reverse_all + reverse
     write_sums(mass_all, delta_all, forward_all, reverse_all, top_p, top_q, least, sums)
-    sums[FAR] = greatest(far)
+    sums.far = greatest(far)
 
 
 @kernel
 def masses_far(a, b, n, like, excess, sums):
-    """The sums of a block of zeros and normal numbers. FAR tells afterwards, by inf, if there was anything else."""
+    """The sums of a block of zeros and normal numbers. far tells afterwards, by inf, if there was anything else."""
     zero = splat(0.0, like)
     mass_all, delta_all, forward_all, reverse_all, far, least = zero, zero, zero, zero, zero, zero
     one = number(zero, "1")
@@ -173,7 +166,7 @@ def masses_far(a, b, n, like, excess, sums):
     write_sums(mass_all, delta_all, forward_all, reverse_all, top_p, top_q, least, sums)
     normal = -greatest(negative(low)) >= greatest(number(zero, "smallest normal"))
     in_range = greatest(far) <= -greatest(number(zero, "least exponent"))
-    sums[FAR] = 0.0 if normal and in_range else np.inf
+    sums.far = 0.0 if normal and in_range else np.inf
 
 
 @kernel
@@ -186,9 +179,9 @@ def masses(a, b, n, like, scales, excess, sums):
     infinite = number(zero, "infinity")
     tiniest = number(zero, "smallest")
     smallest = number(zero, "smallest normal")
-    raise_p, raise_p_again = splat(scales[RAISE_P], like), splat(scales[RAISE_P_AGAIN], like)
-    raise_q, raise_q_again = splat(scales[RAISE_Q], like), splat(scales[RAISE_Q_AGAIN], like)
-    log_excess = splat(scales[LOG_EXCESS], like)
+    raise_p, raise_p_again = splat(scales.raise_p, like), splat(scales.raise_p_again, like)
+    raise_q, raise_q_again = splat(scales.raise_q, like), splat(scales.raise_q_again, like)
+    log_excess = splat(scales.log_excess, like)
     for j in range(0, n, SPAN):
         mass, delta, forward, reverse = zero, zero, zero, zero
         for i in range(j, min(j + SPAN, n), width(like)):
@@ -221,18 +214,18 @@ def masses(a, b, n, like, scales, excess, sums):
         mass_all, delta_all = mass_all + mass, delta_all + delta
         forward_all, reverse_all = forward_all + forward, reverse_all + reverse
     write_sums(mass_all, delta_all, forward_all, reverse_all, top_p, top_q, least, sums)
-    sums[FAR] = 0.0
+    sums.far = 0.0
 
 
 @kernel
 def write_sums(mass, delta, forward, reverse, top_p, top_q, least, sums):
-    sums[P] = sum_lanes(mass)
-    sums[DELTA] = sum_lanes(delta)
-    sums[A] = sum_lanes(forward)
-    sums[R] = sum_lanes(reverse)
-    sums[TOP_P] = greatest(top_p)
-    sums[TOP_Q] = greatest(top_q)
-    sums[LEAST] = greatest(negative(least))
+    sums.p = sum_lanes(mass)
+    sums.delta = sum_lanes(delta)
+    sums.a = sum_lanes(forward)
+    sums.r = sum_lanes(reverse)
+    sums.top_p = greatest(top_p)
+    sums.top_q = greatest(top_q)
+    sums.least = greatest(negative(least))
 
 
 def block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
@@ -252,10 +245,10 @@ def _block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_
             masses(x, y, n, like, scales, excess, sums)
 
     def scaled(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
-        sums[FAR] = np.inf
+        sums.far = np.inf
         if sums_of != ALL:
-            x, low_p = scaled_view(p, start, n, room_p, scales[RAISE_P], scales[RAISE_P_AGAIN])
-            y, low_q = scaled_view(q, start, n, room_q, scales[RAISE_Q], scales[RAISE_Q_AGAIN])
+            x, low_p = scaled_view(p, start, n, room_p, scales.raise_p, scales.raise_p_again)
+            y, low_q = scaled_view(q, start, n, room_q, scales.raise_q, scales.raise_q_again)
             if min(low_p, low_q) > 1e-300:  # nothing was scaled down to where digits are lost
                 if sums_of == NEAR:
                     masses_near(x, y, n, like, excess, sums)

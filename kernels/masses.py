@@ -39,8 +39,6 @@ from .rows import greatest_of
 
 DONE, NEGATIVE, OUT_OF_RANGE = 0, 3, 4
 
-# statistics of one row, as in single.py; BESIDE is log1p(B/T), the log of the total relative to the greatest element
-LSE, ENTROPY, ARGMAX, BESIDE = 0, 1, 2, 3
 
 MAX_RISE = 2.0  # by which a logarithm may exceed the row's anchor before its block is done again with another
 PEAKED = 4.0  # a total below so many times the greatest element is summed without that element
@@ -53,10 +51,10 @@ _REACH = {types.float32: (-16.0, 16.0, -90.0), types.float64: (-8.0, 900.0, -np.
 
 @kernel
 def undefined_row(result):
-    result[LSE] = np.nan
-    result[ENTROPY] = np.nan
-    result[ARGMAX] = -1.0
-    result[BESIDE] = np.nan
+    result.lse = np.nan
+    result.entropy = np.nan
+    result.argmax = -1.0
+    result.beside = np.nan
 
 
 # ------------------------------------------------------------------------------------------------- powers of two
@@ -99,7 +97,7 @@ def greatest_mass(row, vocab, room):
 
 
 @kernel
-def mass_block(a, n, like, anchor, sums):
+def mass_block(a, n, like, anchor):
     """(Σx, Σx·(ln x - anchor), greatest x, greatest -x) of a block of masses."""
     zero = splat(0.0, like)
     wide = splat(0.0, 0.0)
@@ -117,10 +115,7 @@ def mass_block(a, n, like, anchor, sums):
             u = fma(x, log(x) - anchors, u)  # log(0) is a number
         s_all = s_all + widened(s)
         u_all = u_all + widened(u)
-    sums[0] = sum_lanes(s_all)
-    sums[1] = sum_lanes(u_all)
-    sums[2] = greatest(top)
-    sums[3] = greatest(least)
+    return sum_lanes(s_all), sum_lanes(u_all), greatest(top), greatest(least)
 
 
 @kernel
@@ -173,9 +168,8 @@ def _within_reach(top, rest, like):
 
 @kernel
 def mass_statistics(row, vocab, like, scale, result):
-    """LSE, ENTROPY, ARGMAX, BESIDE of a row times `scale`: DONE, NEGATIVE or OUT_OF_RANGE. No mass: LSE is -inf."""
+    """lse, entropy, argmax, beside of a row times `scale`: DONE, NEGATIVE or OUT_OF_RANGE. No mass: lse is -inf."""
     room = stack(2048, like)
-    sums = stack(4, 0.0)
     undefined_row(result)
     top = greatest_of(mass_view(row, 0, min(BLOCK, vocab), room, scale), min(BLOCK, vocab), like)
     anchor = log_in_lanes(top, like) if 0.0 < top < np.inf else 0.0
@@ -183,26 +177,26 @@ def mass_statistics(row, vocab, like, scale, result):
     s_block, u_block, s_rest, u_rest, top, block, start = 0.0, 0.0, 0.0, 0.0, -np.inf, -1, 0
     while start < vocab:
         n = min(BLOCK, vocab - start)
-        mass_block(mass_view(row, start, n, room, scale), n, like, anchor, sums)
-        if sums[3] > 0.0:
+        mass, moment, highest, negative = mass_block(mass_view(row, start, n, room, scale), n, like, anchor)
+        if negative > 0.0:
             return NEGATIVE
-        if top < sums[2] < np.inf and log_in_lanes(sums[2], like) - anchor > MAX_RISE:
-            risen = log_in_lanes(sums[2], like)
+        if top < highest < np.inf and log_in_lanes(highest, like) - anchor > MAX_RISE:
+            risen = log_in_lanes(highest, like)
             u_block += (anchor - risen) * s_block
             u_rest += (anchor - risen) * s_rest
             anchor = risen
             continue
-        if sums[2] > top:
+        if highest > top:
             s_rest, u_rest = s_rest + s_block, u_rest + u_block
-            s_block, u_block, top, block = sums[0], sums[1], sums[2], start
+            s_block, u_block, top, block = mass, moment, highest, start
         else:
-            s_rest, u_rest = s_rest + sums[0], u_rest + sums[1]
+            s_rest, u_rest = s_rest + mass, u_rest + moment
         start += n
     total = s_rest + s_block
     if total != total or top == np.inf:
         return DONE
     if top == 0.0:
-        result[LSE] = -np.inf
+        result.lse = -np.inf
         return DONE
     if not within_reach(top, s_rest, like):
         return OUT_OF_RANGE
@@ -215,10 +209,10 @@ def mass_statistics(row, vocab, like, scale, result):
     else:
         beside = math.log(total / top)
         spread = u_block + u_rest + (anchor - log_in_lanes(top, like)) * total
-    result[BESIDE] = beside
-    result[ENTROPY] = max(beside - spread / total, 0.0)
-    result[LSE] = math.log(top) + beside
-    result[ARGMAX] = argmax_of(row, vocab, block, top, room, scale)
+    result.beside = beside
+    result.entropy = max(beside - spread / total, 0.0)
+    result.lse = math.log(top) + beside
+    result.argmax = argmax_of(row, vocab, block, top, room, scale)
     return DONE
 
 
@@ -234,9 +228,9 @@ def argmax_of(row, vocab, block, top, room, scale):
 
 @kernel
 def mass_alone(row, vocab, result):
-    """LSE (log of the total), ENTROPY, ARGMAX and BESIDE of a row of masses: DONE or NEGATIVE. No mass: LSE is -inf."""
+    """lse (log of the total), entropy, argmax and beside of a row of masses: DONE or NEGATIVE. No mass: lse is -inf."""
     outcome = OUT_OF_RANGE
-    if row[2] != FLOAT64:
+    if row.storage != FLOAT64:
         outcome = mass_statistics(row, vocab, np.float32(0.0), None, result)
     if outcome == OUT_OF_RANGE:
         outcome = mass_statistics(row, vocab, 0.0, None, result)
@@ -245,13 +239,13 @@ def mass_alone(row, vocab, result):
         top = greatest_mass(row, vocab, room)
         exponent = np.rint(math.log(top) * LOG2E)
         outcome = mass_statistics(row, vocab, 0.0, split_power(-exponent), result)
-        result[LSE] = math.log(top) + result[BESIDE]
+        result.lse = math.log(top) + result.beside
     return outcome
 
 
 @kernel
 def mass_log_prob(row, v, top, beside):
-    """The log-probability of outcome v of a row, from its greatest element and BESIDE; NaN for a negative id."""
+    """The log-probability of outcome v of a row, from its greatest element and beside; NaN for a negative id."""
     if v < 0:
         return np.nan
     x = element(row, v)

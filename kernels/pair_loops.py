@@ -19,7 +19,8 @@ import numpy as np
 from .decode import item_bytes
 from .encode import fill, write as write_row
 from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
-from .pairs import MINUS_GAP, MOMENT, PAIRS, PATH, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
+from .pairs import PAIRS, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
+from .records import DivergenceSums, record
 from .status import LOGS
 
 
@@ -74,9 +75,9 @@ def sum_loop(block):
         probs = stack(1024, like)
         partners = stack(1024, like)
         diffs = stack(1024, like)
-        part = stack(3, 0.0)
-        part[0], part[1], part[2] = 0.0, 0.0, 0.0
-        path = state[PATH]
+        part = record(DivergenceSums)
+        part.value, part.moment, part.far = 0.0, 0.0, 0.0
+        path = state.path
         near = True
         total, total_moment = 0.0, 0.0
         for start in range(0, vocab, PAIRS):
@@ -85,11 +86,11 @@ def sum_loop(block):
                 p, q, start, n, space, k, like, path, limit, near, scales, room_p, room_q, probs, partners, diffs
             )
             block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part)
-            if not part[2] <= reach:
+            if not part.far <= reach:
                 return False
-            total += part[0]
-            total_moment += part[1]
-        sums[0], sums[1] = total, total_moment
+            total += part.value
+            total_moment += part.moment
+        sums.value, sums.moment = total, total_moment
         return True
 
     return pair_sums
@@ -104,20 +105,20 @@ def value_loops(block, write):
         """`row_value` in lanes like `like`."""
         value = stack(32, like)
         slope = stack(32, like)
-        sums = stack(2, 0.0)
+        sums = record(DivergenceSums)
         write_series(like, weight, first, second, value, slope)
         pair_sums(
             p, q, vocab, space, k, like, limit, np.inf, weight, first, second, state, scales, value, slope,
             with_moment, sums,
         )  # fmt: skip
-        state[MOMENT] = sums[1]
-        return max(sums[0], 0.0)
+        state.moment = sums.moment
+        return max(sums.value, 0.0)
 
     @kernel
     def row_value(p, q, vocab, space, k, limit, weight, first, second, state, scales, with_moment):
-        """Σ over a pair of rows whose `state` is known, in the lanes that served it; fills MOMENT."""
+        """Σ over a pair of rows whose `state` is known, in the lanes that served it; fills moment."""
         scale_pair(p, q, vocab, space, k, state, scales)
-        if state[PATH] == SINGLE:
+        if state.path == SINGLE:
             return summed(
                 p, q, vocab, space, k, np.float32(0.0), limit, weight, first, second, state, scales,
                 with_moment,
@@ -148,12 +149,12 @@ def gradient_loop(block, write):
         value = stack(32, like)
         slope = stack(32, like)
         write_series(like, weight, first, second, value, slope)
-        path = state[PATH]
+        path = state.path
         straight = storage == storage_of(room)
         # float32 lanes round GAP, which all d have in them: in a row of next to one outcome that is more than its own
         # d. A gradient moves by that times its slope where d is little, and by next to nothing of itself elsewhere.
         if path == SINGLE:
-            moment += by_gap * (scales[MINUS_GAP] - rounded(scales[MINUS_GAP], like))
+            moment += by_gap * (scales.minus_gap - rounded(scales.minus_gap, like))
         for start in range(0, vocab, PAIRS):
             n = min(PAIRS, vocab - start)
             near = read_pairs(
@@ -173,11 +174,11 @@ def gradient_loop(block, write):
         """The gradient of a pair of rows whose `state` is known, times `factor`; NaN where `moment` says that there is
         none. Where every |d| ≤ limit, q is not asked for. `by_gap`: how `moment` changes with what is taken off every
         d, unless it is a sum over the same d, which moves along."""
-        if state[PATH] >= UNDEFINED or not math.isfinite(moment):
+        if state.path >= UNDEFINED or not math.isfinite(moment):
             fill(np.nan, vocab, address, storage)
             return
         scale_pair(p, q, vocab, LOGS, k, state, scales)
-        if state[PATH] == SINGLE:
+        if state.path == SINGLE:
             gradient_lanes(
                 p, q, vocab, k, np.float32(0.0), limit, weight, first, second, moment, by_gap, factor, state,
                 scales, address, storage,

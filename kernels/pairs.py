@@ -16,7 +16,7 @@ from .cumulants import LOG2E, difference, least_argument
 from .decode import FLOAT64, NO_LOG, element, view
 from .direct import apart_constants, apart_lanes, direct_row, normalised_row
 from .elementary import log, scaled_exp2
-from .far import BESIDE, GREATEST_FLOAT, far_row, unit_of
+from .far import GREATEST_FLOAT, far_row, unit_of
 from .lanes import (
     _intrinsic_call,
     absolute,
@@ -36,43 +36,16 @@ from .lanes import (
     shift_exponent,
     smaller,
     splat,
-    stack,
     store,
     stream,
     width,
 )  # fmt: skip
-from .mass_sums import (
-    EXCESS,
-    EXCESS_LOW,
-    INVERSE,
-    LOG_EXCESS,
-    RAISE_P,
-    RAISE_P_AGAIN,
-    RAISE_Q,
-    RAISE_Q_AGAIN,
-    gap,
-    level,
-)
+from .mass_sums import gap, level
 from .masses import NEGATIVE, scaled_view
 from .probabilities import DOUBLE, SINGLE, mass_pair
-from .rows import (
-    ARGMAX_P,
-    ARGMAX_Q,
-    BESIDE_GAP,
-    BESIDE_P,
-    BESIDE_Q,
-    DONE,
-    KL,
-    LN2,
-    LSE_GAP,
-    LSE_P,
-    LSE_Q,
-    REVERSE_KL,
-    TOO_CLOSE,
-    TOO_FAR,
-    cumulant_row,
-)
-from .single import LSE, log_row
+from .records import RowStatistics, record
+from .rows import DONE, LN2, TOO_CLOSE, TOO_FAR, cumulant_row
+from .single import log_row
 from .status import LOGS, MASSES
 
 PAIRS = 1024  # outcomes a block: p, q, d and the decoded rows in float32 take 20 KiB of first-level cache
@@ -85,17 +58,6 @@ NEAR = 0.9  # |d| up to which power series serve; beyond, what is subtracted is 
 
 # how a pair of rows is read: float32 lanes, float64 lanes, or float64 lanes with zeros on one side and any exponents
 DISTANT, UNDEFINED, NEGATIVE_MASS = 2, 3, 4  # SINGLE and DOUBLE are those of probabilities.py
-
-# what is kept of a pair between the passes, all float64
-# of logs LOG_MASS is what lies beside the greatest element: ln p = k·(a - GREATEST_P) - LOG_MASS_P
-# GAP is LSE_Q - LSE_P, of DISTANT pairs LOG_MASS_Q - LOG_MASS_P, without the rounding of either
-PATH, LOG_MASS_P, LOG_MASS_Q, GAP, GREATEST_P, GREATEST_Q, FORWARD, REVERSE, MOMENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-STATE = 9
-
-# constants that turn the elements of a pair of rows into p, q and d; which ones depends on the path
-SHIFT, FACTOR, MINUS_GAP, SHIFT_Q, FACTOR_Q = 0, 1, 2, 3, 4
-TOP_P, LOG_REST_P, TOP_Q, LOG_REST_Q, REST_GAP = 0, 1, 2, 3, 4
-# (of masses: those of mass_sums.py)
 
 
 def _count(elem):
@@ -148,67 +110,67 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
     """Fill `state`, and the `scales` of masses, from the first pass over a pair of rows. `single`: float32 lanes are
     good enough for 32-bit rows; `apart`: also where d is so large that float32 rounds it to 1e-6, because p and q are
     looked at one by one then."""
-    narrow = single and p[2] != FLOAT64 and q[2] != FLOAT64
+    narrow = single and p.storage != FLOAT64 and q.storage != FLOAT64
     path, outcome = SINGLE, TOO_CLOSE
     if space == LOGS:
         if narrow:
             outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
-            if outcome == DONE and max(result[KL], result[REVERSE_KL]) > DISTINCT:
-                alone = stack(5, 0.0)
+            if outcome == DONE and max(result.kl, result.reverse_kl) > DISTINCT:
+                alone = record(RowStatistics)
                 if not log_row(q, vocab, k, np.float32(0.0), None, alone):
                     far_row(q, vocab, k, None, alone)
-                result[LSE_Q], result[BESIDE_Q] = alone[LSE], alone[BESIDE]
-                result[LSE_GAP] = alone[LSE] - result[LSE_P]
+                result.lse_q, result.beside_q = alone.lse, alone.beside
+                result.lse_gap = alone.lse - result.lse_p
             if outcome == TOO_FAR and apart and normalised_row(p, q, vocab, k, np.float32(0.0), result):
                 # float32 serves rows far apart on the whole of which nothing is possible under one alone
-                known = min(result[KL], result[REVERSE_KL]) > APART and max(result[KL], result[REVERSE_KL]) < np.inf
+                known = min(result.kl, result.reverse_kl) > APART and max(result.kl, result.reverse_kl) < np.inf
                 outcome = DONE if known else TOO_FAR
         if outcome != DONE:
             path, outcome = DOUBLE, cumulant_row(p, q, vocab, k, 0.0, result)
-        exact = p[2] == FLOAT64 or q[2] == FLOAT64
-        if outcome == DONE and not abs(result[LSE_P]) + abs(result[LSE_Q]) < (1e3 if exact else 1e6):
+        exact = p.storage == FLOAT64 or q.storage == FLOAT64
+        if outcome == DONE and not abs(result.lse_p) + abs(result.lse_q) < (1e3 if exact else 1e6):
             outcome = TOO_FAR  # the rounding of a normaliser would be worth too much of a probability
         if outcome != DONE:
             path = DISTANT
             direct_row(p, q, vocab, k, result)
     else:
         path = mass_pair(p, q, vocab, single, False, result, scales)
-        if path == SINGLE and max(result[KL], result[REVERSE_KL]) == np.inf:
+        if path == SINGLE and max(result.kl, result.reverse_kl) == np.inf:
             # what else is different may be as little as the rounding of float32 masses
             path = mass_pair(p, q, vocab, False, False, result, scales)
         if path == NEGATIVE:
             path = NEGATIVE_MASS
-    if path != NEGATIVE_MASS and result[KL] != result[KL]:
+    if path != NEGATIVE_MASS and result.kl != result.kl:
         path = UNDEFINED
-    state[PATH] = path
-    state[LOG_MASS_P] = result[BESIDE_P] if space == LOGS else result[LSE_P]
-    state[LOG_MASS_Q] = result[BESIDE_Q] if space == LOGS else result[LSE_Q]
-    state[GAP] = result[BESIDE_GAP] if path == DISTANT else result[LSE_GAP]
-    state[GREATEST_P] = element(p, np.int64(result[ARGMAX_P])) if result[ARGMAX_P] >= 0.0 else np.nan
-    state[GREATEST_Q] = element(q, np.int64(result[ARGMAX_Q])) if result[ARGMAX_Q] >= 0.0 else np.nan
-    state[FORWARD] = result[KL]
-    state[REVERSE] = result[REVERSE_KL]
+    state.path = path
+    state.log_mass_p = result.beside_p if space == LOGS else result.lse_p
+    state.log_mass_q = result.beside_q if space == LOGS else result.lse_q
+    state.gap = result.beside_gap if path == DISTANT else result.lse_gap
+    state.greatest_p = element(p, np.int64(result.argmax_p)) if result.argmax_p >= 0.0 else np.nan
+    state.greatest_q = element(q, np.int64(result.argmax_q)) if result.argmax_q >= 0.0 else np.nan
+    state.forward = result.kl
+    state.reverse = result.reverse_kl
 
 
 @kernel
 def scale_pair(p, q, vocab, space, k, state, scales):
     """Fill `scales` with the constants of a pair of rows of logs that turn stored elements into p, q and d."""
-    log_mass_p, log_mass_q = state[LOG_MASS_P], state[LOG_MASS_Q]
+    log_mass_p, log_mass_q = state.log_mass_p, state.log_mass_q
     if space == MASSES:
         return
-    if state[PATH] == DISTANT:
-        scales[TOP_P], scales[LOG_REST_P] = state[GREATEST_P], state[LOG_MASS_P]
-        scales[TOP_Q], scales[LOG_REST_Q] = state[GREATEST_Q], state[LOG_MASS_Q]
-        scales[REST_GAP] = state[GAP]
+    if state.path == DISTANT:
+        scales.top_p, scales.log_rest_p = state.greatest_p, state.log_mass_p
+        scales.top_q, scales.log_rest_q = state.greatest_q, state.log_mass_q
+        scales.rest_gap = state.gap
     else:
         # in the lanes k·log2(e) is rounded; the greatest element, which weighs most, is given its own probability
-        scale = np.float64(np.float32(k * LOG2E)) if state[PATH] == SINGLE else k * LOG2E
-        top, top_q = state[GREATEST_P], state[GREATEST_Q]
-        scales[SHIFT] = np.rint((k * top + log_mass_p) * LOG2E)
-        scales[SHIFT_Q] = np.rint((k * top_q + log_mass_q) * LOG2E)
-        scales[FACTOR] = math.exp(-log_mass_p - LN2 * (scale * top - scales[SHIFT]))
-        scales[FACTOR_Q] = math.exp(-log_mass_q - LN2 * (scale * top_q - scales[SHIFT_Q]))
-        scales[MINUS_GAP] = -state[GAP]
+        scale = np.float64(np.float32(k * LOG2E)) if state.path == SINGLE else k * LOG2E
+        top, top_q = state.greatest_p, state.greatest_q
+        scales.shift = np.rint((k * top + log_mass_p) * LOG2E)
+        scales.shift_q = np.rint((k * top_q + log_mass_q) * LOG2E)
+        scales.factor = math.exp(-log_mass_p - LN2 * (scale * top - scales.shift))
+        scales.factor_q = math.exp(-log_mass_q - LN2 * (scale * top_q - scales.shift_q))
+        scales.minus_gap = -state.gap
 
 
 @kernel
@@ -237,11 +199,11 @@ def log_pairs(x, z, n, like, k, scales, probs, diffs):
     nothing = number(zero, "-infinity")
     far = zero
     scale = splat(k * LOG2E, like)
-    origin = number(zero, "round") - splat(scales[SHIFT], like)
-    factor = splat(scales[FACTOR], like)
-    least = splat(least_argument(k, scales[SHIFT], like), like)
+    origin = number(zero, "round") - splat(scales.shift, like)
+    factor = splat(scales.factor, like)
+    least = splat(least_argument(k, scales.shift, like), like)
     k_lanes = splat(k, like)
-    minus_gap = splat(scales[MINUS_GAP], like)
+    minus_gap = splat(scales.minus_gap, like)
     for i in range(0, n, width(like)):
         a = stream(x, i, like)
         b = stream(z, i, like)
@@ -259,9 +221,9 @@ def fill_partners(z, n, like, k, scales, partners):
     """q of a block of logs, from its own exponential: p·exp(d) would have the rounding of d in it."""
     zero = splat(0.0, like)
     scale = splat(k * LOG2E, like)
-    origin = number(zero, "round") - splat(scales[SHIFT_Q], like)
-    factor = splat(scales[FACTOR_Q], like)
-    least = splat(least_argument(k, scales[SHIFT_Q], like), like)
+    origin = number(zero, "round") - splat(scales.shift_q, like)
+    factor = splat(scales.factor_q, like)
+    least = splat(least_argument(k, scales.shift_q, like), like)
     for i in range(0, n, width(like)):
         b = stream(z, i, like)
         gone = equal(b, number(zero, "-infinity"))
@@ -271,9 +233,9 @@ def fill_partners(z, n, like, k, scales, partners):
 @kernel
 def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
     """p, q and d of a block of any logs, for float64; only -inf is impossible, whatever p and q have come to."""
-    top_p, top_q = scales[TOP_P], scales[TOP_Q]
+    top_p, top_q = scales.top_p, scales.top_q
     unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
-    rest_p, rest_q, rest_gap = scales[LOG_REST_P], scales[LOG_REST_Q], scales[REST_GAP]
+    rest_p, rest_q, rest_gap = scales.log_rest_p, scales.log_rest_q, scales.rest_gap
     constants = apart_constants(unit, scale, top_p, top_q, rest_p, rest_q, rest_gap, like)
     zero = splat(0.0, like)
     nothing = number(zero, "-infinity")
@@ -292,7 +254,7 @@ def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
 
 
 def placed_blocks(p, q, start, n, like, scales, room_p, room_q):
-    """Blocks of two rows of masses times their RAISEs; and the least number in them but 0 (1 where none is raised)."""
+    """Blocks of two rows of masses times their raises; and the least number in them but 0 (1 where none is raised)."""
 
 
 @overload(placed_blocks)
@@ -301,10 +263,10 @@ def _placed_blocks(p, q, start, n, like, scales, room_p, room_q):
         return view(p, start, n, room_p, 0.0), view(q, start, n, room_q, 0.0), 1.0
 
     def placed(p, q, start, n, like, scales, room_p, room_q):
-        if scales[RAISE_P] == 1.0 and scales[RAISE_Q] == 1.0:
+        if scales.raise_p == 1.0 and scales.raise_q == 1.0:
             return view(p, start, n, room_p, 0.0), view(q, start, n, room_q, 0.0), 1.0
-        x, low_p = scaled_view(p, start, n, room_p, scales[RAISE_P], scales[RAISE_P_AGAIN])
-        y, low_q = scaled_view(q, start, n, room_q, scales[RAISE_Q], scales[RAISE_Q_AGAIN])
+        x, low_p = scaled_view(p, start, n, room_p, scales.raise_p, scales.raise_p_again)
+        y, low_q = scaled_view(q, start, n, room_q, scales.raise_q, scales.raise_q_again)
         return x, y, min(low_p, low_q)
 
     return as_they_are if like == types.float32 else placed
@@ -336,8 +298,8 @@ def mass_pairs_near(x, y, n, like, scales, probs, diffs):
     zero = splat(0.0, like)
     far = zero
     tiniest = number(zero, "smallest")
-    excess = scales[EXCESS], scales[EXCESS_LOW]
-    inverse = splat(scales[INVERSE], like)
+    excess = scales.excess, scales.excess_low
+    inverse = splat(scales.inverse, like)
     for i in range(0, n, width(like)):
         p = stream(x, i, like)
         e = gap(p, stream(y, i, like), excess, like)
@@ -361,8 +323,8 @@ def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
     one = number(zero, "1")
     most = splat(FARTHEST, like)
     origin = number(zero, "round")
-    excess = scales[EXCESS], scales[EXCESS_LOW]
-    inverse = splat(scales[INVERSE], like)
+    excess = scales.excess, scales.excess_low
+    inverse = splat(scales.inverse, like)
     low, far = one, zero
     for i in range(0, n, width(like)):
         p = stream(x, i, like)
@@ -400,15 +362,15 @@ def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
     tiniest = number(zero, "smallest")
     smallest = number(zero, "smallest normal")
     infinite = number(zero, "infinity")
-    excess = scales[EXCESS], scales[EXCESS_LOW]
-    inverse, log_excess = splat(scales[INVERSE], like), splat(scales[LOG_EXCESS], like)
+    excess = scales.excess, scales.excess_low
+    inverse, log_excess = splat(scales.inverse, like), splat(scales.log_excess, like)
     for i in range(0, n, width(like)):
         raw_p = stream(x, i, like)
         raw_q = stream(y, i, like)
         no_p = equal(raw_p, zero)
         no_q = equal(raw_q, zero)
-        p = (raw_p * splat(scales[RAISE_P], like)) * splat(scales[RAISE_P_AGAIN], like)
-        q = (raw_q * splat(scales[RAISE_Q], like)) * splat(scales[RAISE_Q_AGAIN], like)
+        p = (raw_p * splat(scales.raise_p, like)) * splat(scales.raise_p_again, like)
+        q = (raw_q * splat(scales.raise_q, like)) * splat(scales.raise_q_again, like)
         e = gap(p, q, excess, like)
         q = level(q, excess, like)
         r = e / maximum((p + p) + e, tiniest)
@@ -427,4 +389,4 @@ def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
 @kernel
 def is_identical(space, state):
     """True for rows of masses that are the same as far as KL can tell."""
-    return space == MASSES and state[FORWARD] == 0.0 and state[REVERSE] == 0.0
+    return space == MASSES and state.forward == 0.0 and state.reverse == 0.0

@@ -20,55 +20,10 @@ from .cumulants import LOG2E
 from .decode import BLOCK, FLOAT64, view
 from .elementary import log1p_minus
 from .lanes import kernel, load, splat, stack, store, sum_lanes, width
-from .mass_sums import (
-    DELTA,
-    EXCESS,
-    EXCESS_LOW,
-    FAR,
-    INVERSE,
-    LEAST,
-    LOG_EXCESS,
-    NEAR,
-    RAISE_P,
-    RAISE_P_AGAIN,
-    RAISE_Q,
-    RAISE_Q_AGAIN,
-    TOP_P,
-    TOP_Q,
-    A,
-    P,
-    R,
-    block_of_masses,
-)  # fmt: skip
-from .masses import (
-    BESIDE,
-    DONE,
-    ENTROPY,
-    GREATEST_SHIFT,
-    LSE,
-    NEGATIVE,
-    OUT_OF_RANGE,
-    greatest_mass,
-    mass_alone,
-    scaled_view,
-    split_power,
-)  # fmt: skip
-from .rows import (
-    ARGMAX_P,
-    ARGMAX_Q,
-    ENTROPY_P,
-    ENTROPY_Q,
-    KL,
-    LN2,
-    LSE_GAP,
-    LSE_P,
-    LSE_Q,
-    REVERSE_KL,
-    fused,
-    index_of,
-)
-
-BESIDE_P, BESIDE_Q = 9, 10  # places beyond those of rows.py
+from .mass_sums import NEAR, block_of_masses
+from .masses import DONE, GREATEST_SHIFT, NEGATIVE, OUT_OF_RANGE, greatest_mass, mass_alone, scaled_view, split_power
+from .records import MassSums, RowStatistics, record
+from .rows import LN2, fused, index_of
 
 # Rows of which no outcome differs by more are proportional: it is what the totals are known to.
 IDENTICAL = 2.0**-90
@@ -118,43 +73,42 @@ def scale_rows(p, q, vocab, scales):
         return False
     rise_p = GREATEST_SHIFT - np.rint(math.log(top_p) * LOG2E)
     rise_q = GREATEST_SHIFT - np.rint(math.log(top_q) * LOG2E)
-    scales[RAISE_P], scales[RAISE_P_AGAIN] = split_power(rise_p)
+    scales.raise_p, scales.raise_p_again = split_power(rise_p)
     first, second = split_power(rise_q)
-    high, low = exact_total(p, vocab, scales[RAISE_P], scales[RAISE_P_AGAIN], room)
+    high, low = exact_total(p, vocab, scales.raise_p, scales.raise_p_again, room)
     high_q, low_q = exact_total(q, vocab, first, second, room)
     if not (high > 0.0 and high_q > 0.0):
         return False
     binades = np.rint((math.log(high) - math.log(high_q)) * LOG2E)
-    scales[RAISE_Q], scales[RAISE_Q_AGAIN] = split_power(rise_q + binades)
+    scales.raise_q, scales.raise_q_again = split_power(rise_q + binades)
     high_q, low_q = high_q * 2.0**binades, low_q * 2.0**binades
     apart, rest = high - high_q, low - low_q  # the first is exact
-    scales[EXCESS] = (apart + rest) / high_q
-    left = fused(-scales[EXCESS], high_q, apart) + fused(-scales[EXCESS], low_q, rest)
-    scales[EXCESS_LOW] = left / high_q
-    scales[INVERSE] = 1.0 / high
-    scales[LOG_EXCESS] = (rise_q + binades - rise_p) * LN2 + math.log1p(scales[EXCESS])
+    scales.excess = (apart + rest) / high_q
+    left = fused(-scales.excess, high_q, apart) + fused(-scales.excess, low_q, rest)
+    scales.excess_low = left / high_q
+    scales.inverse = 1.0 / high
+    scales.log_excess = (rise_q + binades - rise_p) * LN2 + math.log1p(scales.excess)
     return True
 
 
 @kernel
 def mass_difference(x, y, gap, scales):
-    """ln Q - ln P of an outcome whose masses, as they are stored, are x and y > 0; `gap` is LSE_Q - LSE_P."""
+    """ln Q - ln P of an outcome whose masses, as they are stored, are x and y > 0; `gap` is lse_q - lse_p."""
     d = math.log(y) - math.log(x) - gap
-    x, y = x * scales[RAISE_P] * scales[RAISE_P_AGAIN], y * scales[RAISE_Q] * scales[RAISE_Q_AGAIN]
+    x, y = x * scales.raise_p * scales.raise_p_again, y * scales.raise_q * scales.raise_q_again
     if abs(d) < 0.5 and x > 1e-290:  # from the difference at one total, see mass_sums.py
-        d = math.log1p(fused(y, scales[EXCESS_LOW], fused(y, scales[EXCESS], y - x)) / x)
+        d = math.log1p(fused(y, scales.excess_low, fused(y, scales.excess, y - x)) / x)
     return d
 
 
 @kernel
 def keep_rows(total, ratio, scales):
     """Fill `scales` for rows that weigh about the same as they are, `total` and 1 + `ratio` times that."""
-    for i in range(4):
-        scales[i] = 1.0
-    scales[EXCESS] = -ratio / (1.0 + ratio)
-    scales[EXCESS_LOW] = 0.0
-    scales[INVERSE] = 1.0 / total
-    scales[LOG_EXCESS] = -math.log1p(ratio)
+    scales.raise_p, scales.raise_p_again, scales.raise_q, scales.raise_q_again = 1.0, 1.0, 1.0, 1.0
+    scales.excess = -ratio / (1.0 + ratio)
+    scales.excess_low = 0.0
+    scales.inverse = 1.0 / total
+    scales.log_excess = -math.log1p(ratio)
 
 
 # ------------------------------------------------------------------------------------------------------ one row
@@ -162,11 +116,15 @@ def keep_rows(total, ratio, scales):
 
 @kernel
 def undefined(result):
-    for i in range(6):
-        result[i] = np.nan
-    result[LSE_GAP] = np.nan
-    result[ARGMAX_P] = -1.0
-    result[ARGMAX_Q] = -1.0
+    result.kl = np.nan
+    result.reverse_kl = np.nan
+    result.entropy_p = np.nan
+    result.entropy_q = np.nan
+    result.lse_p = np.nan
+    result.lse_q = np.nan
+    result.lse_gap = np.nan
+    result.argmax_p = -1.0
+    result.argmax_q = -1.0
 
 
 def totals_served(like):
@@ -198,7 +156,7 @@ def mass_row(p, q, vocab, like, excess, scales, result):
     """
     room_p = stack(2048, like)
     room_q = stack(2048, like)
-    sums = stack(9, 0.0)
+    sums = record(MassSums)
     sums_of = NEAR
     mass, delta, forward, reverse, farthest = 0.0, 0.0, 0.0, 0.0, 0.0
     top_p, top_q, block_p, block_q = -np.inf, -np.inf, 0, 0
@@ -208,20 +166,20 @@ def mass_row(p, q, vocab, like, excess, scales, result):
     while start < vocab:
         n = min(BLOCK, vocab - start)
         block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums)
-        if not sums[FAR] < 1.0 / 3.0:
+        if not sums.far < 1.0 / 3.0:
             sums_of += 1
             continue
-        if sums[LEAST] > 0.0:
+        if sums.least > 0.0:
             return NEGATIVE
-        farthest = max(farthest, sums[FAR])
-        mass += sums[P]
-        delta += sums[DELTA]
-        forward += sums[A]
-        reverse += sums[R]
-        if sums[TOP_P] > top_p:
-            top_p, block_p = sums[TOP_P], start
-        if sums[TOP_Q] > top_q:
-            top_q, block_q = sums[TOP_Q], start
+        farthest = max(farthest, sums.far)
+        mass += sums.p
+        delta += sums.delta
+        forward += sums.a
+        reverse += sums.r
+        if sums.top_p > top_p:
+            top_p, block_p = sums.top_p, start
+        if sums.top_q > top_q:
+            top_q, block_q = sums.top_q, start
         start += n
     undefined(result)
     if mass + delta != mass + delta and not (top_p < np.inf and top_q < np.inf):
@@ -236,16 +194,16 @@ def mass_row(p, q, vocab, like, excess, scales, result):
         keep_rows(mass, ratio, scales)
     elif sums_of == NEAR and farthest < IDENTICAL:
         kl, reverse_kl = 0.0, 0.0
-    result[KL] = max(kl, 0.0)
-    result[REVERSE_KL] = max(reverse_kl, 0.0)
-    result[LSE_GAP] = -scales[LOG_EXCESS]
-    result[LSE_P] = -(math.log(scales[INVERSE]) + math.log(scales[RAISE_P]) + math.log(scales[RAISE_P_AGAIN]))
-    result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
+    result.kl = max(kl, 0.0)
+    result.reverse_kl = max(reverse_kl, 0.0)
+    result.lse_gap = -scales.log_excess
+    result.lse_p = -(math.log(scales.inverse) + math.log(scales.raise_p) + math.log(scales.raise_p_again))
+    result.lse_q = result.lse_p + result.lse_gap
     if excess is not None:
         block_p, block_q = 0, 0
         top_p, top_q = greatest_mass(p, vocab, room_p), greatest_mass(q, vocab, room_q)
-    result[ARGMAX_P] = first_at(p, vocab, block_p, top_p, room_p)
-    result[ARGMAX_Q] = first_at(q, vocab, block_q, top_q, room_q)
+    result.argmax_p = first_at(p, vocab, block_p, top_p, room_p)
+    result.argmax_q = first_at(q, vocab, block_q, top_q, room_q)
     return DONE
 
 
@@ -269,11 +227,11 @@ def served(mass, delta, forward, reverse, kl, reverse_kl, like):
 def mass_pair(p, q, vocab, single, full, result, scales):
     """The statistics of any pair of rows of masses and their `scales`: SINGLE, DOUBLE or NEGATIVE.
 
-    `single`: float32 lanes are good enough for 32-bit rows. `full`: with the entropies, and with LSEs and BESIDEs that
-    keep their digits where one outcome takes nearly all; else ENTROPY_P and ENTROPY_Q are NaN and BESIDEs untouched.
+    `single`: float32 lanes are good enough for 32-bit rows. `full`: with the entropies, and and `lse` and `beside` that
+    keep their digits where one outcome takes nearly all; else entropy_p and entropy_q are NaN and `beside` untouched.
     """
     path, outcome = DOUBLE, OUT_OF_RANGE
-    if single and p[2] != FLOAT64 and q[2] != FLOAT64:
+    if single and p.storage != FLOAT64 and q.storage != FLOAT64:
         path = SINGLE
         outcome = mass_row(p, q, vocab, np.float32(0.0), None, scales, result)
     if outcome == OUT_OF_RANGE:
@@ -285,16 +243,16 @@ def mass_pair(p, q, vocab, single, full, result, scales):
         path = DOUBLE
         undefined(result)
         if scale_rows(p, q, vocab, scales):
-            mass_row(p, q, vocab, 0.0, (scales[EXCESS], scales[EXCESS_LOW]), scales, result)
+            mass_row(p, q, vocab, 0.0, (scales.excess, scales.excess_low), scales, result)
     if full:
-        alone = stack(4, 0.0)
-        defined = result[KL] == result[KL]
+        alone = record(RowStatistics)
+        defined = result.kl == result.kl
         mass_alone(p, vocab, alone)
-        result[ENTROPY_P] = alone[ENTROPY] if defined else np.nan
-        result[LSE_P] = alone[LSE] if defined else np.nan
-        result[BESIDE_P] = alone[BESIDE]
+        result.entropy_p = alone.entropy if defined else np.nan
+        result.lse_p = alone.lse if defined else np.nan
+        result.beside_p = alone.beside
         mass_alone(q, vocab, alone)
-        result[ENTROPY_Q] = alone[ENTROPY] if defined else np.nan
-        result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
-        result[BESIDE_Q] = alone[BESIDE]
+        result.entropy_q = alone.entropy if defined else np.nan
+        result.lse_q = result.lse_p + result.lse_gap
+        result.beside_q = alone.beside
     return path

@@ -18,18 +18,9 @@ from numba import types
 from numba.extending import overload
 
 from .cumulants import (
-    FAR,
     LOG2E,
     NEAR,
-    TOP_P,
-    TOP_Q,
     WIDE,
-    A,
-    B,
-    G,
-    Q,
-    S,
-    U,
     beside_heaviest,
     cumulants,
     cumulants_near,
@@ -44,16 +35,11 @@ from .cumulants import (
 from .decode import BLOCK, NO_LOG, element, pair_by_words, view
 from .elementary import log1p_minus
 from .lanes import any_lane, equal, fma, greatest, inlined, kernel, load, maximum, rounded, splat, stack, width
+from .records import CumulantSums, HeldSums, clear_record, record
 from .storage import STORAGES
 
 LN2 = 0.69314718055994530942
 
-# statistics of a pair of rows, all in float64
-KL, REVERSE_KL, ENTROPY_P, ENTROPY_Q, LSE_P, LSE_Q, ARGMAX_P, ARGMAX_Q, LSE_GAP = 0, 1, 2, 3, 4, 5, 6, 7, 8
-# LSE_GAP is LSE_Q - LSE_P, without the rounding of either. Of logs also: BESIDE, LSE less k times the row's greatest
-# element, and BESIDE_GAP, BESIDE_Q - BESIDE_P without their rounding
-BESIDE_P, BESIDE_Q, BESIDE_GAP = 9, 10, 11
-STATISTICS = 12
 
 DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
 
@@ -153,93 +139,90 @@ def within_reach(far, farthest_reach):
     return NEAR if far <= NEAR else WIDE if far <= WIDE else farthest_reach
 
 
-# sums of the blocks that do not hold the greatest element, and of the one that does: S and U of p, Z = S + A + B, Q and
-# the size of what Z is made of of q
-S_REST, U_REST, Z_REST, W_REST, SIZE_REST, S_TOP, U_TOP, Z_TOP, W_TOP, SIZE_TOP = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-
-
-@kernel
-def clear(held):
-    for i in range(10):
-        held[i] = 0.0
-
-
 @kernel
 def shrink_held(held, fall, shrink):
     """Go over to another shift and another top_log_p, which is lower by -`fall`."""
-    held[U_REST] += fall * held[S_REST]
-    held[U_TOP] += fall * held[S_TOP]
-    for i in range(10):
-        held[i] *= shrink
+    held.u_rest += fall * held.s_rest
+    held.u_top += fall * held.s_top
+    held.s_rest *= shrink
+    held.u_rest *= shrink
+    held.z_rest *= shrink
+    held.w_rest *= shrink
+    held.size_rest *= shrink
+    held.s_top *= shrink
+    held.u_top *= shrink
+    held.z_top *= shrink
+    held.w_top *= shrink
+    held.size_top *= shrink
 
 
 @kernel
 def hold(held, sums, new_p, new_q):
     """Add the sums of a block; `new_p`, `new_q`: it holds the greatest element of the row so far."""
-    z, size = sums[S] + sums[A] + sums[B], sums[S] + sums[A] + abs(sums[B])
+    z, size = sums.s + sums.a + sums.b, sums.s + sums.a + abs(sums.b)
     if new_p:
-        held[S_REST] += held[S_TOP]
-        held[U_REST] += held[U_TOP]
-        held[S_TOP], held[U_TOP] = sums[S], sums[U]
+        held.s_rest += held.s_top
+        held.u_rest += held.u_top
+        held.s_top, held.u_top = sums.s, sums.u
     else:
-        held[S_REST] += sums[S]
-        held[U_REST] += sums[U]
+        held.s_rest += sums.s
+        held.u_rest += sums.u
     if new_q:
-        held[Z_REST] += held[Z_TOP]
-        held[W_REST] += held[W_TOP]
-        held[SIZE_REST] += held[SIZE_TOP]
-        held[Z_TOP], held[W_TOP], held[SIZE_TOP] = z, sums[Q], size
+        held.z_rest += held.z_top
+        held.w_rest += held.w_top
+        held.size_rest += held.size_top
+        held.z_top, held.w_top, held.size_top = z, sums.q, size
     else:
-        held[Z_REST] += z
-        held[W_REST] += sums[Q]
-        held[SIZE_REST] += size
+        held.z_rest += z
+        held.w_rest += sums.q
+        held.size_rest += size
 
 
 @kernel
-def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, sums, result):
-    """BESIDE_P and ENTROPY_P from the sums of a pair; False if the lanes cannot tell them."""
+def beside_p(row, vocab, k, like, shift, top_log, block, top, held, room, result):
+    """beside_p and entropy_p from the sums of a pair; False if the lanes cannot tell them."""
     heaviest = weight(top, k, shift, like)
     depth = binades_above(top, k, top_log, like)
-    s = held[S_REST] + held[S_TOP]
+    s = held.s_rest + held.s_top
     if s >= 4.0 * heaviest:
-        result[BESIDE_P] = math.log(s / heaviest)
-        result[ENTROPY_P] = result[BESIDE_P] + LN2 * (depth - (held[U_REST] + held[U_TOP]) / s)
+        result.beside_p = math.log(s / heaviest)
+        result.entropy_p = result.beside_p + LN2 * (depth - (held.u_rest + held.u_top) / s)
         return True
     # the sums have rounded what shares a lane with the heaviest
     n = min(BLOCK, vocab - block)
-    beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
-    rest = held[S_REST] + (sums[0] + (sums[2] - 1.0) * heaviest)
-    fall = (held[U_REST] - depth * held[S_REST]) + sums[1]
+    mass, moment, equals = beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top)
+    rest = held.s_rest + (mass + (equals - 1.0) * heaviest)
+    fall = (held.u_rest - depth * held.s_rest) + moment
     factor = settled(rest, fall, k, like)
-    result[BESIDE_P] = math.log1p(factor * rest / heaviest)
-    result[ENTROPY_P] = result[BESIDE_P] - LN2 * factor * fall / (heaviest + rest)
+    result.beside_p = math.log1p(factor * rest / heaviest)
+    result.entropy_p = result.beside_p - LN2 * factor * fall / (heaviest + rest)
     return rest == 0.0 or rest > least_rest(like) * heaviest
 
 
 @kernel
-def beside_q(p, q, vocab, k, like, shift, top_log, centre, far, block, top, held, room, sums, result):
-    """BESIDE_Q and ENTROPY_Q from the sums of a pair; False if the lanes cannot tell them."""
+def beside_q(p, q, vocab, k, like, shift, top_log, centre, far, block, top, held, room, result):
+    """beside_q and entropy_q from the sums of a pair; False if the lanes cannot tell them."""
     depth = binades_above(top, k, top_log, like)
-    z = held[Z_REST] + held[Z_TOP]
-    beside = result[BESIDE_P] + result[BESIDE_GAP]
+    z = held.z_rest + held.z_top
+    beside = result.beside_p + result.beside_gap
     if beside > 1.4:
-        result[BESIDE_Q] = beside
-        result[ENTROPY_Q] = beside + LN2 * (depth - (held[W_REST] + held[W_TOP]) / z)
+        result.beside_q = beside
+        result.entropy_q = beside + LN2 * (depth - (held.w_rest + held.w_top) / z)
         return True
     # of the block with the heaviest its own weights; of the others those that p's and y make, in units of the heaviest
     own_shift = np.rint(k * LOG2E * top)
     own = weight(top, k, own_shift, like)
     n = min(BLOCK, vocab - block)
-    beside_heaviest(view(q, block, n, room, NO_LOG), n, like, k, own_shift, top, sums)
-    x = max(element(p, np.int64(result[ARGMAX_Q])), least_argument(k, shift, like))
+    mass, moment, equals = beside_heaviest(view(q, block, n, room, NO_LOG), n, like, k, own_shift, top)
+    x = max(element(p, np.int64(result.argmax_q)), least_argument(k, shift, like))
     heaviest = weight(x, k, shift, like) * math.exp(k * (top - x) - centre)
-    others = held[Z_REST] / heaviest
-    rest = others + (sums[0] / own + (sums[2] - 1.0))
-    fall = (held[W_REST] / heaviest - depth * others) + sums[1] / own
+    others = held.z_rest / heaviest
+    rest = others + (mass / own + (equals - 1.0))
+    fall = (held.w_rest / heaviest - depth * others) + moment / own
     factor = settled(rest, fall, k, like)
-    result[BESIDE_Q] = math.log1p(factor * rest)
-    result[ENTROPY_Q] = result[BESIDE_Q] - LN2 * factor * fall / (1.0 + rest)
-    if width(like) == 16 and held[Z_REST] < 0.05 * held[SIZE_REST]:
+    result.beside_q = math.log1p(factor * rest)
+    result.entropy_q = result.beside_q - LN2 * factor * fall / (1.0 + rest)
+    if width(like) == 16 and held.z_rest < 0.05 * held.size_rest:
         return False  # exp(y) = 1 + y + φ(y) has cancelled
     return rest == 0.0 or rest > least_rest(like) * math.exp(far)
 
@@ -263,7 +246,7 @@ def cumulant_row(p, q, vocab, k, like, result):
     farthest_reach = 8.0 if single else 300.0  # float32 rounds |y| < 8 to 2.4e-7, and exp(y) to as much of itself
     room_p = stack(2048, like)
     room_q = stack(2048, like)
-    sums = stack(9, 0.0)
+    sums = record(CumulantSums)
 
     # shift: about log2 of the first block's greatest weight; centre: k·(b - a) there. Any are right, good ones exact.
     n = min(BLOCK, vocab)
@@ -283,55 +266,55 @@ def cumulant_row(p, q, vocab, k, like, result):
     if not (abs(shift) <= MAX_SHIFT and abs(log_q) <= MAX_SHIFT):
         return TOO_FAR
 
-    held = stack(10, 0.0)
+    held = record(HeldSums)
     reach, centred = within_reach(farthest(x, z, n, like, k, centre), farthest_reach), False
     for attempt in range(2):
-        clear(held)
+        clear_record(held)
         b, a, g, far = 0.0, 0.0, 0.0, 0.0
         top_p, top_q, block_p, block_q = -np.inf, -np.inf, -1, -1
         start = 0
         while start < vocab:
             n = min(BLOCK, vocab - start)
             block_sums(p, q, start, n, like, k, shift, log_p, log_q, centre, reach, room_p, room_q, sums)
-            rise = k * LOG2E * sums[TOP_P] - shift
+            rise = k * LOG2E * sums.top_p - shift
             if rise > MAX_RISE:
-                raised = np.rint(k * LOG2E * sums[TOP_P])
+                raised = np.rint(k * LOG2E * sums.top_p)
                 if not raised < MAX_SHIFT:
                     return TOO_FAR
                 shrink = 2.0 ** (shift - raised)
-                shrink_held(held, log_p - rounded(k * LOG2E * sums[TOP_P], like), shrink)
-                log_p = rounded(k * LOG2E * sums[TOP_P], like)
+                shrink_held(held, log_p - rounded(k * LOG2E * sums.top_p, like), shrink)
+                log_p = rounded(k * LOG2E * sums.top_p, like)
                 b, a, g, shift = b * shrink, a * shrink, g * shrink, raised
                 continue
-            if k * LOG2E * sums[TOP_Q] - log_q > MAX_RISE and sums[TOP_Q] < np.inf:
-                fall = log_q - rounded(k * LOG2E * sums[TOP_Q], like)
-                log_q = rounded(k * LOG2E * sums[TOP_Q], like)
-                held[W_REST] += fall * held[Z_REST]
-                held[W_TOP] += fall * held[Z_TOP]
+            if k * LOG2E * sums.top_q - log_q > MAX_RISE and sums.top_q < np.inf:
+                fall = log_q - rounded(k * LOG2E * sums.top_q, like)
+                log_q = rounded(k * LOG2E * sums.top_q, like)
+                held.w_rest += fall * held.z_rest
+                held.w_top += fall * held.z_top
                 continue
-            if not (sums[FAR] <= reach and sums[B] == sums[B]):
+            if not (sums.far <= reach and sums.b == sums.b):
                 if reach == farthest_reach:
                     return TOO_FAR
                 # a NaN: outcomes impossible under both
-                reach = max(within_reach(sums[FAR], farthest_reach), WIDE) if sums[B] == sums[B] else farthest_reach
+                reach = max(within_reach(sums.far, farthest_reach), WIDE) if sums.b == sums.b else farthest_reach
                 continue
-            if not centred and sums[S] > 0.0:
+            if not centred and sums.s > 0.0:
                 centred = True
-                mean = sums[B] / sums[S]
-                if mean * mean > (0.5 if reach == NEAR else 0.15) * sums[A] / sums[S]:
+                mean = sums.b / sums.s
+                if mean * mean > (0.5 if reach == NEAR else 0.15) * sums.a / sums.s:
                     centre = rounded(centre + mean, like)
                     continue
-            b += sums[B]
-            a += sums[A]
-            g += sums[G]
-            far = max(far, sums[FAR])
-            hold(held, sums, sums[TOP_P] > top_p, sums[TOP_Q] > top_q)
-            if sums[TOP_P] > top_p:
-                top_p, block_p = sums[TOP_P], start
-            if sums[TOP_Q] > top_q:
-                top_q, block_q = sums[TOP_Q], start
+            b += sums.b
+            a += sums.a
+            g += sums.g
+            far = max(far, sums.far)
+            hold(held, sums, sums.top_p > top_p, sums.top_q > top_q)
+            if sums.top_p > top_p:
+                top_p, block_p = sums.top_p, start
+            if sums.top_q > top_q:
+                top_q, block_q = sums.top_q, start
             start += n
-        s = held[S_REST] + held[S_TOP]
+        s = held.s_rest + held.s_top
         if not s > 0.0:
             return TOO_FAR
         e = (a + b) / s
@@ -364,16 +347,16 @@ def cumulant_row(p, q, vocab, k, like, result):
         if not (centre * centre <= 64.0 * least) or cancels or deep(least, far, k, like):
             return TOO_CLOSE
 
-    result[KL] = max(kl, 0.0)
-    result[REVERSE_KL] = max(reverse, 0.0)
-    result[LSE_GAP] = centre + math.log1p(e)
-    result[ARGMAX_P] = argmax(p, vocab, block_p, top_p, room_p)
-    result[ARGMAX_Q] = argmax(q, vocab, block_q, top_q, room_q)
-    if not beside_p(p, vocab, k, like, shift, log_p, block_p, top_p, held, room_p, sums, result):
+    result.kl = max(kl, 0.0)
+    result.reverse_kl = max(reverse, 0.0)
+    result.lse_gap = centre + math.log1p(e)
+    result.argmax_p = argmax(p, vocab, block_p, top_p, room_p)
+    result.argmax_q = argmax(q, vocab, block_q, top_q, room_q)
+    if not beside_p(p, vocab, k, like, shift, log_p, block_p, top_p, held, room_p, result):
         return TOO_CLOSE if single else TOO_FAR
-    result[BESIDE_GAP] = (centre - k * (top_q - top_p)) + math.log1p(e)
-    if not beside_q(p, q, vocab, k, like, shift, log_q, centre, far, block_q, top_q, held, room_q, sums, result):
+    result.beside_gap = (centre - k * (top_q - top_p)) + math.log1p(e)
+    if not beside_q(p, q, vocab, k, like, shift, log_q, centre, far, block_q, top_q, held, room_q, result):
         return TOO_CLOSE if single else TOO_FAR
-    result[LSE_P] = k * top_p + result[BESIDE_P]
-    result[LSE_Q] = result[LSE_P] + result[LSE_GAP]
+    result.lse_p = k * top_p + result.beside_p
+    result.lse_q = result.lse_p + result.lse_gap
     return DONE

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .decode import BLOCK, STORAGE, by_words, element, is_storage
+from .decode import BLOCK, by_words, element, is_storage
 from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store, stream
 from .storage import AFFINE16, FLOATS
 
@@ -166,7 +166,7 @@ _add_in_place = by_words([kind for kind in FLOATS if kind.bytes > 1], add_words,
 @kernel
 def summable(x):
     """True for an array of a storage that segments can have: codes have a scale for each row."""
-    return is_storage(x[STORAGE]) and x[STORAGE] != AFFINE16
+    return is_storage(x.storage) and x.storage != AFFINE16
 
 
 @kernel

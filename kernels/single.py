@@ -13,7 +13,7 @@ from numba.extending import overload
 from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, least_rest, settled, weight
 from .decode import BLOCK, NO_LOG, by_words, view
 from .elementary import parted_exp2
-from .far import ARGMAX, BESIDE, ENTROPY, GREATEST, LSE, undefined
+from .far import undefined
 from .lanes import (
     fma,
     greatest,
@@ -30,6 +30,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .order import see_block
+from .records import BlockSums, record
 from .rows import LN2, MAX_RISE, MAX_SHIFT, argmax, binades_above, greatest_of
 from .storage import STORAGES
 
@@ -63,9 +64,9 @@ def log_block(a, n, like, k, shift, top_log, entropy, sums):
         s_all = s_all + widened(s)
         u_all = u_all + widened(u)
     odd = odd - odd  # 0, or NaN if any argument was
-    sums[0] = sum_lanes(s_all) + sum_lanes(odd)
-    sums[1] = sum_lanes(u_all)
-    sums[2] = greatest(top)
+    sums.mass = sum_lanes(s_all) + sum_lanes(odd)
+    sums.moment = sum_lanes(u_all)
+    sums.top = greatest(top)
 
 
 @inlined
@@ -106,7 +107,7 @@ def log_row(row, vocab, k, like, entropy, result):
     """All of far.py's statistics of a row of logs (`entropy` None: it may be NaN), in lanes like `like`: False if they
     cannot serve.
 
-    LSE of an all -inf row is -inf.
+    lse of an all -inf row is -inf.
     """
     return ordered_log_row(row, vocab, k, like, entropy, None, result)
 
@@ -118,7 +119,7 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
     if not in_reach(k, like):
         return False
     room = stack(2048, like)
-    sums = stack(3, 0.0)
+    sums = record(BlockSums)
     n = min(BLOCK, vocab)
     top = greatest_of(view(row, 0, n, room, NO_LOG), n, like)
     shift, top_log = -MAX_SHIFT, -MAX_SHIFT
@@ -133,23 +134,23 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
     while start < vocab:
         n = min(BLOCK, vocab - start)
         x = log_sums(row, start, n, room, like, k, shift, top_log, entropy, order, sums)
-        if k * LOG2E * sums[2] - shift > MAX_RISE:
-            raised = np.rint(k * LOG2E * sums[2])
+        if k * LOG2E * sums.top - shift > MAX_RISE:
+            raised = np.rint(k * LOG2E * sums.top)
             if not raised < MAX_SHIFT:
                 return False
             fall = top_log
-            top_log = rounded(k * LOG2E * sums[2], like)
+            top_log = rounded(k * LOG2E * sums.top, like)
             fall -= top_log
             shrink = 2.0 ** (shift - raised)
             s_top, u_top = s_top * shrink, (u_top + fall * s_top) * shrink
             s, u, shift = s * shrink, (u + fall * s) * shrink, raised
             continue
-        if sums[2] > top:
+        if sums.top > top:
             s, u = s + s_top, u + u_top
-            s_top, u_top, top, block = sums[0], sums[1], sums[2], start
+            s_top, u_top, top, block = sums.mass, sums.moment, sums.top, start
         else:
-            s, u = s + sums[0], u + sums[1]
-        see_block(order, row, x, n, start, like, sums[2])
+            s, u = s + sums.mass, u + sums.moment
+        see_block(order, row, x, n, start, like, sums.top)
         start += n
     if top > -np.inf and k * LOG2E * top < shift - 1.0:
         return False  # nothing was possible in the first block, and weights relative to its guess say nothing
@@ -157,28 +158,28 @@ def ordered_log_row(row, vocab, k, like, entropy, order, result):
     if total != total or moment != moment:
         return True
     if top == -np.inf:
-        result[LSE] = -np.inf
+        result.lse = -np.inf
         return True
     heaviest = weight(top, k, shift, like)
     depth = binades_above(top, k, top_log, like)
     if total < 4.0 * heaviest:  # the sums have rounded what shares a lane with it
         n = min(BLOCK, vocab - block)
-        beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top, sums)
-        rest = s + (sums[0] + (sums[2] - 1.0) * heaviest)
+        mass, moment_beside, equals = beside_heaviest(view(row, block, n, room, NO_LOG), n, like, k, shift, top)
+        rest = s + (mass + (equals - 1.0) * heaviest)
         if rest < least_rest(like) * heaviest:
             return False
         # without the entropy the mean depth of what lies beside is guessed, and with it too: the same bits
-        guess = sums[1] + s * math.log(rest / heaviest) * LOG2E
+        guess = moment_beside + s * math.log(rest / heaviest) * LOG2E
         beside = math.log1p(settled(rest, guess, k, like) * rest / heaviest)
-        fall = sums[1] + (u - depth * s)
+        fall = moment_beside + (u - depth * s)
         spread = -LN2 * settled(rest, fall, k, like) * fall / (heaviest + rest)
     else:
         beside = math.log(total / heaviest)
         spread = LN2 * (depth - moment / total)
-    result[LSE] = k * top + beside
+    result.lse = k * top + beside
     if entropy is not None:
-        result[ENTROPY] = max(beside + spread, 0.0)
-    result[ARGMAX] = argmax(row, vocab, block, top, room)
-    result[BESIDE] = beside
-    result[GREATEST] = top
+        result.entropy = max(beside + spread, 0.0)
+    result.argmax = argmax(row, vocab, block, top, room)
+    result.beside = beside
+    result.greatest = top
     return True

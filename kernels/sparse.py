@@ -100,7 +100,7 @@ def rest_mass(row, vocab, k, lse, top1, ids, first, last):
     """
     if top1 < 0:
         return np.nan
-    reach = 1e3 if row[2] == FLOAT64 else MAX_SHIFT
+    reach = 1e3 if row.storage == FLOAT64 else MAX_SHIFT
     if abs(lse) < reach and in_reach(k, np.float32(0.0)):
         return rest_of_row(row, vocab, k, lse, element(row, top1), ids, first, last)
     return far_rest_of_row(row, vocab, k, ids, first, last)

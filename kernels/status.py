@@ -2,7 +2,7 @@
 
 from numba import types
 
-from .decode import DATA, STORAGE, is_storage
+from .decode import is_storage
 from .lanes import kernel, pointer
 from .storage import AFFINE16
 
@@ -13,8 +13,15 @@ LOGS, MASSES = 0, 1
 @kernel
 def readable(array, vocab, space):
     """True for an array of rows that the kernels can read."""
-    known = is_storage(array[STORAGE]) and LOGS <= space <= MASSES
-    return known and array[DATA] != 0 and vocab >= 1 and not (array[STORAGE] == AFFINE16 and space == MASSES)
+    known = is_storage(array.storage) and LOGS <= space <= MASSES
+    return known and array.data != 0 and vocab >= 1 and not (array.storage == AFFINE16 and space == MASSES)
+
+
+@kernel
+def write_number(address, t, value):
+    """Element t of an array of float64, where there is one."""
+    if address != 0:
+        pointer(address, types.float64)[t] = value
 
 
 @kernel

@@ -11,20 +11,17 @@ from numba import types
 
 from .capped import SATURATED, capped, capped_row, rise
 from .decode import FLOAT64, element
-from .far import BESIDE, ENTROPY, GREATEST, LSE, far_row, undefined
+from .far import far_row, undefined
 from .lanes import kernel, pointer
 from .order import offer, sort_heap
 from .single import ordered_log_row
-from .status import OK, TOKEN
-
-# words of a kullback_token_description; the first two are those of far.py
-LOG_PROBS, RANKS, TOP_IDS, TOP_LOG_PROBS = 2, 3, 4, 5
+from .status import OK, TOKEN, write_number
 
 
 @kernel
 def all_outcomes(row, vocab, slope, limit, order, result):
-    """LSE, ENTROPY and the order of a whole row, in float32 lanes where that is what the row is stored in."""
-    single = row[2] != FLOAT64
+    """lse, entropy and the order of a whole row, in float32 lanes where that is what the row is stored in."""
+    single = row.storage != FLOAT64
     if limit > 0.0:
         reach = SATURATED * limit / slope
         if single and 1e-30 < reach < 1e30 and 1e-30 < limit < 1e30:
@@ -56,7 +53,7 @@ def listed(ids, first, last, v):
 
 @kernel
 def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
-    """LSE, ENTROPY and the order of the outcomes ids[first:last] alone, which rise."""
+    """lse, entropy and the order of the outcomes ids[first:last] alone, which rise."""
     undefined(result)
     top, missing = -np.inf, False
     for i in range(first, last):
@@ -66,7 +63,7 @@ def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
     if missing or (top == np.inf and limit == 0.0):
         return
     if last == first or (top == -np.inf and limit == 0.0):
-        result[LSE] = -np.inf
+        result.lse = -np.inf
         return
     s, u, equals = 0.0, 0.0, 0
     for i in range(first, last):
@@ -79,10 +76,10 @@ def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
         u += w * gap if w != 0.0 else 0.0
     rest = s + (equals - 1.0)
     beside = math.log1p(rest)
-    result[LSE] = capped(top, slope, limit) + beside
-    result[ENTROPY] = beside - u / (1.0 + rest)
-    result[BESIDE] = beside
-    result[GREATEST] = top
+    result.lse = capped(top, slope, limit) + beside
+    result.entropy = beside - u / (1.0 + rest)
+    result.beside = beside
+    result.greatest = top
     tokens, count, ranks, k, top_ids, top_values = order
     for i in range(count if ranks != 0 else 0):
         v = pointer(tokens, types.int64)[i]
@@ -107,11 +104,11 @@ def write_top(order, filled, slope, limit, result):
     _tokens, _count, _ranks, k, top_ids, top_values = order
     if k > 0:
         values, ids = pointer(top_values, types.float64), pointer(top_ids, types.int64)
-        defined = result[BESIDE] == result[BESIDE]
+        defined = result.beside == result.beside
         filled = min(k, filled) if defined else 0
         sort_heap(values, ids, filled)
         for i in range(filled):
-            values[i] = rise(values[i], result[GREATEST], slope, limit) - result[BESIDE]
+            values[i] = rise(values[i], result.greatest, slope, limit) - result.beside
         for i in range(filled, k):
             values[i], ids[i] = -np.inf if defined else np.nan, -1
 
@@ -136,9 +133,9 @@ def describe_tokens_row(
     for i in range(count):
         if ids[i] >= vocab:
             return TOKEN
-    ranks = out[RANKS] + 8 * t * count if out[RANKS] != 0 else 0
+    ranks = out.ranks + 8 * t * count if out.ranks != 0 else 0
     order = (
-        tokens + 8 * t * count, count, ranks, top_k, out[TOP_IDS] + 8 * t * top_k, out[TOP_LOG_PROBS] + 8 * t * top_k
+        tokens + 8 * t * count, count, ranks, top_k, out.top_ids + 8 * t * top_k, out.top_log_probs + 8 * t * top_k
     )  # fmt: skip
     kept, first, last, size = pointer(kept_ids, types.int64), 0, 0, vocab
     if kept_offsets != 0:
@@ -149,19 +146,17 @@ def describe_tokens_row(
         kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
     else:
         all_outcomes(row, vocab, slope, limit, order, result)
-    if out[LSE] != 0:
-        pointer(out[LSE], types.float64)[t] = result[LSE]
-    if out[ENTROPY] != 0:
-        pointer(out[ENTROPY], types.float64)[t] = result[ENTROPY]
+    write_number(out.lse, t, result.lse)
+    write_number(out.entropy, t, result.entropy)
     for i in range(count):
-        defined = ids[i] >= 0 and result[BESIDE] == result[BESIDE]
-        if out[LOG_PROBS] != 0:
+        defined = ids[i] >= 0 and result.beside == result.beside
+        if out.log_probs != 0:
             value = np.nan
             if defined:
                 value = -np.inf
                 if kept_offsets == 0 or listed(kept, first, last, ids[i]):
-                    value = rise(element(row, ids[i]), result[GREATEST], slope, limit) - result[BESIDE]
-            pointer(out[LOG_PROBS], types.float64)[t * count + i] = value
+                    value = rise(element(row, ids[i]), result.greatest, slope, limit) - result.beside
+            pointer(out.log_probs, types.float64)[t * count + i] = value
         if ranks != 0:
             rank = pointer(ranks, types.int64)[i]
             pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1

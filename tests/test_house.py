@@ -132,7 +132,8 @@ def test_only_the_engine_knows_the_kernels():
     # storage types and kinds of divergence are data, which the package has from the kernels
     for module, table in tables.items():
         assert {name for name in imports(MODULES[module]) if package(name) in FLOORS[0]} == {table}
-    plain = {"storage.py": set(), "kinds/__init__.py": {"..contract"}, "contract.py": {"numba"}}  # numba: in a function
+    # contract.py has what it needs of both in functions
+    plain = {"storage.py": set(), "kinds/__init__.py": {"..contract"}, "contract.py": {"numba", "numpy"}}
     for name, more in plain.items():
         assert imports(ROOT / "kernels" / name) - set(sys.stdlib_module_names) == more
 
@@ -140,6 +141,18 @@ def test_only_the_engine_knows_the_kernels():
 @pytest.mark.parametrize("path", KERNEL_FILES, ids=lambda path: path.stem)
 def test_kernels_import_nothing_of_ours(path):
     assert not any(name.startswith(("kullback", "kernels")) for name in imports(path))
+
+
+def test_kernels_name_what_they_keep():
+    """No numbered slots: what is kept of a row or a pair has fields (records.py). LANES is a distance, not a slot."""
+    slots = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
+        for path in KERNEL_FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name) and isinstance(node.value, ast.Name)
+        if node.slice.id.isupper() and node.value.id.islower() and node.slice.id != "LANES"
+    ]
+    assert not slots
 
 
 def test_modules_do_not_import_each_other_in_circles():

@@ -7,16 +7,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 from kullback.kernels import entries
-from kullback.kernels.lanes import pointer
+from kullback.kernels.contract import structure
+from kullback.kernels.records import record_at
 from kullback.kernels.storage import FLOATS
-from numba import njit, types
+from numba import njit
 
 STORAGE = {kind.name: kind.tag for kind in FLOATS}
+ARRAY = structure("kullback_array")
 
 
 @njit
 def entry(x, mask, lengths, sums, kept, unmasked, count):
-    arrays = pointer(x, types.int64), pointer(mask, types.int64)
+    arrays = record_at(x, ARRAY), record_at(mask, ARRAY)
     return entries.kullback_sum_segments(*arrays, lengths, 0, sums, kept, unmasked, 0, count, 0)
 
 

@@ -391,3 +391,12 @@ def test_log_ratios_of_many_small_outcomes():
     for dtype in (np.float32, BFLOAT16):
         got = kb.token_log_ratios(p.astype(dtype), q.astype(dtype), tokens)
         assert (abs(got - expected) <= 1e-6 * np.maximum(abs(expected), size)).all()
+
+
+def test_gradients_of_half_a_divergence_beyond_float64():
+    """KL(q‖p) is 2e308 nats, and half of it, which is what the loss takes, within float64: no NaN along q's logits."""
+    p, q = np.array([[1e308, -1e308]]), np.array([[-700.0, 0.0]])
+    result = kb.distillation.distillation_loss(q, p, "symmetric_kl", weight=0.5, gradient="student", reduction="none")
+    half = float(1e308 * np.exp(np.longdouble(-700)))  # ½·Q₀·(ln Q₁/P₁ - ln Q₀/P₀) for Q₁ = 1 - 1e-304
+    assert result.loss[0] == pytest.approx(1e308, rel=1e-11)
+    np.testing.assert_allclose(result.student_gradient, [[-0.5 - half, 0.5 + half]], rtol=1e-11)

@@ -1,7 +1,7 @@
 """Cressie's and Read's power divergence 2/(λ(λ+1))·(Σ p·(p/q)^λ - 1), λ = `weight`; first and second are not looked at.
 
 It is 2/(λ(λ+1))·expm1(K) with K = λ·D, D = D_(1+λ)(p‖q) Rényi's divergence, and 2 KL(p‖q) at λ = 0. A λ below -1/2 is
-one above with the rows exchanged, -1 - λ, and K the same for both: λ = -1 is 2 KL(q‖p). K is kept as MOMENT.
+one above with the rows exchanged, -1 - λ, and K the same for both: λ = -1 is 2 KL(q‖p). K is kept as moment.
 
 Its gradient along the logits of q is -2/(1+λ)·exp(K)·k·q·expm1(-((1+λ)·d + K)), for λ = 0 and -1 that of the KL.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..encode import fill
 from ..lanes import kernel
-from ..pairs import DISTANT, DOUBLE, MOMENT, PATH, REVERSE, SINGLE, UNDEFINED, normalise_pair
+from ..pairs import DISTANT, DOUBLE, SINGLE, UNDEFINED, normalise_pair
 from . import KINDS, linear
 from .renyi import steep_gradient, upper_value
 
@@ -40,13 +40,13 @@ def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state
         renyi = upper_value(p, q, vocab, space, k, order, -power, False, power > 0.0, with_moment, work, state, scales)
         grown = power * renyi
         found = 2.0 * (math.expm1(grown) / power) / order
-        within = state[MOMENT] == state[MOMENT]
+        within = state.moment == state.moment
     if mirrored:
         normalise_pair(q, p, vocab, space, k, True, False, work, state, scales)
-    if state[PATH] < UNDEFINED:
-        state[MOMENT] = grown
+    if state.path < UNDEFINED:
+        state.moment = grown
         if not within:  # some log-ratio is beyond the reach of the exponentials
-            state[PATH] = DISTANT
+            state.path = DISTANT
     return found
 
 
@@ -60,19 +60,19 @@ def gradient(
     p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
 ):
     power = weight if side == 1 else -1.0 - weight
-    grown = state[MOMENT]
+    grown = state.moment
     if abs(power) < NEXT_TO or abs(1.0 + power) < NEXT_TO:
         first, second = (2.0, 0.0) if abs(power) < NEXT_TO else (0.0, 2.0)
-        state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
+        state.moment = second * state.reverse if second != 0.0 else 0.0
         linear.gradient(
             p, q, vocab, k, own_weight, 0.5, first, second, 1, value, own_moment, state, scales, address, storage
         )
-    elif grown == -np.inf and state[PATH] < UNDEFINED:  # rows that have nothing in common: it is the same all around
+    elif grown == -np.inf and state.path < UNDEFINED:  # rows that have nothing in common: it is the same all around
         fill(0.0, vocab, address, storage)
     else:
         rest = 2.0 / (1.0 + power)
         factor = rest * math.exp(grown) if grown < 1.0 else power * value + rest  # both are 2·exp(K)/(1+λ)
-        if state[PATH] == SINGLE and not abs(grown) < MODERATE:
-            state[PATH] = DOUBLE
-        far = state[PATH] == DISTANT
+        if state.path == SINGLE and not abs(grown) < MODERATE:
+            state.path = DOUBLE
+        far = state.path == DISTANT
         steep_gradient(p, q, vocab, k, 1.0 + power, grown, -own_weight * factor, far, state, scales, address, storage)

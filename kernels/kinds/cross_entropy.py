@@ -13,7 +13,6 @@ from ..decode import FLOAT64, NO_LOG, element, view
 from ..direct import rest
 from ..elementary import scaled_exp2
 from ..encode import fill, write_block
-from ..far import ARGMAX, BESIDE, GREATEST, LSE
 from ..far_gradients import PARTNER, far_gradient
 from ..lanes import (
     absolute,
@@ -35,6 +34,7 @@ from ..lanes import (
     width,
 )
 from ..pairs import PAIRS
+from ..records import RowStatistics, record
 from ..single import log_row
 
 
@@ -51,18 +51,18 @@ def mass_and_slope(a, b, times, origin, least, parts, own):
 def lanes_gradient(p, q, vocab, k, like, weight, address, storage):
     """Write weight·k·q·(g - Σ q·g), g = -ln p less that at q's greatest outcome as in far_gradients.py, in lanes like
     `like`; False, and nothing is written, where those cannot serve."""
-    one = stack(5, 0.0)
-    if not (log_row(q, vocab, k, like, None, one) and one[ARGMAX] >= 0.0 and lse_in_reach(one[LSE], like)):
+    one = record(RowStatistics)
+    if not (log_row(q, vocab, k, like, None, one) and one.argmax >= 0.0 and lse_in_reach(one.lse, like)):
         return False
     room_p = stack(1024, like)
     room_q = stack(1024, like)
     block = stack(1024, like)
     zero = splat(0.0, like)
-    shift = np.rint(one[LSE] * LOG2E)
+    shift = np.rint(one.lse * LOG2E)
     times, origin = splat(rounded(k * LOG2E, like), like), number(zero, "round") - splat(shift, like)
     least = splat(least_argument(k, shift, like), like)
-    parts = splat(rest(one[GREATEST], shift, k, one[BESIDE], like), like)
-    own = splat(element(p, np.int64(one[ARGMAX])), like)
+    parts = splat(rest(one.greatest, shift, k, one.beside, like), like)
+    own = splat(element(p, np.int64(one.argmax)), like)
     mean, size, farthest = 0.0, 0.0, zero
     for start in range(0, vocab, PAIRS):
         n = min(PAIRS, vocab - start)
@@ -108,7 +108,7 @@ def gradient(
         return
     served = False
     if in_reach(k, np.float32(0.0)):
-        if p[2] == FLOAT64 or q[2] == FLOAT64:
+        if p.storage == FLOAT64 or q.storage == FLOAT64:
             served = lanes_gradient(p, q, vocab, k, 0.0, own_weight, address, storage)
         else:
             served = lanes_gradient(p, q, vocab, k, np.float32(0.0), own_weight, address, storage)

@@ -30,9 +30,10 @@ from ..lanes import (
     sum_lanes,
     width,
 )
-from ..mass_sums import EXCESS, EXCESS_LOW, LOG_EXCESS, RAISE_P, RAISE_P_AGAIN, RAISE_Q, RAISE_Q_AGAIN, gap
-from ..pairs import NEGATIVE_MASS, PATH, STATE, normalise_pair
+from ..mass_sums import gap
+from ..pairs import NEGATIVE_MASS, normalise_pair
 from ..probabilities import DOUBLE, scale_rows
+from ..records import DivergenceSums, clear_record, record
 from ..status import MASSES
 
 TINY, RISE = 1e-200, 2.0**600  # what is below in a row as it is scaled is raised before: subnormal numbers are rounded
@@ -58,8 +59,8 @@ def half_tangent(a, b, raises, excess):
 def raises_of(scales):
     like = 0.0
     return (
-        splat(scales[RAISE_P], like), splat(scales[RAISE_P_AGAIN], like), splat(scales[RAISE_Q], like),
-        splat(scales[RAISE_Q_AGAIN], like),
+        splat(scales.raise_p, like), splat(scales.raise_p_again, like), splat(scales.raise_q, like),
+        splat(scales.raise_q_again, like),
     )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def raises_of(scales):
 def near_block(x, y, n, scales, part):
     """(Σ φ(-d), greatest |tanh(d/2)|, least mass) of a block, the sum being right where the second is below 1/3."""
     zero = splat(0.0, 0.0)
-    raises, excess = raises_of(scales), (scales[EXCESS], scales[EXCESS_LOW])
+    raises, excess = raises_of(scales), (scales.excess, scales.excess_low)
     total, far, least = zero, zero, zero
     for i in range(0, n, width(0.0)):
         a = stream(x, i, 0.0)
@@ -78,15 +79,15 @@ def near_block(x, y, n, scales, part):
         t = r * r
         half = r + (r * t) * horner(t, "(atanh(s)/s-1)/s²")
         total = total + phi_near_one(zero - (half + half))
-    part[0], part[1], part[2] = sum_lanes(total), greatest(far), -greatest(zero - least)
+    part.value, part.moment, part.far = sum_lanes(total), greatest(far), -greatest(zero - least)
 
 
 @kernel
 def any_block(x, y, n, scales):
     """Σ φ(-d) of any block."""
     zero = splat(0.0, 0.0)
-    raises, excess = raises_of(scales), (scales[EXCESS], scales[EXCESS_LOW])
-    log_excess = splat(scales[LOG_EXCESS], 0.0)
+    raises, excess = raises_of(scales), (scales.excess, scales.excess_low)
+    log_excess = splat(scales.log_excess, 0.0)
     total = zero
     for i in range(0, n, width(0.0)):
         a = stream(x, i, 0.0)
@@ -103,25 +104,24 @@ def any_block(x, y, n, scales):
 
 @kernel
 def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
-    for i in range(STATE):
-        state[i] = 0.0
-    state[PATH] = DOUBLE
+    clear_record(state)
+    state.path = DOUBLE
     if not scale_rows(p, q, vocab, scales):
         normalise_pair(p, q, vocab, space, k, False, False, work, state, scales)  # which says what is wrong
         return np.nan
     room_p = stack(2048, 0.0)
     room_q = stack(2048, 0.0)
-    part = stack(3, 0.0)
+    part = record(DivergenceSums)
     total = 0.0
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         x = view(p, start, n, room_p, 0.0)
         y = view(q, start, n, room_q, 0.0)
         near_block(x, y, n, scales, part)
-        if part[2] < 0.0:
-            state[PATH] = NEGATIVE_MASS
+        if part.far < 0.0:
+            state.path = NEGATIVE_MASS
             return np.nan
         # a NaN is passed over by the greatest, and so it is asked for by the sum
-        near = part[1] < 0.333 and part[0] == part[0]
-        total += part[0] if near else any_block(x, y, n, scales)
+        near = part.moment < 0.333 and part.value == part.value
+        total += part.value if near else any_block(x, y, n, scales)
     return total

@@ -12,7 +12,7 @@ from ..elementary import phi_and_exp
 from ..far_gradients import RATIO, far_gradient
 from ..lanes import absolute, equal, fma, kernel, load, select, smaller, splat, store, width
 from ..pair_loops import expm1_series, gradient_loop
-from ..pairs import DISTANT, FORWARD, MOMENT, NEAR, PATH, REVERSE, UNDEFINED, normalise_pair, series
+from ..pairs import DISTANT, NEAR, UNDEFINED, normalise_pair, series
 from ..status import LOGS
 
 APART = 20.0  # nats of KL(q‖p) from which on the rounding of d and R is too much where q is nearly all on one outcome
@@ -32,11 +32,11 @@ def weighted_sum(first, forward, second, reverse):
 @kernel
 def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
     normalise_pair(p, q, vocab, space, k, True, False, work, state, scales)
-    state[MOMENT] = np.nan
-    if state[PATH] >= UNDEFINED:
+    state.moment = np.nan
+    if state.path >= UNDEFINED:
         return np.nan
-    state[MOMENT] = second * state[REVERSE] if second != 0.0 else 0.0
-    result = weighted_sum(first, state[FORWARD], second, state[REVERSE])
+    state.moment = second * state.reverse if second != 0.0 else 0.0
+    result = weighted_sum(first, state.forward, second, state.reverse)
     if result == np.inf and space == LOGS and first > 0.0 and second > 0.0:
         result = linear_beyond(p, q, vocab, k, first, second, state)
     return result
@@ -88,9 +88,11 @@ def gradient(
 ):
     if side == 0:
         first, second = second, first
-    moment = state[MOMENT]
-    far = state[PATH] == DISTANT or abs(moment) > APART * abs(second)
-    if second != 0.0 and far and math.isfinite(moment) and state[PATH] < UNDEFINED:
+    moment = state.moment
+    far = state.path == DISTANT or abs(moment) > APART * abs(second)
+    # a KL whose half is within float64 may itself be beyond it, and so its moment
+    known = math.isfinite(moment) or math.isfinite(value)
+    if second != 0.0 and far and known and state.path < UNDEFINED:
         far_gradient(
             p, q, vocab, k, RATIO, first * own_weight, second * own_weight, 0.0, 0, address, storage
         )  # fmt: skip

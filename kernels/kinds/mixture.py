@@ -26,16 +26,7 @@ from ..lanes import (
     width,
 )
 from ..pair_loops import gradient_loop, near_value, value_loops
-from ..pairs import (
-    MOMENT,
-    NEAR,
-    PATH,
-    UNDEFINED,
-    coefficient_count,
-    is_identical,
-    normalise_pair,
-    series,
-)
+from ..pairs import NEAR, UNDEFINED, coefficient_count, is_identical, normalise_pair, series
 
 # Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
 # 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.
@@ -113,8 +104,8 @@ def near_sums(probs, diffs, n, like, value, moment, sums):
         pd = p * d
         total = fma(pd * d, series(d, value), total)
         total_moment = fma(pd, series(d, moment), total_moment)
-    sums[0] = sum_lanes(total)
-    sums[1] = sum_lanes(total_moment)
+    sums.value = sum_lanes(total)
+    sums.moment = sum_lanes(total_moment)
 
 
 @inlined
@@ -215,8 +206,8 @@ def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, 
         m = maximum(fma(w, p, rest * q), tiniest)
         slope = q * fma(kappa, gap / m, zero - c2 * to_q)
         total_moment = total_moment + select(near, pd * series(d, moment), slope)
-    sums[0] = sum_lanes(total)
-    sums[1] = sum_lanes(total_moment)
+    sums.value = sum_lanes(total)
+    sums.moment = sum_lanes(total_moment)
 
 
 @kernel
@@ -224,9 +215,9 @@ def block(near, probs, partners, diffs, n, like, limit, weight, first, second, v
     if near and with_moment:
         near_sums(probs, diffs, n, like, value, slope, part)
     elif near:
-        part[0] = near_value(probs, diffs, n, like, value)
+        part.value = near_value(probs, diffs, n, like, value)
     elif weight == 0.5 and first == second and not with_moment:
-        part[0] = jensen_shannon_value(probs, partners, diffs, n, like, first, value)
+        part.value = jensen_shannon_value(probs, partners, diffs, n, like, first, value)
     else:
         mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, slope, part)
 
@@ -240,11 +231,11 @@ def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state
     least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
     single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
     normalise_pair(p, q, vocab, space, k, single, not with_moment, work, state, scales)
-    state[MOMENT] = np.nan
-    if state[PATH] >= UNDEFINED:
+    state.moment = np.nan
+    if state.path >= UNDEFINED:
         return np.nan
     if is_identical(space, state):
-        state[MOMENT] = 0.0
+        state.moment = 0.0
         return 0.0
     return row_value(p, q, vocab, space, k, NEAR, weight, first, second, state, scales, with_moment)
 
@@ -302,6 +293,6 @@ def gradient(
     if side == 0:
         weight, first, second = 1.0 - weight, second, first
     row_gradient(
-        p, q, vocab, k, NEAR, weight, first, second, state[MOMENT], 0.0,
+        p, q, vocab, k, NEAR, weight, first, second, state.moment, 0.0,
         k * own_weight, state, scales, address, storage,
     )  # fmt: skip

@@ -10,7 +10,7 @@ A file holds what is to be known of its kind; what it lacks is refused, in C by 
              storage)
                                               own_weight times that along the logits of q, `state` being known, for side
                                               1; for side 0 the rows have been exchanged, and weight, first, second
-                                              and own_moment, its MOMENT, are those of before
+                                              and own_moment, its moment, are those of before
     exchanged(weight, first, second)          (kind, weight, first, second) whose value on the exchanged rows fills the
                                               `state` for side 0; where there is none, it is itself with 1 - weight,
                                               second and first
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ..lanes import kernel
-from ..pairs import PATH, UNDEFINED
+from ..pairs import UNDEFINED
 from ..status import LOGS
 from . import KINDS
 
@@ -45,7 +45,7 @@ def _chain(name, parameters, function, otherwise):
     lines = [f"def {name}(kind, {parameters}):"]
     for kind in own:
         lines += [f"    if kind == {KINDS[kind.removeprefix('of_')]}:", f"        return {kind}({parameters})"]
-    names = {"__name__": __name__, "UNDEFINED": UNDEFINED, "PATH": PATH, "nan": np.nan} | own
+    names = {"__name__": __name__, "UNDEFINED": UNDEFINED, "nan": np.nan} | own
     exec("\n".join([*lines, *(f"    {line}" for line in otherwise.split("; "))]), names)
     return kernel(names[name])
 
@@ -83,7 +83,7 @@ divergence_row = _chain(
     "divergence_row",
     "p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales",
     _own("value"),
-    "state[PATH] = UNDEFINED; return nan",
+    "state.path = UNDEFINED; return nan",
 )
 gradient_row = _chain(
     "gradient_row",

@@ -34,24 +34,9 @@ from ..lanes import (
     width,
 )
 from ..pair_loops import expm1_series, gradient_loop, near_value, series_writer, sum_loop
-from ..pairs import (
-    DISTANT,
-    GAP,
-    GREATEST_P,
-    GREATEST_Q,
-    LOG_MASS_P,
-    LOG_MASS_Q,
-    MOMENT,
-    NEAR,
-    PATH,
-    SINGLE,
-    UNDEFINED,
-    is_identical,
-    normalise_pair,
-    scale_pair,
-    series,
-)
+from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, scale_pair, series
 from ..probabilities import IDENTICAL, mass_difference
+from ..records import DivergenceSums, record
 from ..status import LOGS
 from . import KINDS
 
@@ -95,15 +80,15 @@ def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
         f = select(smaller(size, close), (d * d) * series(d, value), f)
         total = fma(p, f, total)
         power_sum = fma(p, tilted, power_sum)
-    sums[0] = sum_lanes(total)
-    sums[1] = sum_lanes(power_sum)
-    sums[2] = greatest(far)
+    sums.value = sum_lanes(total)
+    sums.moment = sum_lanes(power_sum)
+    sums.far = greatest(far)
 
 
 @kernel
 def block(near, probs, partners, diffs, n, like, limit, order, epsilon, unused, value, slope, with_moment, part):
     if near:
-        part[0] = near_value(probs, diffs, n, like, value)
+        part.value = near_value(probs, diffs, n, like, value)
     else:
         renyi_sums(probs, diffs, n, like, epsilon, limit, value, part)
 
@@ -113,7 +98,7 @@ write_series, pair_sums = series_writer(renyi_series), sum_loop(block)
 
 @kernel
 def power_value(p, q, vocab, space, k, like, order, epsilon, steep, with_moment, state, scales, sums):
-    """D_order(p‖q) into sums[0], in lanes like `like`; False where it leaves the range of the exponentials."""
+    """D_order(p‖q) into sums.value, in lanes like `like`; False where it leaves the range of the exponentials."""
     value = stack(32, like)
     slope = stack(32, like)
     write_series(like, order, epsilon, 0.0, value, slope)
@@ -129,17 +114,17 @@ def power_value(p, q, vocab, space, k, like, order, epsilon, steep, with_moment,
             sums,
         ):  # fmt: skip
             return False
-        total = sums[0]
+        total = sums.value
         # near disjoint rows 1 + (α-1)·Σ p·f cancels; the power sum Σ p^α·q^(1-α) itself does not
         grown = -epsilon * total
         if attempt == 1:
-            total = math.log(sums[1]) / -epsilon
+            total = math.log(sums.moment) / -epsilon
         elif grown > -0.5:
             total = total * (math.log1p(grown) / grown) if grown != 0.0 else total
             break
         else:
             limit = -1.0
-    sums[0] = max(total, 0.0)
+    sums.value = max(total, 0.0)
     return True
 
 
@@ -148,19 +133,19 @@ def log_masses(p, q, v, space, k, epsilon, state, scales):
     """(p > 0, q > 0, ln p, ln q, ln q - ln p, `tilted`) of one outcome, in float64 at any distance."""
     x, y = element(p, v), element(q, v)
     if space == LOGS:
-        top_p, top_q = state[GREATEST_P], state[GREATEST_Q]
-        log_p, log_q = below(x, top_p, k) - state[LOG_MASS_P], below(y, top_q, k) - state[LOG_MASS_Q]
-        gap = state[GAP] if state[PATH] == DISTANT else state[LOG_MASS_Q] - state[LOG_MASS_P]
+        top_p, top_q = state.greatest_p, state.greatest_q
+        log_p, log_q = below(x, top_p, k) - state.log_mass_p, below(y, top_q, k) - state.log_mass_q
+        gap = state.gap if state.path == DISTANT else state.log_mass_q - state.log_mass_p
         d = apart(x, y, top_p, top_q, k) - gap
         power = tilted(log_p, log_q, d, epsilon)
         if epsilon < 0.0:  # its terms, each of any size, may be the same: their difference before k rounds it
             power = 4.0 * (k * (below(x, top_p, 0.25) / -epsilon - apart(x, y, top_p, top_q, 0.25)))
-            power += gap - state[LOG_MASS_P] / -epsilon
+            power += gap - state.log_mass_p / -epsilon
         return x > -np.inf, y > -np.inf, log_p, log_q, d, power
     log_x = math.log(x) if x > 0.0 else -np.inf
     log_y = math.log(y) if y > 0.0 else -np.inf
-    d = mass_difference(x, y, state[GAP], scales) if x > 0.0 and y > 0.0 else log_y - log_x
-    log_p, log_q = log_x - state[LOG_MASS_P], log_y - state[LOG_MASS_Q]
+    d = mass_difference(x, y, state.gap, scales) if x > 0.0 and y > 0.0 else log_y - log_x
+    log_p, log_q = log_x - state.log_mass_p, log_y - state.log_mass_q
     return x > 0.0, y > 0.0, log_p, log_q, d, tilted(log_p, log_q, d, epsilon)
 
 
@@ -219,27 +204,27 @@ def upper_value(p, q, vocab, space, k, order, epsilon, mirrored, steep, with_mom
     """D_order(p‖q) of an order of at least 1/2, or 0; epsilon is 1 - order, which an order near 1 does not tell.
 
     Of a `mirrored` pair, whose rows have been exchanged, D_epsilon(q‖p) instead. `steep`: float32 rounds d to 6e-8 of
-    itself, which exp(epsilon·d) multiplies by epsilon, and what is made of it may mind; power_value says where. MOMENT
+    itself, which exp(epsilon·d) multiplies by epsilon, and what is made of it may mind; power_value says where. moment
     is NaN where some log-ratio is beyond the reach of the exponentials.
     """
     single = not steep or (space == LOGS and order <= 5.0 and not with_moment)
-    sums = stack(2, 0.0)
+    sums = record(DivergenceSums)
     done = False
     for attempt in range(2):
         normalise_pair(p, q, vocab, space, k, single and attempt == 0, False, work, state, scales)
-        state[MOMENT] = np.nan
-        if state[PATH] >= UNDEFINED:
+        state.moment = np.nan
+        if state.path >= UNDEFINED:
             return np.nan
         if is_identical(space, state):
             # as good as equal, but for orders that raise the ratio of what weighs next to nothing above that
             least = distant_renyi(p, q, vocab, space, k, np.inf, -np.inf, 1.0, state, scales) if steep else 0.0
             if least < IDENTICAL:
-                state[MOMENT] = 0.0
+                state.moment = 0.0
                 return 0.0
         scale_pair(p, q, vocab, space, k, state, scales)
-        if state[PATH] == DISTANT or order == 0.0 or order == np.inf:
+        if state.path == DISTANT or order == 0.0 or order == np.inf:
             pass
-        elif state[PATH] == SINGLE:
+        elif state.path == SINGLE:
             done = power_value(
                 p, q, vocab, space, k, np.float32(0.0), order, epsilon, steep, with_moment, state, scales, sums
             )
@@ -249,8 +234,8 @@ def upper_value(p, q, vocab, space, k, order, epsilon, mirrored, steep, with_mom
             done = power_value(p, q, vocab, space, k, 0.0, order, epsilon, steep, with_moment, state, scales, sums)
         break
     if done:
-        state[MOMENT] = sums[1]
-        return sums[0] * (epsilon / order) if mirrored else sums[0]
+        state.moment = sums.moment
+        return sums.value * (epsilon / order) if mirrored else sums.value
     scale = 1.0 / order if mirrored else 1.0 / epsilon
     found = distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales)
     if space == LOGS and not found < ABOUT_THE_END:
@@ -299,7 +284,7 @@ row_gradient = gradient_loop(gradient_block, expm1_series)
 @kernel
 def steep_gradient(p, q, vocab, k, steepness, log_sum, factor, far, state, scales, address, storage):
     """factor·k·q·expm1(-(steepness·d + log_sum)); `far`: some log-ratio is beyond the reach of the exponentials."""
-    if far and state[PATH] < UNDEFINED and math.isfinite(log_sum):
+    if far and state.path < UNDEFINED and math.isfinite(log_sum):
         tilted_gradient(p, q, vocab, k, steepness, factor, address, storage)
         return
     row_gradient(

@@ -1,6 +1,6 @@
 """½ Σ|p - q|, total variation.
 
-Its gradient along the logits of q is k·q·(½ sign(q - p) - R), R = ½ Σ q·sign(q - p). MOMENT is R - ½s with s, the sign
+Its gradient along the logits of q is k·q·(½ sign(q - p) - R), R = ½ Σ q·sign(q - p). moment is R - ½s with s, the sign
 at q's greatest outcome, in place of REVERSE: where that outcome is nearly all, R is nearly ½s, and what others leave
 would be lost to rounding. Blocks have s as `first`, and as `second` what float32 lanes lose of GAP: d may be less.
 """
@@ -11,23 +11,7 @@ from ..decode import element
 from ..far import below
 from ..lanes import absolute, inlined, kernel, load, number, rounded, select, smaller, splat, store, sum_lanes, width
 from ..pair_loops import expm1_series, gradient_loop, value_loops
-from ..pairs import (
-    DISTANT,
-    GAP,
-    GREATEST_P,
-    LOG_MASS_P,
-    LOG_MASS_Q,
-    MOMENT,
-    NEAR,
-    PATH,
-    REVERSE,
-    SINGLE,
-    UNDEFINED,
-    is_identical,
-    normalise_pair,
-    series,
-)
-from ..rows import ARGMAX_Q
+from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, series
 from ..status import LOGS
 
 
@@ -56,8 +40,8 @@ def near_sums(probs, diffs, n, like, first, second, expm1, sums):
         e = p * (d * series(d, expm1))
         total = total + absolute(e)
         total_moment = total_moment + (p + e) * (sign(d) - most)
-    sums[0] = 0.5 * sum_lanes(total)
-    sums[1] = 0.5 * sum_lanes(total_moment)
+    sums.value = 0.5 * sum_lanes(total)
+    sums.moment = 0.5 * sum_lanes(total_moment)
 
 
 @kernel
@@ -74,8 +58,8 @@ def variation_sums(probs, partners, diffs, n, like, first, second, expm1, sums):
         near = smaller(absolute(d), limit)
         total = total + absolute(select(near, p * (d * series(d, expm1)), q - p))
         total_moment = total_moment + q * (sign(d) - most)
-    sums[0] = 0.5 * sum_lanes(total)
-    sums[1] = 0.5 * sum_lanes(total_moment)
+    sums.value = 0.5 * sum_lanes(total)
+    sums.moment = 0.5 * sum_lanes(total_moment)
 
 
 @kernel
@@ -92,34 +76,34 @@ row_value, _ = value_loops(block, expm1_series)
 @kernel
 def sign_at_greatest(p, q, k, work, state):
     """s, of rows of logs."""
-    at = np.int64(work[ARGMAX_Q])
+    at = np.int64(work.argmax_q)
     x = element(p, at)
-    if state[PATH] == DISTANT:
-        d = (state[LOG_MASS_P] - state[LOG_MASS_Q]) - below(x, state[GREATEST_P], k)
+    if state.path == DISTANT:
+        d = (state.log_mass_p - state.log_mass_q) - below(x, state.greatest_p, k)
     else:
-        d = k * (element(q, at) - x) - state[GAP]
+        d = k * (element(q, at) - x) - state.gap
     return 1.0 if d > 0.0 else -1.0 if d < 0.0 else 0.0
 
 
 @kernel
 def lost_of_gap(state):
     """What float32 lanes add to every d of rows of logs, less."""
-    return rounded(state[GAP], np.float32(0.0)) - state[GAP] if state[PATH] == SINGLE else 0.0
+    return rounded(state.gap, np.float32(0.0)) - state.gap if state.path == SINGLE else 0.0
 
 
 @kernel
 def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
     normalise_pair(p, q, vocab, space, k, True, not with_moment, work, state, scales)
-    state[MOMENT] = np.nan
-    if state[PATH] >= UNDEFINED:
+    state.moment = np.nan
+    if state.path >= UNDEFINED:
         return np.nan
     if is_identical(space, state):
-        state[MOMENT] = 0.0
+        state.moment = 0.0
         return 0.0
     s, lost = 1.0, 0.0
     if space == LOGS:
         s, lost = sign_at_greatest(p, q, k, work, state), lost_of_gap(state)
-    state[REVERSE] = s
+    state.reverse = s
     return row_value(p, q, vocab, space, k, NEAR, weight, s, lost, state, scales, with_moment)
 
 
@@ -147,6 +131,6 @@ def gradient(
     p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
 ):
     row_gradient(
-        p, q, vocab, k, -1.0, weight, state[REVERSE], lost_of_gap(state), state[MOMENT], 0.0,
+        p, q, vocab, k, -1.0, weight, state.reverse, lost_of_gap(state), state.moment, 0.0,
         k * own_weight, state, scales, address, storage,
     )  # fmt: skip

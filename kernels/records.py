@@ -1,0 +1,123 @@
+"""What kernels know of a row or of a pair of rows, by name.
+
+A `Row` is a value. The others are records: `record` finds room for one on the stack, filled with nothing, and a record
+is handed on by its address, so that who is given one may fill it. The structures of kullback.h are records too
+(contract.py). All fields are float64.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import from_dtype, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+class Row(NamedTuple):
+    """Where a row lies and how."""
+
+    address: int  # of its first element
+    stride: int  # bytes between elements
+    storage: int  # a tag of storage.py
+
+
+def _record(*fields):
+    return from_dtype(np.dtype([(field, np.float64) for field in fields], align=True))
+
+
+# Of one row. `lse` is k·greatest + beside, which forgets `beside` where k·greatest is large; the index `argmax` is -1
+# where the row is undefined.
+RowStatistics = _record("lse", "entropy", "argmax", "beside", "greatest")
+
+# Of a pair. `lse_gap` is lse_q - lse_p, without the rounding of either. Of logs also: `beside`, lse less k times the
+# row's greatest element, and `beside_gap`, beside_q - beside_p without their rounding.
+PairStatistics = _record(
+    "kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "argmax_p", "argmax_q", "lse_gap", "beside_p",
+    "beside_q", "beside_gap",
+)  # fmt: skip
+
+# Sums of a block of a pair of logs (cumulants.py has the formulas); `top_p` and `top_q` are the greatest a and b, `far`
+# is the greatest |y|.
+CumulantSums = _record("s", "b", "a", "g", "u", "q", "top_p", "top_q", "far")
+
+# Sums of the blocks that do not hold the greatest element, and of the one that does: S and U of p, Z = S + A + B, Q and
+# the size of what Z is made of of q.
+HeldSums = _record(
+    "s_rest", "u_rest", "z_rest", "w_rest", "size_rest", "s_top", "u_top", "z_top", "w_top", "size_top"
+)  # fmt: skip
+
+# Sums of a block of a pair of masses (mass_sums.py); `least` is the greatest of -x and -y, `far` what tells whether the
+# sums served.
+MassSums = _record("p", "delta", "a", "r", "top_p", "top_q", "far", "least")
+
+# Sums of a block of one row: Σw and the first moment of its logs, the greatest element.
+BlockSums = _record("mass", "moment", "top")
+
+# Sums of a block, or of all, of the terms of a divergence, of those of its moment, and the greatest |d| met.
+DivergenceSums = _record("value", "moment", "far")
+
+# What is kept of a pair between the passes, as kullback_divergence writes it. Of logs `log_mass` is what lies beside
+# the greatest element: ln p = k·(a - greatest_p) - log_mass_p. `gap` is lse_q - lse_p, of DISTANT pairs log_mass_q -
+# log_mass_p, without the rounding of either. `forward` and `reverse` are the KLs, `moment` is for gradients.py.
+PairState = _record(
+    "path", "log_mass_p", "log_mass_q", "gap", "greatest_p", "greatest_q", "forward", "reverse", "moment"
+)  # fmt: skip
+STATE_BYTES = PairState.size
+
+# What turns the stored elements of a pair of rows into p, q and d. Of logs: 2^(k·log2(e)·a - shift)·factor; of DISTANT
+# ones by their greatest elements. Of masses: p·raise_p·raise_p_again and q·raise_q·raise_q_again·(1 + excess +
+# excess_low) weigh the same, 1/inverse; the raises are powers of two; log_excess is ln(P/Q) of the rows as they are.
+Scales = _record(
+    "shift", "factor", "minus_gap", "shift_q", "factor_q",
+    "top_p", "log_rest_p", "top_q", "log_rest_q", "rest_gap",
+    "raise_p", "raise_p_again", "raise_q", "raise_q_again", "excess", "excess_low", "inverse", "log_excess",
+)  # fmt: skip
+
+
+@intrinsic
+def record(typingctx, kind):
+    """Room on the function's stack for a record of `kind`."""
+    result = kind.instance_type
+
+    def codegen(context, builder, signature, args):
+        room = cgutils.alloca_once(builder, context.get_data_type(result))
+        room.align = 64
+        return room
+
+    return result(kind), codegen
+
+
+@intrinsic
+def record_at(typingctx, address, kind):
+    """The record of `kind` that lies at an address."""
+    result = kind.instance_type
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(result))
+
+    return result(types.int64, kind), codegen
+
+
+@intrinsic
+def copy_record(typingctx, target, source):
+    """Fill a record with what another of its kind holds."""
+
+    def codegen(context, builder, signature, args):
+        one = ir.Constant(ir.IntType(64), 1)
+        cgutils.raw_memcpy(builder, args[0], args[1], one, context.get_abi_sizeof(context.get_data_type(target)))
+        return context.get_dummy_value()
+
+    return types.void(target, source), codegen
+
+
+@intrinsic
+def clear_record(typingctx, target):
+    """Set every field of a record to 0."""
+
+    def codegen(context, builder, signature, args):
+        size = context.get_abi_sizeof(context.get_data_type(target))
+        cgutils.memset(builder, args[0], ir.Constant(ir.IntType(64), size), 0)
+        return context.get_dummy_value()
+
+    return types.void(target), codegen
