@@ -384,3 +384,11 @@ def test_sums_of_nothing_check_their_threads():
 def test_sums_of_terms_beyond_float64_are_inf():
     """A warning of NumPy's where terms within float64 have a sum beyond it."""
     assert kb.vae_kl(np.full(2, 1.3e154), np.zeros(2)) == np.inf
+
+
+def test_fields_of_a_table_have_one_value_a_row():
+    """16-bit codes are an array of three fields, of which one is many values a row: an error of Numba's."""
+    codes = np.zeros(3, [("scale", "f4"), ("min", "f4"), ("code", "u2", (5,))])
+    for table, field in ((codes, "code"), (codes.reshape(3, 1), "scale")):
+        with pytest.raises(ValueError, match=f"`reference` has shape .3, .. in field '{field}', expected"):
+            drift.fit(table)

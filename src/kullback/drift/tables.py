@@ -96,6 +96,9 @@ def narwhals() -> Any:
 def _of_array(name: str, array: NDArray[Any]) -> Table:
     """(T, D), or (T,) for one column; the columns are called "0", "1", ..."""
     if array.dtype.names:
+        for key in array.dtype.names:
+            if array[key].ndim != 1:
+                raise ValueError(f"`{name}` has shape {array[key].shape} in field {key!r}, expected (rows,)")
         return Table({key: array[key] for key in array.dtype.names}, array.shape[0])
     if array.ndim == 1:
         array = array[:, None]
