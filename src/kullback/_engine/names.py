@@ -18,6 +18,8 @@ DIVERGENCES = {
     "tv": "total variation, ½ Σ|p - q|",
     "chi2": "Σ(p - q)²/q",
     "neyman_chi2": "Σ(p - q)²/p",
+    "cressie_read": "power divergence, 2/(λ(λ+1))·(Σ p·(p/q)^λ - 1)",
+    "itakura_saito": "Σ p/q - ln(p/q) - 1",
     "psi": "population stability index, jeffreys of shares",
     "entropy": "-Σ p·ln p, of one row",
 }
