@@ -74,8 +74,8 @@ DISTILLATION_LOSSES: dict[str, Loss] = {
     "reverse_kl": Loss("KL(S‖T)", lambda _: Kernel("linear", (0.5, 0.0, 1.0))),
     "jsd": Loss("β·KL(T‖M) + (1-β)·KL(S‖M), M = β·T + (1-β)·S", _jsd, "beta", 0.5),
     "symmetric_kl": Loss("w·KL(T‖S) + (1-w)·KL(S‖T)", lambda w: Kernel("linear", (0.5, w, 1.0 - w)), "weight", 0.5),
-    "skew_kl": Loss("KL(T‖λ·T + (1-λ)·S)", _skew, "weight", 0.1),
-    "skew_reverse_kl": Loss("KL(S‖λ·S + (1-λ)·T)", _skew_reverse, "weight", 0.1),
+    "skew_kl": Loss("KL(T‖w·T + (1-w)·S)", _skew, "weight", 0.1),
+    "skew_reverse_kl": Loss("KL(S‖w·S + (1-w)·T)", _skew_reverse, "weight", 0.1),
     "tv": Loss("½ Σ|T - S|", lambda _: Kernel("variation", (0.0, 0.0, 0.0))),
     "renyi": Loss("D_α(T‖S)", _renyi, "alpha", 0.5, 1e-3, 100.0),
     "cressie_read": Loss(
@@ -180,7 +180,8 @@ class DistillationResult:
     ----------
     loss : float, or ndarray of the leading shape for reduction "none"
     student_gradient, teacher_gradient : ndarray or None
-        d loss / d logits, of the logits' shape and dtype; of the sum of all losses for reduction "none".
+        d loss / d logits, of the logits' shape and dtype (float32 for float8); of the sum of all losses for
+        reduction "none".
     per_token : ndarray of float64, leading shape
         The loss of each row before weights and reduction, 0 where it is not counted.
     tokens : int
@@ -278,8 +279,8 @@ def distillation_loss(
     vocab_size : int, optional
         Use the first `vocab_size` columns; the gradient is 0 in the others.
     student_out, teacher_out : array, optional
-        Where to put a gradient: an ndarray or tensor of the logits' shape, any supported dtype (float32 for bfloat16
-        logits, say), apart in memory from the logits and from each other.
+        Where to put a gradient: an ndarray or tensor of the logits' shape, float64, float32, float16 or bfloat16
+        (float32 for bfloat16 logits, say), apart in memory from the logits and from each other.
     num_threads : int, optional
         Threads at most. The result does not depend on it.
 

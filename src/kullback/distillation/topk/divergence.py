@@ -7,7 +7,7 @@ What the unknown rest of the teacher is taken to be has a name:
     "truncate"     left out of the sums, nothing normalised: may be negative
     "floor"        probability exp(floor) each, nothing normalised: what reverse KL needs to punish leaving the list
 
-and `topk_interval.topk_kl_interval` says between which two numbers the KL of the full vocabulary lies, whatever the
+and `topk_kl_interval` says between which two numbers the KL of the full vocabulary lies, whatever the
 rest is.
 """
 
@@ -46,7 +46,7 @@ class TopkDivergence:
     values : ndarray of float64, leading shape
         The divergence of each row, nats.
     gradient : ndarray or None
-        Σ weights·values by the student's logits, of their shape and dtype.
+        Σ weights·values by the student's logits, of their shape and dtype (float32 for float8).
     teacher_mass, student_mass : ndarray of float64, leading shape
         Probability that each side gives to the tokens that were compared.
     tokens : ndarray of int64, leading shape
