@@ -92,8 +92,9 @@ def topk_divergence(
     divergence : {"forward_kl", "reverse_kl", "jsd"}
         KL(teacher‖student), KL(student‖teacher), or β·KL(T‖M) + (1-β)·KL(S‖M) with M = β·T + (1-β)·S.
     tail : {"bucket", "renormalize", "truncate", "floor"}
-        What the rest of the teacher is, see the module. With "floor" each token of the rest has exp(floor): nothing to
-        forward KL; in reverse KL every token outside the list adds q·(ln q - floor); needs a dense student.
+        What the rest of the teacher is: one token, left out of both sides, left out of its side, or, with "floor",
+        exp(floor) a token in reverse KL, where every token outside the list adds q·(ln q - floor), and in "jsd" of beta
+        1, which is that; in forward KL and any other "jsd" it is 0. "floor" needs a dense student.
     beta, floor : float
         Of "jsd" and of tail "floor".
     temperature : float
