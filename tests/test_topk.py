@@ -275,3 +275,11 @@ def test_a_student_that_gives_next_to_nothing_outside_the_list(gap):
     lower, upper = topk_kl_interval(student, ([[0, 1]], teacher))
     assert lower[0] <= truth * (1 + 1e-11) and np.isfinite(lower[0]) and upper[0] >= lower[0]
     assert lower[0] > truth * (1 - 1e-11)
+
+
+def test_intervals_of_lists_that_no_teacher_has():
+    """Of ids in rising order of probability, say: a bound would be of a teacher that is not there."""
+    with pytest.raises(ValueError, match=r"`teacher` leaves 0\.6 to 2 tokens of at most 0\.1, the least"):
+        topk_kl_interval(np.zeros((1, 4)), ([[0, 1]], np.log([[0.3, 0.1]])))
+    lower, upper = topk_kl_interval(np.zeros((1, 4)), ([[0, 1, 2]], np.log([[0.5, 0.3, 0.1]])))
+    assert lower[0] <= upper[0]

@@ -21,7 +21,7 @@ def topk_kl_interval(
     ----------
     student_logits : array_like, shape (..., V)
     teacher : (ids, log_probs), both (..., K); or sparse rows
-        As in `topk_divergence`. The list must hold the K likeliest tokens: no other may be likelier than its last.
+        As in `topk_divergence`. The list must hold the K likeliest tokens: none may be likelier than the least of it.
     temperature : float
         Divides the student's logits.
     vocab_size : int, optional
@@ -34,6 +34,11 @@ def topk_kl_interval(
         are widened by 1e-12 of the terms they are made of. `upper` is attained by such a teacher; it is inf where the
         student gives no probability to a token that the teacher may, or one whose logarithm is beyond float64.
         A rest below 1e-12, which may be the rounding of the list alone, does not make `lower` inf.
+
+    Raises
+    ------
+    ValueError
+        A list whose rest is more than the other tokens can have, as of the K least likely ones.
 
     Notes
     -----
@@ -100,6 +105,14 @@ def _bounds(part: Listed, c: Common, bucket: Floats, log_q: Floats) -> tuple[Flo
     least = np.where(part.ids < 0, np.inf, c.p).min(-1)
     rest = np.where(least > 0.0, c.rest_p, 0.0)  # a list that ends in 0 leaves nothing
     spare = vocab - part.counts
+    # a tenth and 2 % are left to lists of 16-bit numbers
+    impossible = rest > 1.1 * spare * np.minimum(least, 1.0) + 0.02
+    if impossible.any():
+        row = int(np.argmax(impossible))
+        raise ValueError(
+            f"`teacher` leaves {rest[row]:.3g} to {spare[row]} tokens of at most {least[row]:.3g}, the least listed: "
+            "expected the likeliest tokens of each row"
+        )
     full = np.minimum(np.floor(rest / np.where(least > 0.0, least, 1.0)), spare).astype(np.int64)
     inside = np.where(c.p > 0.0, c.p * log_ratio(c.p, c.log_p, c.log_q), 0.0)
     high, size = np.zeros(len(bucket)), np.abs(inside).sum(-1)
