@@ -2,8 +2,8 @@
 
 pyarrow ends the process where it is asked for the column chunk of a damaged footer (a C++ exception that nothing
 catches), and readers must know what a file claims before any of it is decoded. The footer is one structure of Thrift's
-compact protocol (parquet-format: parquet.thrift, Encryption and the rest passed over): fields as (number, type, value),
-whole numbers as variable-length zigzag integers.
+compact protocol (parquet.thrift of apache/parquet-format; fields that are not needed are read and left): each field
+has a number and a type, whole numbers are zigzag integers of variable length.
 """
 
 from __future__ import annotations
