@@ -231,7 +231,7 @@ def run(name: str, over: Batch, row_bytes: int, num_threads: int | None, *argume
             except IndexError:
                 room = np.empty(held[i].size, np.float32)
             given = [*passed[:i], pointer(room, np.float32, room.size), *passed[i + 1 :]]
-        for first, last, own in _converted_blocks(over, of, start, stop) if over.converted else ((start, stop, of),):
+        for first, last, own in blocks(over, of, start, stop):
             bad_row = ffi.new("int64_t *", first)
             status = function(*own, *given, first, last, bad_row)
             if status:
