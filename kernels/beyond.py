@@ -25,8 +25,9 @@ def unit_beyond(k):
 
 
 @kernel
-def linear_beyond(p, q, vocab, k, first, second, state):
+def linear_beyond(pair, first, second, state):
     """first·KL(p‖q) + second·KL(q‖p), both weights positive, where one of the two is beyond the range."""
+    p, q, vocab, _, k = pair
     top_p, top_q = state.greatest_p, state.greatest_q
     small, unit, more = unit_beyond(k)
     total = 0.0
@@ -44,8 +45,9 @@ def linear_beyond(p, q, vocab, k, first, second, state):
 
 
 @kernel
-def renyi_beyond(p, q, vocab, k, order, epsilon, scale, state):
-    """`distant_renyi` (divergences.py) of logs, by its greatest term alone."""
+def renyi_beyond(pair, order, epsilon, scale, state):
+    """`distant_renyi` (kinds/renyi.py) of logs, by its greatest term alone."""
+    p, q, vocab, _, k = pair
     top_p, top_q = state.greatest_p, state.greatest_q
     small, unit, more = unit_beyond(k)
     most = -np.inf

@@ -33,7 +33,7 @@ from .lanes import (
     width,
 )
 from .order import see_block
-from .rows import LN2, greatest_of
+from .scans import LN2, greatest_of
 
 SATURATED = 20.0  # tanh is 1 - 8e-18 there; beyond it nothing is told apart
 
@@ -56,8 +56,10 @@ def rise(x, top, k, limit):
 
 
 @inlined
-def capped_terms(x, most, minus_most, anchor, slope, scale, origin, power, floor, factor, least):
-    """(w, w·(z - z_top)) of a register."""
+def capped_terms(x, bounds, factor, tanh):
+    """(w, w·(z - z_top)) of a register; `bounds` hold x and z - z_top, `tanh` is what `tanh_rise` needs."""
+    most, minus_most, least = bounds
+    anchor, slope, scale, origin, power, floor = tanh
     nan = is_nan(x)
     within = maximum(minus_most, x)
     within = select(smaller(most, within), most, within)
@@ -79,16 +81,17 @@ def capped_block(a, n, like, k, limit, top, flags):
     power, floor = scaled_exp2(anchor, scales, origin), splat(2.0 ** (-shift), like)
     factor = splat(2.0 * limit / (1.0 + math.exp(LN2 * top * scale)), like)
     least = splat(-(125.0 if lanes == 16 else 1021.0) * LN2, like)
+    bounds, tanh = (most, minus_most, least), (anchor, slope, scales, origin, power, floor)
     s, u = splat(0.0, 0.0), zero
     whole = n - n % lanes
     for i in range(0, whole, lanes):
         x = stream(a, i, like)
-        w, wg = capped_terms(x, most, minus_most, anchor, slope, scales, origin, power, floor, factor, least)
+        w, wg = capped_terms(x, bounds, factor, tanh)
         s = s + widened(w)
         u = u + wg
     if whole < n:  # what pads the last register must not weigh
         x = load(a, whole, like)
-        w, wg = capped_terms(x, most, minus_most, anchor, slope, scales, origin, power, floor, factor, least)
+        w, wg = capped_terms(x, bounds, factor, tanh)
         inside = smaller(zero, load(flags, lanes - (n - whole), like))
         s = s + widened(select(inside, w, zero))
         u = u + select(inside, wg, zero)

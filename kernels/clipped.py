@@ -7,14 +7,16 @@ KL of it after normalisation, the sum is P·K + P·φ(ln(Q/P)): the row kernels 
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
-from .compare import compare_row, write_statistics
+from .compare import compare_row
 from .decode import AFFINE16, BLOCK, FLOAT32, FLOAT64, NO_LOG, element, view
 from .describe import describe_row, log_prob
 from .elementary import phi
+from .kinds import KINDS
 from .kinds.mixture import summed
 from .lanes import (
     both,
@@ -33,11 +35,21 @@ from .lanes import (
     stream,
 )
 from .pairs import NEAR, SINGLE
-from .records import PairState, Row, Scales, record
-from .status import LOGS, OK, TOKEN
+from .records import Divergence, Facts, Pair, PairState, PairStatistics, Row, Scales, record
+from .status import LOGS
+
+MIXTURE = KINDS["mixture"]
 
 # stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
 IMPOSSIBLE = -30000.0
+
+
+class Told(NamedTuple):
+    """A row that may hold codes."""
+
+    row: Row
+    lse: float  # what is to be subtracted to normalise it
+    hidden: float  # what stands in it for all that is clipped; NaN for nothing
 
 
 @kernel
@@ -118,16 +130,16 @@ def write_known(row, vocab, hidden, out):
 
 
 @kernel
-def write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, out_p, out_q):
+def write_kept(p, q, vocab, out_p, out_q):
     """log p and log q of a pair of rows, -inf on both sides where an entry is left out."""
     nothing = np.float32(np.nan)
     for start in range(0, vocab, BLOCK):
         n = min(BLOCK, vocab - start)
         a = pointer(out_p + 4 * start, types.float32)
         b = pointer(out_q + 4 * start, types.float32)
-        write_logs(p, start, n, lse_p, nothing, a)
-        write_logs(q, start, n, lse_q, nothing, b)
-        leave_out(a, b, n, hidden_p, hidden_q)
+        write_logs(p.row, start, n, p.lse, nothing, a)
+        write_logs(q.row, start, n, q.lse, nothing, b)
+        leave_out(a, b, n, p.hidden, q.hidden)
 
 
 @kernel
@@ -151,10 +163,9 @@ def jensen_shannon_of_kept(p, q, vocab):
     state, scales = record(PairState), record(Scales)
     state.path = SINGLE  # what is kept is not normalised
     scales.shift, scales.factor, scales.shift_q, scales.factor_q, scales.minus_gap = 0.0, 1.0, 0.0, 1.0, 0.0
-    return summed(
-        Row(p, 4, FLOAT32), Row(q, 4, FLOAT32), vocab, LOGS, 1.0, like, NEAR, 0.5, 0.5, 0.5,
-        state, scales, False,
-    )  # fmt: skip
+    pair = Pair(Row(p, 4, FLOAT32), Row(q, 4, FLOAT32), vocab, LOGS, 1.0)
+    halves = Divergence(MIXTURE, 0.5, 0.5, 0.5)
+    return summed(pair, like, NEAR, halves, Facts(record(PairStatistics), state, scales), False)
 
 
 @kernel
@@ -178,9 +189,9 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
     lse_q = describe_known(q, vocab, hidden_q, room, one)
     known_q, entropy_q, top_q = one.lse, one.entropy, one.argmax
     other = room + 4 * vocab
-    write_kept(p, q, vocab, lse_p, lse_q, hidden_p, hidden_q, room, other)
+    write_kept(Told(p, lse_p, hidden_p), Told(q, lse_q, hidden_q), vocab, room, other)
     scales = record(Scales)  # of masses, which these are not
-    compare_row(Row(room, 4, FLOAT32), Row(other, 4, FLOAT32), vocab, LOGS, 1.0, True, result, scales)
+    compare_row(Pair(Row(room, 4, FLOAT32), Row(other, 4, FLOAT32), vocab, LOGS, 1.0), True, result, scales)
     gap = result.lse_q - result.lse_p
     if top_p >= 0.0 and top_q >= 0.0:
         result.kl = math.exp(result.lse_p) * (result.kl + phi(gap))
@@ -193,19 +204,16 @@ def compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result):
 
 
 @kernel
-def write_clipped_pair(p, q, tokens, vocab, window_p, window_q, room, out, jensen_shannon, one, result, t):
-    """What is wanted of pair t, each to its own array; OK or TOKEN."""
-    lse_p, lse_q = compare_clipped_row(p, q, vocab, window_p, window_q, room, one, result)
-    if jensen_shannon != 0:
-        defined = result.kl == result.kl
-        value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
-        pointer(jensen_shannon, types.float64)[t] = value
-    write_statistics(result, out, t)
-    if tokens == 0:
-        return OK
-    v = pointer(tokens, types.int64)[t]
-    if v >= vocab:
-        return TOKEN
+def write_jensen_shannon(vocab, room, result, out, t):
+    """The Jensen-Shannon divergence of the pair t that has just been compared."""
+    defined = result.kl == result.kl
+    value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
+    pointer(out, types.float64)[t] = value
+
+
+@kernel
+def write_clipped_token(p, q, v, lse_p, lse_q, out, t):
+    """Log-probabilities and log-ratio of the outcome v of a pair of rows; what normalises them is known."""
     x, y = log_prob(p, v, LOGS, 1.0, lse_p, 0.0), log_prob(q, v, LOGS, 1.0, lse_q, 0.0)
     if out.log_prob_p != 0:
         pointer(out.log_prob_p, types.float64)[t] = x
@@ -213,4 +221,3 @@ def write_clipped_pair(p, q, tokens, vocab, window_p, window_q, room, out, jense
         pointer(out.log_prob_q, types.float64)[t] = y
     if out.log_ratio != 0:
         pointer(out.log_ratio, types.float64)[t] = x - y
-    return OK

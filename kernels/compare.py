@@ -16,25 +16,26 @@ from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK, write_number
 
 
 @kernel
-def log_ratio(p, q, v, space, k, gap, top_p, top_q, scales):
+def log_ratio(pair, v, gap, top_p, top_q, scales):
     """log p(v) - log q(v), where `gap` is lse_q - lse_p, or of logs that of what lies beside the greatest elements; NaN
     for a negative id and where both are impossible. `scales` are those of a pair of rows of masses."""
     if v < 0:
         return np.nan
-    x, y = element(p, v), element(q, v)
-    if space == LOGS:
-        return gap - apart(x, y, top_p, top_q, k)
+    x, y = element(pair.p, v), element(pair.q, v)
+    if pair.space == LOGS:
+        return gap - apart(x, y, top_p, top_q, pair.k)
     if x > 0.0 and y > 0.0:
         return -mass_difference(x, y, gap, scales)
     return gap + (np.log(x) - np.log(y))
 
 
 @kernel
-def compare_row(p, q, vocab, space, k, full, result, scales):
+def compare_row(pair, full, result, scales):
     """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q.
 
     Of masses also their `scales`; entropies and what token log-probabilities need only if `full`.
     """
+    p, q, vocab, space, k = pair
     double = p.storage == FLOAT64 or q.storage == FLOAT64
     if space == LOGS:
         outcome = TOO_CLOSE
@@ -47,7 +48,7 @@ def compare_row(p, q, vocab, space, k, full, result, scales):
             if not served and not normalised_row(p, q, vocab, k, 0.0, result):
                 direct_row(p, q, vocab, k, result)
         return OK
-    if mass_pair(p, q, vocab, True, full, result, scales) != NEGATIVE:
+    if mass_pair(pair, True, full, result, scales) != NEGATIVE:
         return OK
     return NEGATIVE_P if mass_alone(p, vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
 
@@ -68,8 +69,9 @@ def write_statistics(result, out, t):
 
 
 @kernel
-def write_token(p, q, v, space, k, result, scales, out, t):
+def write_token(pair, v, result, scales, out, t):
     """Log-probabilities and log-ratio of the outcome v of a pair of rows whose statistics are known."""
+    p, q, _, space, k = pair
     top_p, top_q = greatest(p, result.argmax_p), greatest(q, result.argmax_q)
     gap = result.beside_gap if space == LOGS else result.lse_gap
     if out.log_prob_p != 0:
@@ -77,4 +79,4 @@ def write_token(p, q, v, space, k, result, scales, out, t):
     if out.log_prob_q != 0:
         pointer(out.log_prob_q, types.float64)[t] = log_prob(q, v, space, k, result.beside_q, top_q)
     if out.log_ratio != 0:
-        pointer(out.log_ratio, types.float64)[t] = log_ratio(p, q, v, space, k, gap, top_p, top_q, scales)
+        pointer(out.log_ratio, types.float64)[t] = log_ratio(pair, v, gap, top_p, top_q, scales)

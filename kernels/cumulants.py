@@ -8,7 +8,8 @@ arithmetic in lanes like `like`, summed by SPAN elements first, then these sums 
     U = Σw·(k·log2(e)·a - top_log_p)   Q = Σw·exp(y)·(k·log2(e)·b - top_log_q)
 
 with φ(y) = exp(y) - 1 - y ≥ 0. No term of A or of G is negative, so nothing cancels however close the rows are.
-U and Q are taken relative to about the greatest of a row, in the same scale: that is where a logarithm is small.
+U and Q are taken relative to about the greatest of a row, in the same scale: that is where a logarithm is small. k,
+shift, centre and the two top_log are a Frame (records.py).
 """
 
 import math
@@ -131,8 +132,10 @@ def difference(z, x, k, minus_centre, like):
 
 
 @inlined
-def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_of, sums):
+def polynomial_sums(a, b, n, like, frame, phi_of, sums):
     """The sums of a block by one polynomial φ, no range reduction of y. far tells afterwards if |y| stayed in it."""
+    k, shift, centre = frame.k, frame.shift, frame.centre
+    top_log_p, top_log_q = frame.log_p, frame.log_q
     zero = splat(0.0, like)
     s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
     far = zero
@@ -166,7 +169,7 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
             q = fma(fma(w, expm1, w), t, q)
         s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
         g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
-    write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
+    write_sums((s_all, b_all, a_all, g_all, u_all, q_all), top_p, top_q, far, sums)
     sums.far = math.sqrt(sums.far)
     # k·log2(e)·b - top_log_q is t + log2(e)·(y + centre) + top_log_p - top_log_q: one operation an outcome less
     between = LOG2E * centre + top_log_p - top_log_q
@@ -174,15 +177,15 @@ def polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_o
 
 
 @kernel
-def cumulants_near(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+def cumulants_near(a, b, n, like, frame, sums):
     """The sums of a block in which every |y| ≤ 0.35."""
-    polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_near_zero, sums)
+    polynomial_sums(a, b, n, like, frame, phi_near_zero, sums)
 
 
 @kernel
-def cumulants_wide(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+def cumulants_wide(a, b, n, like, frame, sums):
     """The sums of a block in which every |y| ≤ 2."""
-    polynomial_sums(a, b, n, like, k, shift, top_log_p, top_log_q, centre, phi_near_one, sums)
+    polynomial_sums(a, b, n, like, frame, phi_near_one, sums)
 
 
 @kernel
@@ -197,11 +200,13 @@ def farthest(a, b, n, like, k, centre):
 
 
 @kernel
-def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
+def cumulants(a, b, n, like, frame, sums):
     """The sums of a block for any finite y; outcomes impossible under both contribute nothing.
 
     far is inf where only one of the two is -inf; a NaN makes the sums NaN.
     """
+    k, shift, centre = frame.k, frame.shift, frame.centre
+    top_log_p, top_log_q = frame.log_p, frame.log_q
     zero = splat(0.0, like)
     s_all, b_all, a_all, g_all, u_all, q_all = zero, zero, zero, zero, zero, zero
     far = zero
@@ -241,11 +246,12 @@ def cumulants(a, b, n, like, k, shift, top_log_p, top_log_q, centre, sums):
             q = fma(w * exp_y, fma(z, scale, minus_top_q), q)
         s_all, b_all, a_all = s_all + s, b_all + bb, a_all + aa
         g_all, u_all, q_all = g_all + g, u_all + u, q_all + q
-    write_sums(s_all, b_all, a_all, g_all, u_all, q_all, top_p, top_q, far, sums)
+    write_sums((s_all, b_all, a_all, g_all, u_all, q_all), top_p, top_q, far, sums)
 
 
 @inlined
-def write_sums(s, b, a, g, u, q, top_p, top_q, far, sums):
+def write_sums(totals, top_p, top_q, far, sums):
+    s, b, a, g, u, q = totals
     sums.s = sum_lanes(s)
     sums.b = sum_lanes(b)
     sums.a = sum_lanes(a)

@@ -55,10 +55,10 @@ def write_description(result, out, t):
 
 
 @kernel
-def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs, t):
-    """The log-probabilities of the `count` tokens of row t, whose statistics are known; OK or TOKEN."""
+def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs):
+    """The log-probabilities of `count` tokens of a row whose statistics are known; OK or TOKEN."""
     top = greatest(row, result.argmax)
-    for i in range(t * count, (t + 1) * count):
+    for i in range(count):
         v = pointer(tokens, types.int64)[i]
         if v >= vocab:
             return TOKEN

@@ -41,7 +41,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .records import RowStatistics, record
-from .rows import LN2, argmax
+from .scans import LN2, argmax
 from .single import log_row
 
 

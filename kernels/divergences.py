@@ -7,50 +7,43 @@ from .encode import fill
 from .kinds.registry import divergence_row, exchanged, gradient_row
 from .lanes import kernel, pointer
 from .masses import NEGATIVE, mass_alone
-from .pairs import NEGATIVE_MASS
+from .pairs import NEGATIVE_MASS, turned
 from .records import STATE_BYTES, PairState, RowStatistics, copy_record, record, record_at
-from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK
+from .status import NEGATIVE_P, NEGATIVE_Q, OK
 
 
 @kernel
-def write_divergence(p, q, vocab, space, k, kind, weight, first, second, work, own_state, scales, out, state, t):
+def write_divergence(pair, divergence, facts, out, state, t):
     """The divergence of pair t into `out`, and its state into `state` unless that is null; OK, NEGATIVE_P or _Q."""
-    value = divergence_row(kind, p, q, vocab, space, k, weight, first, second, state != 0, work, own_state, scales)
-    if own_state.path == NEGATIVE_MASS:
-        return NEGATIVE_P if mass_alone(p, vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
+    value = divergence_row(pair, divergence, state != 0, facts)
+    if facts.state.path == NEGATIVE_MASS:
+        return NEGATIVE_P if mass_alone(pair.p, pair.vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
     pointer(out, types.float64)[t] = value
     if state != 0:
-        copy_record(record_at(state + STATE_BYTES * t, PairState), own_state)
+        copy_record(record_at(state + STATE_BYTES * t, PairState), facts.state)
     return OK
 
 
 @kernel
-def write_gradient(
-    row_p, row_q, own_weight, vocab, k, kind, weight, first, second, side, known, value, of_row, work, scales,
-    address, storage,
-):  # fmt: skip
+def write_gradient(pair, divergence, own_weight, side, known, value, facts, target):
     """own_weight·dD/dlogits of one pair, of q's logits (side 1) or of p's (side 0). A row of weight 0 is not read."""
     if own_weight == 0.0:
         if known == 0:
             value[0] = 0.0
-        fill(0.0, vocab, address, storage)
+        fill(0.0, pair.vocab, target.address, target.storage)
         return
-    step, w, c1, c2 = kind, weight, first, second
-    moment = np.nan
+    step, moment = divergence, np.nan
     for turn in range(2):
         if turn == 1:
-            moment = of_row.moment
+            moment = facts.state.moment
             if side == 1:
                 break
             # along p: the same with the rows exchanged
-            row_p, row_q = row_q, row_p
-            step, w, c1, c2 = exchanged(kind, weight, first, second)
+            pair = turned(pair)
+            step = exchanged(divergence.kind, divergence.weight, divergence.first, divergence.second)
         elif known != 0:
             continue
-        found = divergence_row(step, row_p, row_q, vocab, LOGS, k, w, c1, c2, True, work, of_row, scales)
+        found = divergence_row(pair, step, True, facts)
         if turn == 0:
             value[0] = found
-    gradient_row(
-        kind, row_p, row_q, vocab, k, own_weight, weight, first, second, side, value[0], moment, of_row, scales,
-        address, storage,
-    )  # fmt: skip
+    gradient_row(pair, divergence, own_weight, side, value[0], moment, facts, target)

@@ -108,8 +108,9 @@ def row_place(address, storage):
 
 
 @kernel
-def write_block(block, n, start, add, address, storage):
-    """Elements start ... start + n of a row; added to what is there if `add`."""
+def write_block(block, n, start, target):
+    """Elements start ... start + n of a row."""
+    address, storage, add = target
     place = row_place(address, storage)
     if add != 0:
         for i in range(n):

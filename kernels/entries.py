@@ -8,7 +8,7 @@ Arguments have been checked (checks.py) before an entry is reached; what it does
 import numpy as np
 from numba import types
 
-from .clipped import write_clipped_pair
+from .clipped import compare_clipped_row, write_clipped_token, write_jensen_shannon
 from .compare import compare_row, write_statistics, write_token
 from .decode import row_of
 from .describe import describe_row, write_description, write_log_probs, write_log_softmax
@@ -16,11 +16,24 @@ from .divergences import write_divergence, write_gradient
 from .estimates import write_phi
 from .gradients import softmax_gradient_row, write_at_ids
 from .lanes import kernel, pointer
-from .records import STATE_BYTES, PairState, PairStatistics, RowStatistics, Scales, record, record_at
+from .records import (
+    STATE_BYTES,
+    Divergence,
+    Facts,
+    Pair,
+    PairState,
+    PairStatistics,
+    RowStatistics,
+    Scales,
+    Softmax,
+    Target,
+    record,
+    record_at,
+)
 from .segments import write_segment
 from .sparse import rest_mass
 from .status import LOGS, OK, TOKEN, report
-from .tokens import describe_tokens_row
+from .tokens import Cap, describe_tokens_row, kept_of, order_of
 
 
 @kernel
@@ -29,8 +42,8 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
     scales = record(Scales)
     full = out.entropy_p != 0 or out.entropy_q != 0 or tokens != 0
     for t in range(start, stop):
-        row_p, row_q = row_of(p, t), row_of(q, t)
-        status = compare_row(row_p, row_q, vocab, space, inverse_temperature, full, result, scales)
+        pair = Pair(row_of(p, t), row_of(q, t), vocab, space, inverse_temperature)
+        status = compare_row(pair, full, result, scales)
         if status != OK:
             return report(bad_row, t, status)
         write_statistics(result, out, t)
@@ -38,7 +51,7 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
             v = pointer(tokens, types.int64)[t]
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
-            write_token(row_p, row_q, v, space, inverse_temperature, result, scales, out, t)
+            write_token(pair, v, result, scales, out, t)
     return OK
 
 
@@ -56,8 +69,9 @@ def kullback_describe(
         if status == OK:
             write_description(result, out, t)
             if tokens != 0:
+                first = 8 * t * tokens_per_row
                 status = write_log_probs(
-                    row, tokens, tokens_per_row, vocab, space, inverse_temperature, result, log_probs, t
+                    row, tokens + first, tokens_per_row, vocab, space, inverse_temperature, result, log_probs + first
                 )
         if status != OK:
             return report(bad_row, t, status)
@@ -70,9 +84,8 @@ def kullback_describe_tokens(
 ):
     result = record(RowStatistics)
     for t in range(start, stop):
-        status = describe_tokens_row(
-            row_of(x, t), tokens, tokens_per_row, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, result, t
-        )
+        order, kept = order_of(tokens, tokens_per_row, top_k, out, t), kept_of(kept_offsets, kept_ids, t)
+        status = describe_tokens_row(row_of(x, t), vocab, Cap(slope, limit), order, kept, out, result, t)
         if status != OK:
             return report(bad_row, t, status)
     return OK
@@ -104,17 +117,14 @@ def kullback_sum_segments(x, mask, lengths, length, sums, kept, unmasked, start,
 def kullback_divergence(
     p, q, mask, vocab, space, inverse_temperature, kind, weight, first, second, out, state, start, stop, bad_row
 ):
-    work = record(PairStatistics)
-    scales = record(Scales)
-    own_state = record(PairState)
+    divergence = Divergence(kind, weight, first, second)
+    facts = Facts(record(PairStatistics), record(PairState), record(Scales))
     for t in range(start, stop):
         if mask != 0 and pointer(mask, types.uint8)[t] == 0:
             pointer(out, types.float64)[t] = 0.0
             continue
-        status = write_divergence(
-            row_of(p, t), row_of(q, t), vocab, space, inverse_temperature, kind, weight, first, second, work, own_state,
-            scales, out, state, t,
-        )  # fmt: skip
+        pair = Pair(row_of(p, t), row_of(q, t), vocab, space, inverse_temperature)
+        status = write_divergence(pair, divergence, facts, out, state, t)
         if status != OK:
             return report(bad_row, t, status)
     return OK
@@ -125,16 +135,16 @@ def kullback_divergence_gradient(
     p, q, weights, vocab, inverse_temperature, kind, weight, first, second, side, known, values, state, gradient,
     row_stride, storage, start, stop, bad_row,
 ):  # fmt: skip
+    divergence = Divergence(kind, weight, first, second)
     work = record(PairStatistics)
     scales = record(Scales)
     for t in range(start, stop):
+        pair = Pair(row_of(p, t), row_of(q, t), vocab, LOGS, inverse_temperature)
+        facts = Facts(work, record_at(state + STATE_BYTES * t, PairState), scales)
         value = pointer(values + 8 * t, types.float64)
-        of_row = record_at(state + STATE_BYTES * t, PairState)
         own_weight = pointer(weights, types.float64)[t]
-        write_gradient(
-            row_of(p, t), row_of(q, t), own_weight, vocab, inverse_temperature, kind, weight, first, second, side,
-            known, value, of_row, work, scales, gradient + t * row_stride, storage,
-        )  # fmt: skip
+        target = Target(gradient + t * row_stride, storage, 0)
+        write_gradient(pair, divergence, own_weight, side, known, value, facts, target)
     return OK
 
 
@@ -149,11 +159,9 @@ def kullback_softmax_gradient(
         if entropy_weights != 0:
             entropy_weight = pointer(entropy_weights, types.float64)[t]
             own_entropy = pointer(entropy, types.float64)[t]
-        softmax_gradient_row(
-            row_of(x, t), vocab, inverse_temperature, pointer(lse, types.float64)[t], own_entropy,
-            pointer(top1, types.int64)[t], pointer(mass_weights, types.float64)[t], entropy_weight, add, address,
-            storage,
-        )  # fmt: skip
+        softmax = Softmax(pointer(lse, types.float64)[t], own_entropy, pointer(top1, types.int64)[t])
+        mass_weight, target = pointer(mass_weights, types.float64)[t], Target(address, storage, add)
+        softmax_gradient_row(row_of(x, t), vocab, inverse_temperature, softmax, mass_weight, entropy_weight, target)
         if offsets != 0:
             first, last = pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1]
             status = write_at_ids(ids, id_values, first, last, vocab, assign, address, storage)
@@ -184,9 +192,14 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
     result = record(PairStatistics)
     one = record(RowStatistics)
     for t in range(start, stop):
-        status = write_clipped_pair(
-            row_of(p, t), row_of(q, t), tokens, vocab, window_p, window_q, room, out, jensen_shannon, one, result, t
-        )
-        if status != OK:
-            return report(bad_row, t, status)
+        row_p, row_q = row_of(p, t), row_of(q, t)
+        lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
+        if jensen_shannon != 0:
+            write_jensen_shannon(vocab, room, result, jensen_shannon, t)
+        write_statistics(result, out, t)
+        if tokens != 0:
+            v = pointer(tokens, types.int64)[t]
+            if v >= vocab:
+                return report(bad_row, t, TOKEN)
+            write_clipped_token(row_p, row_q, v, lse_p, lse_q, out, t)
     return OK

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
 from .elementary import exp2
 from .lanes import (
@@ -31,7 +32,7 @@ from .lanes import (
     width,
 )
 from .order import see_block
-from .rows import LN2, LOG2E, argmax, greatest_of
+from .scans import LN2, argmax, greatest_of
 
 GREATEST_FLOAT = 1.7976931348623157e308
 

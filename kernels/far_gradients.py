@@ -17,13 +17,14 @@ import math
 
 import numpy as np
 
+from .cumulants import LOG2E
 from .decode import NO_LOG, element, view
 from .direct import apart_constants, apart_lanes
 from .encode import write_block
 from .far import apart, below, half_weight, normaliser, unit_of
 from .lanes import equal, fma, inlined, kernel, load, select, splat, stack, store, sum_lanes, width
 from .pairs import PAIRS
-from .rows import LOG2E, argmax, greatest_of
+from .scans import argmax, greatest_of
 
 RATIO, PARTNER = 0, 1  # g is ln Q/P, or -ln P
 
@@ -44,9 +45,9 @@ def together(k, weight):
 
 
 @kernel
-def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, add, address, storage):
-    """c, e and m of the formula above are gap_weight, slope_weight and mass_weight; added to what is there if `add`.
-    NaN where a row is undefined."""
+def far_gradient(pair, slope, gap_weight, slope_weight, mass_weight, target):
+    """c, e and m of the formula above are gap_weight, slope_weight and mass_weight. NaN where a row is undefined."""
+    p, q, vocab, _, k = pair
     like = 0.0
     room_p = stack(2048, like)
     room_q = stack(2048, like)
@@ -98,7 +99,7 @@ def far_gradient(p, q, vocab, k, slope, gap_weight, slope_weight, mass_weight, a
                 root_p, _ = half_weight(fma(a, units, minus_top_p), half_scale, half_beside_p)
                 value = fma(c, mass - root_p * root_p, value)
             store(block, i, last * value)
-        write_block(block, n, start, add, address, storage)
+        write_block(block, n, start, target)
 
 
 @kernel
@@ -114,12 +115,13 @@ def tilt(x, y, top_p, top_q, u):
 
 
 @kernel
-def tilted_gradient(p, q, vocab, k, u, weight, address, storage):
+def tilted_gradient(pair, u, weight, target):
     """k·weight·(t - Q) of rows whose divergence is finite.
 
     With m the greatest outcome of t, g_i = ln (Q/P)_i - ln (Q/P)_m and S = Σ Q·expm1(-u·g), ln t/Q = -u·g - log1p(S):
     near equality nothing cancels, and elsewhere Q·exp(-u·g) is Q_m·(t/t_m), however little Q is.
     """
+    p, q, vocab, _, k = pair
     room = stack(2048, 0.0)
     block = stack(1024, 0.0)
     top_q, _, beside, _ = normaliser(q, vocab, k, None, room)
@@ -160,4 +162,4 @@ def tilted_gradient(p, q, vocab, k, u, weight, address, storage):
                 else:
                     value = math.exp(4.0 * (k * (tilt(x, y, top_p, top_q, u) - most))) / mass - own
             block[i] = k * (weight * value)
-        write_block(block, n, start, 0, address, storage)
+        write_block(block, n, start, target)

@@ -12,13 +12,15 @@ from .encode import fill, row_place, write, write_block
 from .far_gradients import PARTNER, far_gradient
 from .lanes import equal, fma, kernel, load, maximum, number, pointer, select, splat, stack, store, width
 from .pairs import PAIRS
-from .rows import LN2
-from .status import OK, TOKEN
+from .records import Pair
+from .scans import LN2
+from .status import LOGS, OK, TOKEN
 
 
 @kernel
-def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weight, entropy, add, address, storage):
-    """s·(mass_weight - entropy_weight·(ln s + entropy)) of one row; added to what is there if `add`."""
+def softmax_lanes(row, vocab, k, like, softmax, mass_weight, entropy_weight, target):
+    """s·(mass_weight - entropy_weight·(ln s + entropy)) of one row."""
+    lse, entropy, greatest = softmax.lse, softmax.entropy, element(row, softmax.top1)
     room = stack(1024, like)
     block = stack(1024, like)
     zero = splat(0.0, like)
@@ -41,7 +43,7 @@ def softmax_lanes(row, vocab, k, like, lse, greatest, mass_weight, entropy_weigh
             a = maximum(a, least)
             s = scaled_exp2(a, times, origin) * rest
             store(block, i, select(gone, zero, s * fma(minus, a - top, constant)))
-        write_block(block, n, start, add, address, storage)
+        write_block(block, n, start, target)
 
 
 @kernel
@@ -51,30 +53,28 @@ def moderate(weight):
 
 
 @kernel
-def softmax_gradient_row(
-    row, vocab, k, lse, entropy, top1, mass_weight, entropy_weight, add, address, storage
-):  # fmt: skip
-    """k·s·(mass_weight - entropy_weight·(ln s + entropy)) of one row, added to what is there if `add`."""
+def softmax_gradient_row(row, vocab, k, softmax, mass_weight, entropy_weight, target):
+    """k·s·(mass_weight - entropy_weight·(ln s + entropy)) of one row."""
     if mass_weight == 0.0 and entropy_weight == 0.0:
-        if add == 0:
-            fill(0.0, vocab, address, storage)
+        if target.add == 0:
+            fill(0.0, vocab, target.address, target.storage)
         return
-    if top1 < 0:
-        fill(np.nan, vocab, address, storage)
+    if softmax.top1 < 0:
+        fill(np.nan, vocab, target.address, target.storage)
         return
-    greatest = element(row, top1)
+    lse = softmax.lse
     wide = row.storage == FLOAT64
     small = lse_in_reach(lse, 0.0) if wide else lse_in_reach(lse, np.float32(0.0))
     a, b = k * mass_weight, k * entropy_weight
     if b != 0.0:
         # ln s + H of the greatest element: both lie beside it, as little as H, and the normaliser is rounded
-        small = small and abs(lse) < (1e4 if wide else 1e8) * entropy
+        small = small and abs(lse) < (1e4 if wide else 1e8) * softmax.entropy
     if not (small and in_reach(k, np.float32(0.0)) and moderate(a) and moderate(b) and moderate(k * b)):
-        far_gradient(row, row, vocab, k, PARTNER, 0.0, entropy_weight, mass_weight, add, address, storage)
+        far_gradient(Pair(row, row, vocab, LOGS, k), PARTNER, 0.0, entropy_weight, mass_weight, target)
     elif wide:
-        softmax_lanes(row, vocab, k, 0.0, lse, greatest, a, b, entropy, add, address, storage)
+        softmax_lanes(row, vocab, k, 0.0, softmax, a, b, target)
     else:
-        softmax_lanes(row, vocab, k, np.float32(0.0), lse, greatest, a, b, entropy, add, address, storage)
+        softmax_lanes(row, vocab, k, np.float32(0.0), softmax, a, b, target)
 
 
 @kernel

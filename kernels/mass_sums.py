@@ -228,15 +228,16 @@ def write_sums(mass, delta, forward, reverse, top_p, top_q, least, sums):
     sums.least = greatest(negative(least))
 
 
-def block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
+def block_of_masses(pair, start, n, excess, scales, rooms, sums_of, sums):
     """The sums of elements start ... start + n of two rows: scaled if there is an excess, else as they are."""
 
 
 @overload(block_of_masses)
-def _block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
-    def as_they_are(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
-        x = view(p, start, n, room_p, 0.0)
-        y = view(q, start, n, room_q, 0.0)
+def _block_of_masses(pair, start, n, excess, scales, rooms, sums_of, sums):
+    def as_they_are(pair, start, n, excess, scales, rooms, sums_of, sums):
+        like = rooms.like
+        x = view(pair.p, start, n, rooms.p, 0.0)
+        y = view(pair.q, start, n, rooms.q, 0.0)
         if sums_of == NEAR:
             masses_near(x, y, n, like, excess, sums)
         elif sums_of == NORMAL:
@@ -244,19 +245,20 @@ def _block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_
         else:
             masses(x, y, n, like, scales, excess, sums)
 
-    def scaled(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums):
+    def scaled(pair, start, n, excess, scales, rooms, sums_of, sums):
+        like = rooms.like
         sums.far = np.inf
         if sums_of != ALL:
-            x, low_p = scaled_view(p, start, n, room_p, scales.raise_p, scales.raise_p_again)
-            y, low_q = scaled_view(q, start, n, room_q, scales.raise_q, scales.raise_q_again)
+            x, low_p = scaled_view(pair.p, start, n, rooms.p, scales.raise_p, scales.raise_p_again)
+            y, low_q = scaled_view(pair.q, start, n, rooms.q, scales.raise_q, scales.raise_q_again)
             if min(low_p, low_q) > 1e-300:  # nothing was scaled down to where digits are lost
                 if sums_of == NEAR:
                     masses_near(x, y, n, like, excess, sums)
                 else:
                     masses_far(x, y, n, like, excess, sums)
         else:
-            x = view(p, start, n, room_p, 0.0)
-            y = view(q, start, n, room_q, 0.0)
+            x = view(pair.p, start, n, rooms.p, 0.0)
+            y = view(pair.q, start, n, rooms.q, 0.0)
             masses(x, y, n, like, scales, excess, sums)
 
     return as_they_are if isinstance(excess, types.NoneType) else scaled

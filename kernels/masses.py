@@ -35,7 +35,7 @@ from .lanes import (
     widened,
     width,
 )  # fmt: skip
-from .rows import greatest_of
+from .scans import greatest_of
 
 DONE, NEGATIVE, OUT_OF_RANGE = 0, 3, 4
 

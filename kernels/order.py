@@ -2,10 +2,9 @@
 
 A block is looked at while it lies in the first-level cache for the sums (single.py, capped.py). Slope, soft-cap and
 temperature keep the order, so everything here compares elements as they are stored.
-
-An order is a tuple of integers: address and number of the row's token ids, address of their ranks (0: not wanted),
-k, addresses of the k ids and of the k values.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
@@ -13,6 +12,17 @@ from numba.extending import overload
 
 from .decode import element
 from .lanes import any_lane, kernel, load, number, pointer, select, smaller, splat, sum_lanes, width
+
+
+class Order(NamedTuple):
+    """What is to be found of the order of a row, and where it is written."""
+
+    tokens: int  # address of the row's token ids
+    count: int  # of these
+    ranks: int  # address of their ranks; 0: not wanted
+    k: int  # how many of the greatest
+    top_ids: int  # address of the k ids
+    top_values: int  # and of the k values
 
 
 @kernel

@@ -5,10 +5,10 @@ arguments too, and keep their addresses in the machine code.)
 
     write(weight, first, second, value, slope)
         its power series in d, 31 coefficients each, lowest first: what they are of is its own business
-    block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part)
+    block(near, outcomes, limit, terms, with_moment, part)
         (value, moment, what must not exceed `reach`) of a block into `part`. Where `near`, every |d| ≤ `limit`, and
-        `partners` are not filled
-    gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out)
+        the partners are not filled
+    gradient_block(near, outcomes, terms, moment, factor, out)
         factor times its gradient along the logits of q into `out`
 """
 
@@ -20,8 +20,7 @@ from .decode import item_bytes
 from .encode import fill, write as write_row
 from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
 from .pairs import PAIRS, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
-from .records import DivergenceSums, record
-from .status import LOGS
+from .records import DivergenceSums, Outcomes, Rooms, Terms, record
 
 
 @kernel
@@ -34,8 +33,9 @@ def expm1_series(weight, first, second, value, slope):
 
 
 @kernel
-def near_value(probs, diffs, n, like, value):
+def near_value(outcomes, value):
     """Σ p·f(d) of a block in which every |d| ≤ 0.9."""
+    probs, _, diffs, n, like = outcomes
     total = splat(0.0, like)
     for i in range(0, n, width(like)):
         d = load(diffs, i, like)
@@ -65,27 +65,21 @@ def sum_loop(block):
     """The kernel that adds up what `block` makes of a whole row."""
 
     @kernel
-    def pair_sums(
-        p, q, vocab, space, k, like, limit, reach, weight, first, second, state, scales, value, slope, with_moment,
-        sums,
-    ):  # fmt: skip
+    def pair_sums(pair, like, limit, reach, terms, facts, with_moment, sums):
         """(value, moment) of a whole row into `sums`; False where a block leaves `reach`."""
-        room_p = stack(1024, like)
-        room_q = stack(1024, like)
+        rooms = Rooms(stack(1024, like), stack(1024, like), like)
         probs = stack(1024, like)
         partners = stack(1024, like)
         diffs = stack(1024, like)
         part = record(DivergenceSums)
         part.value, part.moment, part.far = 0.0, 0.0, 0.0
-        path = state.path
+        path = facts.state.path
         near = True
         total, total_moment = 0.0, 0.0
-        for start in range(0, vocab, PAIRS):
-            n = min(PAIRS, vocab - start)
-            near = read_pairs(
-                p, q, start, n, space, k, like, path, limit, near, scales, room_p, room_q, probs, partners, diffs
-            )
-            block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part)
+        for start in range(0, pair.vocab, PAIRS):
+            outcomes = Outcomes(probs, partners, diffs, min(PAIRS, pair.vocab - start), like)
+            near = read_pairs(pair, start, path, limit, near, facts.scales, rooms, outcomes)
+            block(near, outcomes, limit, terms, with_moment, part)
             if not part.far <= reach:
                 return False
             total += part.value
@@ -101,31 +95,23 @@ def value_loops(block, write):
     write_series, pair_sums = series_writer(write), sum_loop(block)
 
     @kernel
-    def summed(p, q, vocab, space, k, like, limit, weight, first, second, state, scales, with_moment):
+    def summed(pair, like, limit, divergence, facts, with_moment):
         """`row_value` in lanes like `like`."""
-        value = stack(32, like)
-        slope = stack(32, like)
+        _, weight, first, second = divergence
+        terms = Terms(weight, first, second, stack(32, like), stack(32, like))
         sums = record(DivergenceSums)
-        write_series(like, weight, first, second, value, slope)
-        pair_sums(
-            p, q, vocab, space, k, like, limit, np.inf, weight, first, second, state, scales, value, slope,
-            with_moment, sums,
-        )  # fmt: skip
-        state.moment = sums.moment
+        write_series(like, weight, first, second, terms.value, terms.slope)
+        pair_sums(pair, like, limit, np.inf, terms, facts, with_moment, sums)
+        facts.state.moment = sums.moment
         return max(sums.value, 0.0)
 
     @kernel
-    def row_value(p, q, vocab, space, k, limit, weight, first, second, state, scales, with_moment):
+    def row_value(pair, limit, divergence, facts, with_moment):
         """Σ over a pair of rows whose `state` is known, in the lanes that served it; fills moment."""
-        scale_pair(p, q, vocab, space, k, state, scales)
-        if state.path == SINGLE:
-            return summed(
-                p, q, vocab, space, k, np.float32(0.0), limit, weight, first, second, state, scales,
-                with_moment,
-            )  # fmt: skip
-        return summed(
-            p, q, vocab, space, k, 0.0, limit, weight, first, second, state, scales, with_moment
-        )  # fmt: skip
+        scale_pair(pair, facts)
+        if facts.state.path == SINGLE:
+            return summed(pair, np.float32(0.0), limit, divergence, facts, with_moment)
+        return summed(pair, 0.0, limit, divergence, facts, with_moment)
 
     return row_value, summed
 
@@ -135,58 +121,45 @@ def gradient_loop(block, write):
     write_series = series_writer(write)
 
     @kernel
-    def gradient_lanes(
-        p, q, vocab, k, like, limit, weight, first, second, moment, by_gap, factor, state, scales, address,
-        storage,
-    ):  # fmt: skip
-        """The gradient of one row, in lanes like `like`, written as `storage` at `address`."""
-        room_p = stack(1024, like)
-        room_q = stack(1024, like)
+    def gradient_lanes(pair, like, limit, divergence, moment, factor, facts, target):
+        """The gradient of one row, in lanes like `like`, to `target`."""
+        _, weight, first, second = divergence
+        rooms = Rooms(stack(1024, like), stack(1024, like), like)
         probs = stack(1024, like)
         partners = stack(1024, like)
         diffs = stack(1024, like)
         room = stack(1024, like)
-        value = stack(32, like)
-        slope = stack(32, like)
-        write_series(like, weight, first, second, value, slope)
-        path = state.path
-        straight = storage == storage_of(room)
-        # float32 lanes round GAP, which all d have in them: in a row of next to one outcome that is more than its own
-        # d. A gradient moves by that times its slope where d is little, and by next to nothing of itself elsewhere.
-        if path == SINGLE:
-            moment += by_gap * (scales.minus_gap - rounded(scales.minus_gap, like))
-        for start in range(0, vocab, PAIRS):
-            n = min(PAIRS, vocab - start)
-            near = read_pairs(
-                p, q, start, n, LOGS, k, like, path, limit, True, scales, room_p, room_q, probs, partners, diffs
-            )
-            place = address + start * item_bytes(storage)
+        terms = Terms(weight, first, second, stack(32, like), stack(32, like))
+        write_series(like, weight, first, second, terms.value, terms.slope)
+        path = facts.state.path
+        straight = target.storage == storage_of(room)
+        for start in range(0, pair.vocab, PAIRS):
+            n = min(PAIRS, pair.vocab - start)
+            outcomes = Outcomes(probs, partners, diffs, n, like)
+            near = read_pairs(pair, start, path, limit, True, facts.scales, rooms, outcomes)
+            place = target.address + start * item_bytes(target.storage)
             direct = straight and n % width(like) == 0
             out = pointer_like(place, room) if direct else room
-            block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out)
+            block(near, outcomes, terms, moment, factor, out)
             if not direct:
-                write_row(room, n, place, storage)
+                write_row(room, n, place, target.storage)
 
     @kernel
-    def row_gradient(
-        p, q, vocab, k, limit, weight, first, second, moment, by_gap, factor, state, scales, address, storage
-    ):
+    def row_gradient(pair, limit, divergence, moment, by_gap, factor, facts, target):
         """The gradient of a pair of rows whose `state` is known, times `factor`; NaN where `moment` says that there is
         none. Where every |d| ≤ limit, q is not asked for. `by_gap`: how `moment` changes with what is taken off every
         d, unless it is a sum over the same d, which moves along."""
-        if state.path >= UNDEFINED or not math.isfinite(moment):
-            fill(np.nan, vocab, address, storage)
+        if facts.state.path >= UNDEFINED or not math.isfinite(moment):
+            fill(np.nan, pair.vocab, target.address, target.storage)
             return
-        scale_pair(p, q, vocab, LOGS, k, state, scales)
-        if state.path == SINGLE:
-            gradient_lanes(
-                p, q, vocab, k, np.float32(0.0), limit, weight, first, second, moment, by_gap, factor, state,
-                scales, address, storage,
-            )  # fmt: skip
+        scale_pair(pair, facts)
+        if facts.state.path == SINGLE:
+            # float32 lanes round GAP, which all d have in them: in a row of next to one outcome that is more than its
+            # own d. A gradient moves by that times its slope where d is little, and by next to nothing of itself
+            # elsewhere.
+            moment += by_gap * (facts.scales.minus_gap - rounded(facts.scales.minus_gap, np.float32(0.0)))
+            gradient_lanes(pair, np.float32(0.0), limit, divergence, moment, factor, facts, target)
         else:
-            gradient_lanes(
-                p, q, vocab, k, 0.0, limit, weight, first, second, moment, by_gap, factor, state, scales,
-                address, storage,
-            )  # fmt: skip
+            gradient_lanes(pair, 0.0, limit, divergence, moment, factor, facts, target)
 
     return row_gradient

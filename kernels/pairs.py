@@ -27,6 +27,7 @@ from .lanes import (
     fma,
     greatest,
     horner,
+    inlined,
     kernel,
     maximum,
     minimum,
@@ -43,8 +44,9 @@ from .lanes import (
 from .mass_sums import gap, level
 from .masses import NEGATIVE, scaled_view
 from .probabilities import DOUBLE, SINGLE, mass_pair
-from .records import RowStatistics, record
-from .rows import DONE, LN2, TOO_CLOSE, TOO_FAR, cumulant_row
+from .records import Pair, RowStatistics, record
+from .rows import DONE, TOO_CLOSE, TOO_FAR, cumulant_row
+from .scans import LN2
 from .single import log_row
 from .status import LOGS, MASSES
 
@@ -105,11 +107,19 @@ def series(typingctx, x, coefficients):
     return x(x, coefficients), codegen
 
 
+@inlined
+def turned(pair):
+    """The pair with its rows exchanged."""
+    return Pair(pair.q, pair.p, pair.vocab, pair.space, pair.k)
+
+
 @kernel
-def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
-    """Fill `state`, and the `scales` of masses, from the first pass over a pair of rows. `single`: float32 lanes are
+def normalise_pair(pair, single, apart, facts):
+    """Fill the state, and the scales of masses, from the first pass over a pair of rows. `single`: float32 lanes are
     good enough for 32-bit rows; `apart`: also where d is so large that float32 rounds it to 1e-6, because p and q are
     looked at one by one then."""
+    p, q, vocab, space, k = pair
+    result, state, scales = facts
     narrow = single and p.storage != FLOAT64 and q.storage != FLOAT64
     path, outcome = SINGLE, TOO_CLOSE
     if space == LOGS:
@@ -134,10 +144,10 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
             path = DISTANT
             direct_row(p, q, vocab, k, result)
     else:
-        path = mass_pair(p, q, vocab, single, False, result, scales)
+        path = mass_pair(pair, single, False, result, scales)
         if path == SINGLE and max(result.kl, result.reverse_kl) == np.inf:
             # what else is different may be as little as the rounding of float32 masses
-            path = mass_pair(p, q, vocab, False, False, result, scales)
+            path = mass_pair(pair, False, False, result, scales)
         if path == NEGATIVE:
             path = NEGATIVE_MASS
     if path != NEGATIVE_MASS and result.kl != result.kl:
@@ -153,11 +163,12 @@ def normalise_pair(p, q, vocab, space, k, single, apart, result, state, scales):
 
 
 @kernel
-def scale_pair(p, q, vocab, space, k, state, scales):
-    """Fill `scales` with the constants of a pair of rows of logs that turn stored elements into p, q and d."""
-    log_mass_p, log_mass_q = state.log_mass_p, state.log_mass_q
-    if space == MASSES:
+def scale_pair(pair, facts):
+    """Fill the scales with the constants of a pair of rows of logs that turn stored elements into p, q and d."""
+    if pair.space == MASSES:
         return
+    k, state, scales = pair.k, facts.state, facts.scales
+    log_mass_p, log_mass_q = state.log_mass_p, state.log_mass_q
     if state.path == DISTANT:
         scales.top_p, scales.log_rest_p = state.greatest_p, state.log_mass_p
         scales.top_q, scales.log_rest_q = state.greatest_q, state.log_mass_q
@@ -174,27 +185,28 @@ def scale_pair(p, q, vocab, space, k, state, scales):
 
 
 @kernel
-def read_pairs(p, q, start, n, space, k, like, path, limit, near, scales, room_p, room_q, probs, partners, diffs):
+def read_pairs(pair, start, path, limit, near, scales, rooms, outcomes):
     """Fill a block of p, d and, unless every |d| ≤ limit, of q. True where that was so: q was not needed.
 
     `near`: the blocks before were so, which is worth a try with masses.
     """
-    if space == MASSES:
-        return read_masses(p, q, start, n, like, limit, near, scales, room_p, room_q, probs, partners, diffs)
-    x = view(p, start, n, room_p, NO_LOG)
-    y = view(q, start, n, room_q, NO_LOG)
+    if pair.space == MASSES:
+        return read_masses(pair, start, limit, near, scales, rooms, outcomes)
+    x = view(pair.p, start, outcomes.n, rooms.p, NO_LOG)
+    y = view(pair.q, start, outcomes.n, rooms.q, NO_LOG)
     if path == DISTANT:
-        distant_log_pairs(x, y, n, like, k, scales, probs, partners, diffs)
+        distant_log_pairs(x, y, pair.k, scales, outcomes)
         return False
-    if log_pairs(x, y, n, like, k, scales, probs, diffs) <= limit:
+    if log_pairs(x, y, pair.k, scales, outcomes) <= limit:
         return True
-    fill_partners(y, n, like, k, scales, partners)
+    fill_partners(y, pair.k, scales, outcomes)
     return False
 
 
 @kernel
-def log_pairs(x, z, n, like, k, scales, probs, diffs):
+def log_pairs(x, z, k, scales, outcomes):
     """p and d of a block of logs whose differences are moderate; the greatest |d|."""
+    probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     nothing = number(zero, "-infinity")
     far = zero
@@ -217,8 +229,9 @@ def log_pairs(x, z, n, like, k, scales, probs, diffs):
 
 
 @kernel
-def fill_partners(z, n, like, k, scales, partners):
+def fill_partners(z, k, scales, outcomes):
     """q of a block of logs, from its own exponential: p·exp(d) would have the rounding of d in it."""
+    _, partners, _, n, like = outcomes
     zero = splat(0.0, like)
     scale = splat(k * LOG2E, like)
     origin = number(zero, "round") - splat(scales.shift_q, like)
@@ -231,8 +244,9 @@ def fill_partners(z, n, like, k, scales, partners):
 
 
 @kernel
-def distant_log_pairs(x, z, n, like, k, scales, probs, partners, diffs):
+def distant_log_pairs(x, z, k, scales, outcomes):
     """p, q and d of a block of any logs, for float64; only -inf is impossible, whatever p and q have come to."""
+    probs, partners, diffs, n, like = outcomes
     top_p, top_q = scales.top_p, scales.top_q
     unit, scale = unit_of(max(abs(top_p), abs(top_q)), k)
     rest_p, rest_q, rest_gap = scales.log_rest_p, scales.log_rest_q, scales.rest_gap
@@ -273,28 +287,30 @@ def _placed_blocks(p, q, start, n, like, scales, room_p, room_q):
 
 
 @kernel
-def read_masses(p, q, start, n, like, limit, near, scales, room_p, room_q, probs, partners, diffs):
+def read_masses(pair, start, limit, near, scales, rooms, outcomes):
     """`read_pairs` of masses."""
-    x, y, low = placed_blocks(p, q, start, n, like, scales, room_p, room_q)
+    n = outcomes.n
+    x, y, low = placed_blocks(pair.p, pair.q, start, n, outcomes.like, scales, rooms.p, rooms.q)
     if low > 1e-300:
         if near:
-            r = mass_pairs_near(x, y, n, like, scales, probs, diffs)
+            r = mass_pairs_near(x, y, scales, outcomes)
             if r < 1.0 / 3.0 and 2.0 * math.atanh(r) <= limit:
                 return True
-        if mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+        if mass_pairs(x, y, scales, outcomes):
             return False
-    x = view(p, start, n, room_p, 0.0)
-    y = view(q, start, n, room_q, 0.0)
-    any_mass_pairs(x, y, n, like, scales, probs, partners, diffs)
+    x = view(pair.p, start, n, rooms.p, 0.0)
+    y = view(pair.q, start, n, rooms.q, 0.0)
+    any_mass_pairs(x, y, scales, outcomes)
     return False
 
 
 @kernel
-def mass_pairs_near(x, y, n, like, scales, probs, diffs):
+def mass_pairs_near(x, y, scales, outcomes):
     """p and d of a block of masses, valid where the answer, the greatest |tanh(d/2)|, is at most 1/3.
 
     r = (q - p)/(q + p) and d = 2·atanh(r), from the difference of the masses at one total (see mass_sums.py).
     """
+    probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     far = zero
     tiniest = number(zero, "smallest")
@@ -313,12 +329,13 @@ def mass_pairs_near(x, y, n, like, scales, probs, diffs):
 
 
 @kernel
-def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+def mass_pairs(x, y, scales, outcomes):
     """p, q and d of a block of zeros and normal numbers by one division an outcome; False if there was anything else.
 
     q at p's total is 2ᵏ·z with z within a factor 1.5 of p, or k = 0 within a factor 2, and d is k·ln2 +
     2·atanh((z - p)/(z + p)).
     """
+    probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
     one = number(zero, "1")
     most = splat(FARTHEST, like)
@@ -355,8 +372,9 @@ def mass_pairs(x, y, n, like, scales, probs, partners, diffs):
 
 
 @kernel
-def any_mass_pairs(x, y, n, like, scales, probs, partners, diffs):
+def any_mass_pairs(x, y, scales, outcomes):
     """`mass_pairs` of any masses as they are stored, by three logarithms."""
+    probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
     most = splat(FARTHEST, like)
     tiniest = number(zero, "smallest")

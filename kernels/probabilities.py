@@ -22,8 +22,8 @@ from .elementary import log1p_minus
 from .lanes import kernel, load, splat, stack, store, sum_lanes, width
 from .mass_sums import NEAR, block_of_masses
 from .masses import DONE, GREATEST_SHIFT, NEGATIVE, OUT_OF_RANGE, greatest_mass, mass_alone, scaled_view, split_power
-from .records import MassSums, RowStatistics, record
-from .rows import LN2, fused, index_of
+from .records import MassSums, Rooms, RowStatistics, record
+from .scans import LN2, fused, index_of
 
 # Rows of which no outcome differs by more are proportional: it is what the totals are known to.
 IDENTICAL = 2.0**-90
@@ -149,13 +149,13 @@ def first_at(row, vocab, block, value, room):
 
 
 @kernel
-def mass_row(p, q, vocab, like, excess, scales, result):
+def mass_row(pair, like, excess, scales, result):
     """KL both ways and the normalisers of a pair of rows: DONE, NEGATIVE, OUT_OF_RANGE or UNLIKE (of this `like`).
 
     With an `excess` rows are read by way of `scales`, and DONE; without, as they are, and `scales` is filled.
     """
-    room_p = stack(2048, like)
-    room_q = stack(2048, like)
+    p, q, vocab, _, _ = pair
+    rooms = Rooms(stack(2048, like), stack(2048, like), like)
     sums = record(MassSums)
     sums_of = NEAR
     mass, delta, forward, reverse, farthest = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -165,7 +165,7 @@ def mass_row(p, q, vocab, like, excess, scales, result):
         keep_rows(1.0, 0.0, scales)
     while start < vocab:
         n = min(BLOCK, vocab - start)
-        block_of_masses(p, q, start, n, like, excess, scales, room_p, room_q, sums_of, sums)
+        block_of_masses(pair, start, n, excess, scales, rooms, sums_of, sums)
         if not sums.far < 1.0 / 3.0:
             sums_of += 1
             continue
@@ -201,9 +201,9 @@ def mass_row(p, q, vocab, like, excess, scales, result):
     result.lse_q = result.lse_p + result.lse_gap
     if excess is not None:
         block_p, block_q = 0, 0
-        top_p, top_q = greatest_mass(p, vocab, room_p), greatest_mass(q, vocab, room_q)
-    result.argmax_p = first_at(p, vocab, block_p, top_p, room_p)
-    result.argmax_q = first_at(q, vocab, block_q, top_q, room_q)
+        top_p, top_q = greatest_mass(p, vocab, rooms.p), greatest_mass(q, vocab, rooms.q)
+    result.argmax_p = first_at(p, vocab, block_p, top_p, rooms.p)
+    result.argmax_q = first_at(q, vocab, block_q, top_q, rooms.q)
     return DONE
 
 
@@ -224,26 +224,27 @@ def served(mass, delta, forward, reverse, kl, reverse_kl, like):
 
 
 @kernel
-def mass_pair(p, q, vocab, single, full, result, scales):
+def mass_pair(pair, single, full, result, scales):
     """The statistics of any pair of rows of masses and their `scales`: SINGLE, DOUBLE or NEGATIVE.
 
     `single`: float32 lanes are good enough for 32-bit rows. `full`: with the entropies, and and `lse` and `beside` that
     keep their digits where one outcome takes nearly all; else entropy_p and entropy_q are NaN and `beside` untouched.
     """
+    p, q, vocab, _, _ = pair
     path, outcome = DOUBLE, OUT_OF_RANGE
     if single and p.storage != FLOAT64 and q.storage != FLOAT64:
         path = SINGLE
-        outcome = mass_row(p, q, vocab, np.float32(0.0), None, scales, result)
+        outcome = mass_row(pair, np.float32(0.0), None, scales, result)
     if outcome == OUT_OF_RANGE:
         path = DOUBLE
-        outcome = mass_row(p, q, vocab, 0.0, None, scales, result)
+        outcome = mass_row(pair, 0.0, None, scales, result)
     if outcome == NEGATIVE:
         return NEGATIVE
     if outcome != DONE:
         path = DOUBLE
         undefined(result)
         if scale_rows(p, q, vocab, scales):
-            mass_row(p, q, vocab, 0.0, (scales.excess, scales.excess_low), scales, result)
+            mass_row(pair, 0.0, (scales.excess, scales.excess_low), scales, result)
     if full:
         alone = record(RowStatistics)
         defined = result.kl == result.kl

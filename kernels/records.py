@@ -1,11 +1,11 @@
 """What kernels know of a row or of a pair of rows, by name.
 
-A `Row` is a value. The others are records: `record` finds room for one on the stack, filled with nothing, and a record
-is handed on by its address, so that who is given one may fill it. The structures of kullback.h are records too
-(contract.py). All fields are float64.
+Named tuples are values: what travels together, as one argument; they cost nothing. The others are records: `record`
+finds room for one on the stack, filled with nothing, and a record is handed on by its address, so that who is given one
+may fill it. The structures of kullback.h are records too (contract.py). All fields of records are float64.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -20,6 +20,77 @@ class Row(NamedTuple):
     address: int  # of its first element
     stride: int  # bytes between elements
     storage: int  # a tag of storage.py
+
+
+class Pair(NamedTuple):
+    """Two rows to be compared, KL(p‖q) being the one way and KL(q‖p) the other."""
+
+    p: Row
+    q: Row
+    vocab: int  # elements of each
+    space: int  # LOGS or MASSES (status.py)
+    k: float  # 1/temperature, of logs
+
+
+class Divergence(NamedTuple):
+    """Which divergence of a pair: a number of `KINDS` and what the file of that kind says of its parameters."""
+
+    kind: int
+    weight: float
+    first: float
+    second: float
+
+
+class Facts(NamedTuple):
+    """Where what is known of a pair is kept."""
+
+    statistics: Any  # PairStatistics
+    state: Any  # PairState
+    scales: Any  # Scales
+
+
+class Rooms(NamedTuple):
+    """Where a block of each row of a pair is decoded to, for lanes like `like`."""
+
+    p: Any
+    q: Any
+    like: float
+
+
+class Outcomes(NamedTuple):
+    """A block of a normalised pair: p, q and d = ln q - ln p of n outcomes, for lanes like `like`."""
+
+    probs: Any
+    partners: Any
+    diffs: Any
+    n: int
+    like: float
+
+
+class Terms(NamedTuple):
+    """What a kind makes its terms of: the parameters of the divergence, its power series (pair_loops.py)."""
+
+    weight: float
+    first: float
+    second: float
+    value: Any
+    slope: Any
+
+
+class Target(NamedTuple):
+    """Where a row of a gradient is written."""
+
+    address: int
+    storage: int  # what it is written as, a tag of storage.py
+    add: int  # whether it is added to what is there
+
+
+class Softmax(NamedTuple):
+    """What is known of a row of logs: the caller has asked for it before."""
+
+    lse: float
+    entropy: float
+    top1: int
 
 
 def _record(*fields):
@@ -41,18 +112,28 @@ PairStatistics = _record(
 # is the greatest |y|.
 CumulantSums = _record("s", "b", "a", "g", "u", "q", "top_p", "top_q", "far")
 
-# Sums of the blocks that do not hold the greatest element, and of the one that does: S and U of p, Z = S + A + B, Q and
-# the size of what Z is made of of q.
+# What these sums are relative to, and the greatest |y| that they must serve.
+Frame = _record("k", "shift", "log_p", "log_q", "centre", "reach")
+
+# B, A and G of the blocks so far. Of those that do not hold the greatest element, and of the one that does: S and U of
+# p, Z = S + A + B, Q and the size of what Z is made of of q. The greatest elements, the starts of their blocks.
 HeldSums = _record(
-    "s_rest", "u_rest", "z_rest", "w_rest", "size_rest", "s_top", "u_top", "z_top", "w_top", "size_top"
+    "b", "a", "g", "far",
+    "s_rest", "u_rest", "z_rest", "w_rest", "size_rest", "s_top", "u_top", "z_top", "w_top", "size_top",
+    "top_p", "top_q", "block_p", "block_q",
 )  # fmt: skip
 
 # Sums of a block of a pair of masses (mass_sums.py); `least` is the greatest of -x and -y, `far` what tells whether the
 # sums served.
 MassSums = _record("p", "delta", "a", "r", "top_p", "top_q", "far", "least")
 
-# Sums of a block of one row: Σw and the first moment of its logs, the greatest element.
-BlockSums = _record("mass", "moment", "top")
+# Of one row (single.py): what its sums are relative to; Σw, the first moment of its logs and the greatest element of a
+# block; both sums of the blocks that do not hold the row's greatest element, and of the one that does; that element,
+# and where its block starts.
+RowSums = _record(
+    "k", "shift", "top_log", "mass", "moment", "highest",
+    "mass_rest", "moment_rest", "mass_top", "moment_top", "top", "block",
+)  # fmt: skip
 
 # Sums of a block, or of all, of the terms of a divergence, of those of its moment, and the greatest |d| met.
 DivergenceSums = _record("value", "moment", "far")

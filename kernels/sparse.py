@@ -26,7 +26,7 @@ from .lanes import (
     width,
 )
 from .pairs import PAIRS
-from .rows import LN2, MAX_SHIFT
+from .scans import LN2, MAX_SHIFT
 
 
 @kernel

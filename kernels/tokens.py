@@ -5,6 +5,7 @@ kept outcomes alone, found in float64 from those elements, and nothing else of t
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
@@ -13,14 +14,30 @@ from .capped import SATURATED, capped, capped_row, rise
 from .decode import FLOAT64, element
 from .far import far_row, undefined
 from .lanes import kernel, pointer
-from .order import offer, sort_heap
+from .order import Order, offer, sort_heap
 from .single import ordered_log_row
 from .status import OK, TOKEN, write_number
 
 
+class Cap(NamedTuple):
+    """What is done to the elements of a row first: limit·tanh(slope·x/limit), or slope·x where the limit is 0."""
+
+    slope: float
+    limit: float
+
+
+class Kept(NamedTuple):
+    """The outcomes ids[first:last] that a sampler kept of a row, which rise; all where the address of `ids` is 0."""
+
+    ids: int
+    first: int
+    last: int
+
+
 @kernel
-def all_outcomes(row, vocab, slope, limit, order, result):
+def all_outcomes(row, vocab, cap, order, result):
     """lse, entropy and the order of a whole row, in float32 lanes where that is what the row is stored in."""
+    slope, limit = cap
     single = row.storage != FLOAT64
     if limit > 0.0:
         reach = SATURATED * limit / slope
@@ -52,8 +69,10 @@ def listed(ids, first, last, v):
 
 
 @kernel
-def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
-    """lse, entropy and the order of the outcomes ids[first:last] alone, which rise."""
+def kept_outcomes(row, vocab, cap, kept, order, result):
+    """lse, entropy and the order of the outcomes that were kept alone."""
+    slope, limit = cap
+    ids, first, last = pointer(kept.ids, types.int64), kept.first, kept.last
     undefined(result)
     top, missing = -np.inf, False
     for i in range(first, last):
@@ -99,7 +118,7 @@ def kept_outcomes(row, vocab, slope, limit, ids, first, last, order, result):
 
 
 @kernel
-def write_top(order, filled, slope, limit, result):
+def write_top(order, filled, cap, result):
     """The heap of the greatest elements as a list, their log-probabilities in place of the elements."""
     _tokens, _count, _ranks, k, top_ids, top_values = order
     if k > 0:
@@ -108,14 +127,15 @@ def write_top(order, filled, slope, limit, result):
         filled = min(k, filled) if defined else 0
         sort_heap(values, ids, filled)
         for i in range(filled):
-            values[i] = rise(values[i], result.greatest, slope, limit) - result.beside
+            values[i] = rise(values[i], result.greatest, cap.slope, cap.limit) - result.beside
         for i in range(filled, k):
             values[i], ids[i] = -np.inf if defined else np.nan, -1
 
 
 @kernel
-def rising(ids, first, last, vocab):
-    """True if ids[first:last] are outcomes that rise without repeats."""
+def rising(kept, vocab):
+    """True if what was kept are outcomes that rise without repeats."""
+    ids, first, last = pointer(kept.ids, types.int64), kept.first, kept.last
     before = -1
     for i in range(first, last):
         if not before < ids[i] < vocab:
@@ -125,40 +145,55 @@ def rising(ids, first, last, vocab):
 
 
 @kernel
-def describe_tokens_row(
-    row, tokens, count, kept_offsets, kept_ids, top_k, vocab, slope, limit, out, result, t
-):  # fmt: skip
-    """Everything about row t after slope and soft-cap, its outcomes being those kept of it; OK or TOKEN."""
-    ids = pointer(tokens + 8 * t * count, types.int64)
-    for i in range(count):
-        if ids[i] >= vocab:
-            return TOKEN
+def kept_of(offsets, ids, t):
+    """What was kept of row t, where `offsets` are not null."""
+    if offsets == 0:
+        return Kept(0, 0, 0)
+    return Kept(ids, pointer(offsets, types.int64)[t], pointer(offsets, types.int64)[t + 1])
+
+
+@kernel
+def order_of(tokens, count, top_k, out, t):
+    """What is to be found of the order of row t."""
     ranks = out.ranks + 8 * t * count if out.ranks != 0 else 0
-    order = (
-        tokens + 8 * t * count, count, ranks, top_k, out.top_ids + 8 * t * top_k, out.top_log_probs + 8 * t * top_k
-    )  # fmt: skip
-    kept, first, last, size = pointer(kept_ids, types.int64), 0, 0, vocab
-    if kept_offsets != 0:
-        first, last = pointer(kept_offsets, types.int64)[t], pointer(kept_offsets, types.int64)[t + 1]
-        size = last - first
-        if not rising(kept, first, last, vocab):
-            return TOKEN
-        kept_outcomes(row, vocab, slope, limit, kept, first, last, order, result)
-    else:
-        all_outcomes(row, vocab, slope, limit, order, result)
-    write_number(out.lse, t, result.lse)
-    write_number(out.entropy, t, result.entropy)
-    for i in range(count):
+    first, first_top = 8 * t * count, 8 * t * top_k
+    return Order(tokens + first, count, ranks, top_k, out.top_ids + first_top, out.top_log_probs + first_top)
+
+
+@kernel
+def write_tokens(row, vocab, cap, order, kept, out, result, t):
+    """The log-probabilities of the tokens of row t; NaN where there is none. Ranks there are -1."""
+    ids = pointer(order.tokens, types.int64)
+    for i in range(order.count):
         defined = ids[i] >= 0 and result.beside == result.beside
         if out.log_probs != 0:
             value = np.nan
             if defined:
                 value = -np.inf
-                if kept_offsets == 0 or listed(kept, first, last, ids[i]):
-                    value = rise(element(row, ids[i]), result.greatest, slope, limit) - result.beside
-            pointer(out.log_probs, types.float64)[t * count + i] = value
-        if ranks != 0:
-            rank = pointer(ranks, types.int64)[i]
-            pointer(ranks, types.int64)[i] = min(rank, vocab) if defined else -1
-    write_top(order, size, slope, limit, result)
+                if kept.ids == 0 or listed(pointer(kept.ids, types.int64), kept.first, kept.last, ids[i]):
+                    value = rise(element(row, ids[i]), result.greatest, cap.slope, cap.limit) - result.beside
+            pointer(out.log_probs, types.float64)[t * order.count + i] = value
+        if order.ranks != 0:
+            ranks = pointer(order.ranks, types.int64)
+            ranks[i] = min(ranks[i], vocab) if defined else -1
+
+
+@kernel
+def describe_tokens_row(row, vocab, cap, order, kept, out, result, t):
+    """Everything about row t after slope and soft-cap, its outcomes being those kept of it; OK or TOKEN."""
+    ids, size = pointer(order.tokens, types.int64), vocab
+    for i in range(order.count):
+        if ids[i] >= vocab:
+            return TOKEN
+    if kept.ids != 0:
+        size = kept.last - kept.first
+        if not rising(kept, vocab):
+            return TOKEN
+        kept_outcomes(row, vocab, cap, kept, order, result)
+    else:
+        all_outcomes(row, vocab, cap, order, result)
+    write_number(out.lse, t, result.lse)
+    write_number(out.entropy, t, result.entropy)
+    write_tokens(row, vocab, cap, order, kept, out, result, t)
+    write_top(order, size, cap, result)
     return OK

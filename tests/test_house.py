@@ -22,6 +22,10 @@ KERNEL_FILES = sorted((ROOT / "kernels").rglob("*.py"))
 LONGEST = 450
 LONGEST_OF_PACKAGE = 300
 LONGEST_FUNCTION = 60  # lines of a body, its docstring aside
+MOST_PARAMETERS = 8  # of a kernel
+MANY_PARAMETERS = {
+    "generator.rows": "called from Python as entries are from C, a user's function in it: addresses and numbers alone",
+}
 # A longer file needs a reason here, and leaves the table when it has become shorter.
 LONG_FILES = {
     "kernels/lanes.py": "one instruction a function: a catalogue, read by looking up",
@@ -267,6 +271,31 @@ def test_functions_stay_short():
         if isinstance(node, ast.FunctionDef) and statements(node) > LONGEST_FUNCTION
     ]
     assert not long
+
+
+def kernel_functions():
+    """(where it stands, the function) of each kernel, those that are written inside another too."""
+    for path in KERNEL_FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.relative_to(ROOT / 'kernels').with_suffix('').as_posix()}.{node.name}", node
+
+
+def by_c(name):
+    """Whether a kernel takes what a function of kullback.h takes: an entry and the check of its arguments."""
+    return name.startswith(("entries.kullback_", "checks.check_"))
+
+
+def test_kernels_take_few_parameters():
+    """What travels together is one argument: a named tuple or a record (records.py)."""
+    many = {
+        name: parameters
+        for name, node in kernel_functions()
+        if (parameters := len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])) > MOST_PARAMETERS
+        and not by_c(name)
+    }
+    assert not many.keys() - MANY_PARAMETERS.keys()
+    assert not MANY_PARAMETERS.keys() - many.keys(), "MANY_PARAMETERS names kernels that take fewer now"
 
 
 def test_every_package_is_installed():

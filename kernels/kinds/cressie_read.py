@@ -12,11 +12,12 @@ import numpy as np
 
 from ..encode import fill
 from ..lanes import kernel
-from ..pairs import DISTANT, DOUBLE, SINGLE, UNDEFINED, normalise_pair
+from ..pairs import DISTANT, DOUBLE, SINGLE, UNDEFINED, normalise_pair, turned
+from ..records import Divergence
 from . import KINDS, linear
 from .renyi import steep_gradient, upper_value
 
-CRESSIE_READ = KINDS["cressie_read"]
+CRESSIE_READ, LINEAR = KINDS["cressie_read"], KINDS["linear"]
 NEXT_TO = 1e-100  # what is nearer to 0 or to -1 counts as that
 MODERATE = 60.0  # nats of K up to which factors are within the range of float32 lanes
 
@@ -27,22 +28,22 @@ def valid(space, weight, first, second):
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+def value(pair, divergence, with_moment, facts):
+    weight, state, own_pair = divergence.weight, facts.state, pair
     mirrored = weight < -0.5
     power = -1.0 - weight if mirrored else weight
     if mirrored:
-        p, q = q, p
+        pair = turned(own_pair)
     if abs(power) < NEXT_TO:
-        found, grown = 2.0 * linear.value(p, q, vocab, space, k, 0.5, 1.0, 0.0, False, work, state, scales), 0.0
+        found, grown = 2.0 * linear.value(pair, Divergence(LINEAR, 0.5, 1.0, 0.0), False, facts), 0.0
         within = True
     else:
         order = 1.0 + power
-        renyi = upper_value(p, q, vocab, space, k, order, -power, False, power > 0.0, with_moment, work, state, scales)
-        grown = power * renyi
+        grown = power * upper_value(pair, order, -power, False, power > 0.0, with_moment, facts)
         found = 2.0 * (math.expm1(grown) / power) / order
         within = state.moment == state.moment
     if mirrored:
-        normalise_pair(q, p, vocab, space, k, True, False, work, state, scales)
+        normalise_pair(own_pair, True, False, facts)
     if state.path < UNDEFINED:
         state.moment = grown
         if not within:  # some log-ratio is beyond the reach of the exponentials
@@ -52,27 +53,24 @@ def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state
 
 @kernel
 def exchanged(weight, first, second):
-    return CRESSIE_READ, -1.0 - weight, 0.0, 0.0
+    return Divergence(CRESSIE_READ, -1.0 - weight, 0.0, 0.0)
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
-    power = weight if side == 1 else -1.0 - weight
-    grown = state.moment
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
+    state, grown = facts.state, facts.state.moment
+    power = divergence.weight if side == 1 else -1.0 - divergence.weight
     if abs(power) < NEXT_TO or abs(1.0 + power) < NEXT_TO:
         first, second = (2.0, 0.0) if abs(power) < NEXT_TO else (0.0, 2.0)
         state.moment = second * state.reverse if second != 0.0 else 0.0
-        linear.gradient(
-            p, q, vocab, k, own_weight, 0.5, first, second, 1, value, own_moment, state, scales, address, storage
-        )
+        seen = Divergence(LINEAR, 0.5, first, second)
+        linear.gradient(pair, seen, own_weight, 1, value, own_moment, facts, target)
     elif grown == -np.inf and state.path < UNDEFINED:  # rows that have nothing in common: it is the same all around
-        fill(0.0, vocab, address, storage)
+        fill(0.0, pair.vocab, target.address, target.storage)
     else:
         rest = 2.0 / (1.0 + power)
         factor = rest * math.exp(grown) if grown < 1.0 else power * value + rest  # both are 2·exp(K)/(1+λ)
         if state.path == SINGLE and not abs(grown) < MODERATE:
             state.path = DOUBLE
         far = state.path == DISTANT
-        steep_gradient(p, q, vocab, k, 1.0 + power, grown, -own_weight * factor, far, state, scales, address, storage)
+        steep_gradient(pair, 1.0 + power, grown, -own_weight * factor, far, facts, target)

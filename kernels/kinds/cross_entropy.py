@@ -48,9 +48,10 @@ def mass_and_slope(a, b, times, origin, least, parts, own):
 
 
 @kernel
-def lanes_gradient(p, q, vocab, k, like, weight, address, storage):
+def lanes_gradient(pair, like, weight, target):
     """Write weight·k·q·(g - Σ q·g), g = -ln p less that at q's greatest outcome as in far_gradients.py, in lanes like
     `like`; False, and nothing is written, where those cannot serve."""
+    p, q, vocab, _, k = pair
     one = record(RowStatistics)
     if not (log_row(q, vocab, k, like, None, one) and one.argmax >= 0.0 and lse_in_reach(one.lse, like)):
         return False
@@ -90,7 +91,7 @@ def lanes_gradient(p, q, vocab, k, like, weight, address, storage):
         for i in range(0, n, width(like)):
             mass, g = mass_and_slope(load(x, i, like), load(y, i, like), times, origin, least, parts, own)
             store(block, i, mass * (factors * (g - means)))
-        write_block(block, n, start, 0, address, storage)
+        write_block(block, n, start, target)
     return True
 
 
@@ -100,17 +101,15 @@ def valid_gradient(side, known, weight, first, second):
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
     if not math.isfinite(value):
-        fill(np.nan, vocab, address, storage)
+        fill(np.nan, pair.vocab, target.address, target.storage)
         return
     served = False
-    if in_reach(k, np.float32(0.0)):
-        if p.storage == FLOAT64 or q.storage == FLOAT64:
-            served = lanes_gradient(p, q, vocab, k, 0.0, own_weight, address, storage)
+    if in_reach(pair.k, np.float32(0.0)):
+        if pair.p.storage == FLOAT64 or pair.q.storage == FLOAT64:
+            served = lanes_gradient(pair, 0.0, own_weight, target)
         else:
-            served = lanes_gradient(p, q, vocab, k, np.float32(0.0), own_weight, address, storage)
+            served = lanes_gradient(pair, np.float32(0.0), own_weight, target)
     if not served:
-        far_gradient(p, q, vocab, k, PARTNER, 0.0, own_weight, 0.0, 0, address, storage)
+        far_gradient(pair, PARTNER, 0.0, own_weight, 0.0, target)

@@ -103,11 +103,13 @@ def any_block(x, y, n, scales):
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+def value(pair, divergence, with_moment, facts):
+    p, q, vocab, _, _ = pair
+    state, scales = facts.state, facts.scales
     clear_record(state)
     state.path = DOUBLE
     if not scale_rows(p, q, vocab, scales):
-        normalise_pair(p, q, vocab, space, k, False, False, work, state, scales)  # which says what is wrong
+        normalise_pair(pair, False, False, facts)  # which says what is wrong
         return np.nan
     room_p = stack(2048, 0.0)
     room_q = stack(2048, 0.0)

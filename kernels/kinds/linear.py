@@ -13,6 +13,7 @@ from ..far_gradients import RATIO, far_gradient
 from ..lanes import absolute, equal, fma, kernel, load, select, smaller, splat, store, width
 from ..pair_loops import expm1_series, gradient_loop
 from ..pairs import DISTANT, NEAR, UNDEFINED, normalise_pair, series
+from ..records import Divergence
 from ..status import LOGS
 
 APART = 20.0  # nats of KL(q‖p) from which on the rounding of d and R is too much where q is nearly all on one outcome
@@ -30,23 +31,26 @@ def weighted_sum(first, forward, second, reverse):
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
-    normalise_pair(p, q, vocab, space, k, True, False, work, state, scales)
+def value(pair, divergence, with_moment, facts):
+    _, _, first, second = divergence
+    normalise_pair(pair, True, False, facts)
+    state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:
         return np.nan
     state.moment = second * state.reverse if second != 0.0 else 0.0
     result = weighted_sum(first, state.forward, second, state.reverse)
-    if result == np.inf and space == LOGS and first > 0.0 and second > 0.0:
-        result = linear_beyond(p, q, vocab, k, first, second, state)
+    if result == np.inf and pair.space == LOGS and first > 0.0 and second > 0.0:
+        result = linear_beyond(pair, first, second, state)
     return result
 
 
 @kernel
-def linear_gradient(probs, diffs, n, like, first, second, moment, factor, out):
+def linear_gradient(outcomes, terms, moment, factor, out):
     """LINEAR where every d is moderate."""
-    c1 = splat(first * factor, like)
-    c2 = splat(second * factor, like)
+    probs, _, diffs, n, like = outcomes
+    c1 = splat(terms.first * factor, like)
+    c2 = splat(terms.second * factor, like)
     r = splat(-moment * factor, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
@@ -56,49 +60,45 @@ def linear_gradient(probs, diffs, n, like, first, second, moment, factor, out):
 
 
 @kernel
-def distant_linear_gradient(probs, partners, diffs, n, like, first, second, moment, factor, expm1, out):
+def distant_linear_gradient(outcomes, terms, moment, factor, out):
     """LINEAR for any d; an outcome with q = 0 has no part in the second term."""
+    probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
-    c1 = splat(first * factor, like)
-    c2 = splat(second * factor, like)
+    c1 = splat(terms.first * factor, like)
+    c2 = splat(terms.second * factor, like)
     r = splat(-moment * factor, like)
     limit = splat(NEAR, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         q = load(partners, i, like)
         d = load(diffs, i, like)
-        gap = select(smaller(absolute(d), limit), p * (d * series(d, expm1)), q - p)
+        gap = select(smaller(absolute(d), limit), p * (d * series(d, terms.slope)), q - p)
         store(out, i, fma(c1, gap, select(equal(q, zero), zero, q * fma(c2, d, r))))
 
 
 @kernel
-def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+def gradient_block(near, outcomes, terms, moment, factor, out):
     if near:
-        linear_gradient(probs, diffs, n, like, first, second, moment, factor, out)
+        linear_gradient(outcomes, terms, moment, factor, out)
     else:
-        distant_linear_gradient(probs, partners, diffs, n, like, first, second, moment, factor, slope, out)
+        distant_linear_gradient(outcomes, terms, moment, factor, out)
 
 
 row_gradient = gradient_loop(gradient_block, expm1_series)
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
+    kind, weight, first, second = divergence
     if side == 0:
         first, second = second, first
-    moment = state.moment
+    state, moment = facts.state, facts.state.moment
     far = state.path == DISTANT or abs(moment) > APART * abs(second)
     # a KL whose half is within float64 may itself be beyond it, and so its moment
     known = math.isfinite(moment) or math.isfinite(value)
     if second != 0.0 and far and known and state.path < UNDEFINED:
-        far_gradient(
-            p, q, vocab, k, RATIO, first * own_weight, second * own_weight, 0.0, 0, address, storage
-        )  # fmt: skip
+        far_gradient(pair, RATIO, first * own_weight, second * own_weight, 0.0, target)
     else:
         # beyond 4, q is better computed for itself than as p·exp(d)
-        row_gradient(
-            p, q, vocab, k, 4.0, weight, first, second, moment, -(first + second),
-            k * own_weight, state, scales, address, storage,
-        )  # fmt: skip
+        seen = Divergence(kind, weight, first, second)
+        row_gradient(pair, 4.0, seen, moment, -(first + second), pair.k * own_weight, facts, target)

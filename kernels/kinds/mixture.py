@@ -27,6 +27,7 @@ from ..lanes import (
 )
 from ..pair_loops import gradient_loop, near_value, value_loops
 from ..pairs import NEAR, UNDEFINED, coefficient_count, is_identical, normalise_pair, series
+from ..records import Divergence
 
 # Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
 # 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.
@@ -94,16 +95,17 @@ def mixture_series(weight, first, second, value, moment):
 
 
 @kernel
-def near_sums(probs, diffs, n, like, value, moment, sums):
+def near_sums(outcomes, terms, sums):
     """(value, moment) of a block in which every |d| ≤ 0.9."""
+    probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total, total_moment = zero, zero
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         d = load(diffs, i, like)
         pd = p * d
-        total = fma(pd * d, series(d, value), total)
-        total_moment = fma(pd, series(d, moment), total_moment)
+        total = fma(pd * d, series(d, terms.value), total)
+        total_moment = fma(pd, series(d, terms.slope), total_moment)
     sums.value = sum_lanes(total)
     sums.moment = sum_lanes(total_moment)
 
@@ -147,16 +149,17 @@ def lopsided_mixture_logs(p, q, d, weight, rest):
 
 
 @kernel
-def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
-    """`mixture_sums` without the moment for a mixture in equal parts: weight·Σ p·ln(p/m) + q·ln(q/m).
+def jensen_shannon_value(outcomes, terms):
+    """`mixture_sums` without the moment for a mixture in equal parts: c₁·Σ p·ln(p/m) + q·ln(q/m).
 
     Beyond the series the lesser of p and q is at most half the greater, r = lesser/greater ≤ 0.41, and
     ln(m/greater) = ln((1+r)/2) is a polynomial in float32.
     """
+    probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total = zero
     limit = splat(NEAR, like)
-    minus = splat(-weight, like)
+    minus = splat(-terms.first, like)
     half = number(zero, "1/2")
     tiniest = number(zero, "smallest normal")
     logs = stack(32, like)
@@ -172,13 +175,15 @@ def jensen_shannon_value(probs, partners, diffs, n, like, weight, value):
         r = small / maximum(great, tiniest)
         ln = series(r, logs) if width(like) == 16 else log(fma(r, half, half))
         far = minus * fma(p + q, ln, small * size)
-        total = total + select(smaller(size, limit), p * d * d * series(d, value), far)
+        total = total + select(smaller(size, limit), p * d * d * series(d, terms.value), far)
     return sum_lanes(total)
 
 
 @kernel
-def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, moment, sums):
+def mixture_sums(outcomes, terms, sums):
     """(value, moment) of any block of MIXTURE."""
+    probs, partners, diffs, n, like = outcomes
+    weight, first, second, value, moment = terms
     zero = splat(0.0, like)
     lopsided = width(like) == 8 and min(weight, 1.0 - weight) <= LEAST_WEIGHT
     total, total_moment = zero, zero
@@ -211,50 +216,55 @@ def mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, 
 
 
 @kernel
-def block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part):
+def block(near, outcomes, limit, terms, with_moment, part):
     if near and with_moment:
-        near_sums(probs, diffs, n, like, value, slope, part)
+        near_sums(outcomes, terms, part)
     elif near:
-        part.value = near_value(probs, diffs, n, like, value)
-    elif weight == 0.5 and first == second and not with_moment:
-        part.value = jensen_shannon_value(probs, partners, diffs, n, like, first, value)
+        part.value = near_value(outcomes, terms.value)
+    elif terms.weight == 0.5 and terms.first == terms.second and not with_moment:
+        part.value = jensen_shannon_value(outcomes, terms)
     else:
-        mixture_sums(probs, partners, diffs, n, like, weight, first, second, value, slope, part)
+        mixture_sums(outcomes, terms, part)
 
 
 row_value, summed = value_loops(block, mixture_series)
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
+def value(pair, divergence, with_moment, facts):
+    _, weight, first, second = divergence
     both_sides = abs(first * (1.0 - weight) - second * weight) < 1e-9
     least = LEAST_WEIGHT if both_sides else LEAST_WEIGHT_OF_ONE_SIDE
     single = (first == 0.0 or weight <= 1.0 - least) and (second == 0.0 or weight >= least)
-    normalise_pair(p, q, vocab, space, k, single, not with_moment, work, state, scales)
+    normalise_pair(pair, single, not with_moment, facts)
+    state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:
         return np.nan
-    if is_identical(space, state):
+    if is_identical(pair.space, state):
         state.moment = 0.0
         return 0.0
-    return row_value(p, q, vocab, space, k, NEAR, weight, first, second, state, scales, with_moment)
+    return row_value(pair, NEAR, divergence, facts, with_moment)
 
 
 @kernel
-def near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out):
+def near_mixture_gradient(outcomes, terms, moment, factor, out):
     """MIXTURE where every |d| ≤ 0.9; `slope` is the series of exp(d)·r(d)/d."""
+    probs, _, diffs, n, like = outcomes
     f = splat(factor, like)
     r = splat(-moment, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         d = load(diffs, i, like)
         _, ratio = phi_and_exp(d)
-        store(out, i, (p * f) * fma(d, series(d, slope), ratio * r))
+        store(out, i, (p * f) * fma(d, series(d, terms.slope), ratio * r))
 
 
 @kernel
-def mixture_gradient(probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+def mixture_gradient(outcomes, terms, moment, factor, out):
     """MIXTURE for any d."""
+    probs, partners, diffs, n, like = outcomes
+    weight, first, second, _, slope = terms
     zero = splat(0.0, like)
     w = splat(weight, like)
     rest = splat(1.0 - weight, like)
@@ -276,23 +286,20 @@ def mixture_gradient(probs, partners, diffs, n, like, weight, first, second, mom
 
 
 @kernel
-def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
+def gradient_block(near, outcomes, terms, moment, factor, out):
     if near:
-        near_mixture_gradient(probs, diffs, n, like, moment, factor, slope, out)
+        near_mixture_gradient(outcomes, terms, moment, factor, out)
     else:
-        mixture_gradient(probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out)
+        mixture_gradient(outcomes, terms, moment, factor, out)
 
 
 row_gradient = gradient_loop(gradient_block, mixture_series)
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
+    kind, weight, first, second = divergence
     if side == 0:
         weight, first, second = 1.0 - weight, second, first
-    row_gradient(
-        p, q, vocab, k, NEAR, weight, first, second, state.moment, 0.0,
-        k * own_weight, state, scales, address, storage,
-    )  # fmt: skip
+    seen = Divergence(kind, weight, first, second)
+    row_gradient(pair, NEAR, seen, facts.state.moment, 0.0, pair.k * own_weight, facts, target)

@@ -3,17 +3,15 @@
 A file holds what is to be known of its kind; what it lacks is refused, in C by KULLBACK_ARGUMENT (checks.py):
 
     valid(space, weight, first, second)       whether it is defined for rows of that space and for those parameters
-    value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales)
-                                              the divergence of one pair of rows; fills `state`. NaN where a row is
+    value(pair, divergence, with_moment, facts)
+                                              the divergence of one pair of rows; fills the state. NaN where a row is
                                               undefined or negative. What of it only gradients need: if `with_moment`
-    gradient(p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address,
-             storage)
-                                              own_weight times that along the logits of q, `state` being known, for side
-                                              1; for side 0 the rows have been exchanged, and weight, first, second
-                                              and own_moment, its moment, are those of before
-    exchanged(weight, first, second)          (kind, weight, first, second) whose value on the exchanged rows fills the
-                                              `state` for side 0; where there is none, it is itself with 1 - weight,
-                                              second and first
+    gradient(pair, divergence, own_weight, side, value, own_moment, facts, target)
+                                              own_weight times that along the logits of q, the state being known, for
+                                              side 1; for side 0 the rows have been exchanged, and the divergence and
+                                              own_moment, its moment, are those of before
+    exchanged(weight, first, second)          the Divergence whose value on the exchanged rows fills the state for side
+                                              0; where there is none, it is itself with 1 - weight, second and first
     valid_gradient(side, known, weight, first, second)
                                               where it is another than `valid`
 """
@@ -25,6 +23,7 @@ import numpy as np
 
 from ..lanes import kernel
 from ..pairs import UNDEFINED
+from ..records import Divergence
 from ..status import LOGS
 from . import KINDS
 
@@ -35,17 +34,20 @@ MODULES = {name: import_module(f".{name}", __package__) for name in KINDS}
 
 
 def _chain(name, parameters, function, otherwise):
-    """A kernel of (kind, *parameters) that calls `function(name, module)` of the kind, or answers `otherwise`.
+    """A kernel that calls `function(name, module)` of the kind with the parameters, or answers `otherwise`.
+
+    The kind is that of the divergence among the parameters, or comes before them.
 
     One function with all branches: of functions that call each other in a chain Numba compiles each with all that
     follow in it.
     """
-    own = {f"of_{kind}": function(kind, module) for kind, module in MODULES.items()}
-    own = {kind: run for kind, run in own.items() if run is not None}
-    lines = [f"def {name}(kind, {parameters}):"]
-    for kind in own:
-        lines += [f"    if kind == {KINDS[kind.removeprefix('of_')]}:", f"        return {kind}({parameters})"]
-    names = {"__name__": __name__, "UNDEFINED": UNDEFINED, "nan": np.nan} | own
+    own = {f"of_{name}": function(name, module) for name, module in MODULES.items()}
+    own = {run: kernel for run, kernel in own.items() if kernel is not None}
+    kind, before = ("divergence.kind", "") if "divergence" in parameters else ("kind", "kind, ")
+    lines = [f"def {name}({before}{parameters}):"]
+    for run in own:
+        lines += [f"    if {kind} == {KINDS[run.removeprefix('of_')]}:", f"        return {run}({parameters})"]
+    names = {"__name__": __name__, "UNDEFINED": UNDEFINED, "nan": np.nan, "Divergence": Divergence} | own
     exec("\n".join([*lines, *(f"    {line}" for line in otherwise.split("; "))]), names)
     return kernel(names[name])
 
@@ -71,7 +73,7 @@ def _exchange(name, module):
 
     @kernel
     def exchanged(weight, first, second):
-        return number, 1.0 - weight, second, first
+        return Divergence(number, 1.0 - weight, second, first)
 
     return getattr(module, "exchanged", exchanged)
 
@@ -79,16 +81,16 @@ def _exchange(name, module):
 # True for a kind that is defined for rows of this space and these parameters; of which a gradient can be asked
 is_valid = _chain("is_valid", "space, weight, first, second", _own("valid"), "return False")
 has_gradient = _chain("has_gradient", "side, known, weight, first, second", _gradient_check, "return False")
+exchanged = _chain("exchanged", "weight, first, second", _exchange, "return Divergence(kind, weight, first, second)")
 divergence_row = _chain(
     "divergence_row",
-    "p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales",
+    "pair, divergence, with_moment, facts",
     _own("value"),
-    "state.path = UNDEFINED; return nan",
+    "facts.state.path = UNDEFINED; return nan",
 )
 gradient_row = _chain(
     "gradient_row",
-    "p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage",
+    "pair, divergence, own_weight, side, value, own_moment, facts, target",
     _own("gradient"),
     "return",
 )
-exchanged = _chain("exchanged", "weight, first, second", _exchange, "return kind, weight, first, second")

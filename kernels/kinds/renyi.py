@@ -34,13 +34,13 @@ from ..lanes import (
     width,
 )
 from ..pair_loops import expm1_series, gradient_loop, near_value, series_writer, sum_loop
-from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, scale_pair, series
+from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, scale_pair, series, turned
 from ..probabilities import IDENTICAL, mass_difference
-from ..records import DivergenceSums, record
+from ..records import Divergence, DivergenceSums, Terms, record
 from ..status import LOGS
 from . import KINDS
 
-LINEAR = KINDS["linear"]
+LINEAR, RENYI = KINDS["linear"], KINDS["renyi"]
 
 
 @kernel
@@ -59,8 +59,9 @@ def renyi_series(order, epsilon, unused, value, slope):
 
 
 @kernel
-def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
+def renyi_sums(outcomes, rest, limit, value, sums):
     """(Σ p·f(d), Σ p·exp(ε·d), greatest |d|) of a block of moderate d; f = φ(d) - φ(ε·d)/ε, ε = `rest` = 1 - α."""
+    probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total, power_sum, far = zero, zero, zero
     epsilon = splat(rest, like)
@@ -86,22 +87,21 @@ def renyi_sums(probs, diffs, n, like, rest, limit, value, sums):
 
 
 @kernel
-def block(near, probs, partners, diffs, n, like, limit, order, epsilon, unused, value, slope, with_moment, part):
+def block(near, outcomes, limit, terms, with_moment, part):
     if near:
-        part.value = near_value(probs, diffs, n, like, value)
+        part.value = near_value(outcomes, terms.value)
     else:
-        renyi_sums(probs, diffs, n, like, epsilon, limit, value, part)
+        renyi_sums(outcomes, terms.first, limit, terms.value, part)
 
 
 write_series, pair_sums = series_writer(renyi_series), sum_loop(block)
 
 
 @kernel
-def power_value(p, q, vocab, space, k, like, order, epsilon, steep, with_moment, state, scales, sums):
+def power_value(pair, like, order, epsilon, steep, with_moment, facts, sums):
     """D_order(p‖q) into sums.value, in lanes like `like`; False where it leaves the range of the exponentials."""
-    value = stack(32, like)
-    slope = stack(32, like)
-    write_series(like, order, epsilon, 0.0, value, slope)
+    terms = Terms(order, epsilon, 0.0, stack(32, like), stack(32, like))
+    write_series(like, order, epsilon, 0.0, terms.value, terms.slope)
     limit = NEAR / max(1.0, abs(epsilon))
     reach = (80.0 if width(like) == 16 else 600.0) / max(1.0, abs(epsilon))
     if width(like) == 16 and steep:
@@ -109,10 +109,7 @@ def power_value(p, q, vocab, space, k, like, order, epsilon, steep, with_moment,
     if with_moment and order > 1.0:  # a gradient has exp(-order·d)
         reach = min(reach, (80.0 if width(like) == 16 else 600.0) / order)
     for attempt in range(2):
-        if not pair_sums(
-            p, q, vocab, space, k, like, limit, reach, order, epsilon, 0.0, state, scales, value, slope, False,
-            sums,
-        ):  # fmt: skip
+        if not pair_sums(pair, like, limit, reach, terms, facts, False, sums):
             return False
         total = sums.value
         # near disjoint rows 1 + (α-1)·Σ p·f cancels; the power sum Σ p^α·q^(1-α) itself does not
@@ -129,10 +126,10 @@ def power_value(p, q, vocab, space, k, like, order, epsilon, steep, with_moment,
 
 
 @kernel
-def log_masses(p, q, v, space, k, epsilon, state, scales):
+def log_masses(pair, v, epsilon, facts):
     """(p > 0, q > 0, ln p, ln q, ln q - ln p, `tilted`) of one outcome, in float64 at any distance."""
-    x, y = element(p, v), element(q, v)
-    if space == LOGS:
+    x, y, k, state = element(pair.p, v), element(pair.q, v), pair.k, facts.state
+    if pair.space == LOGS:
         top_p, top_q = state.greatest_p, state.greatest_q
         log_p, log_q = below(x, top_p, k) - state.log_mass_p, below(y, top_q, k) - state.log_mass_q
         gap = state.gap if state.path == DISTANT else state.log_mass_q - state.log_mass_p
@@ -144,7 +141,7 @@ def log_masses(p, q, v, space, k, epsilon, state, scales):
         return x > -np.inf, y > -np.inf, log_p, log_q, d, power
     log_x = math.log(x) if x > 0.0 else -np.inf
     log_y = math.log(y) if y > 0.0 else -np.inf
-    d = mass_difference(x, y, state.gap, scales) if x > 0.0 and y > 0.0 else log_y - log_x
+    d = mass_difference(x, y, state.gap, facts.scales) if x > 0.0 and y > 0.0 else log_y - log_x
     log_p, log_q = log_x - state.log_mass_p, log_y - state.log_mass_q
     return x > 0.0, y > 0.0, log_p, log_q, d, tilted(log_p, log_q, d, epsilon)
 
@@ -159,15 +156,15 @@ def tilted(log_p, log_q, d, epsilon):
 
 
 @kernel
-def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
+def distant_renyi(pair, order, epsilon, scale, facts):
     """-ln(Σ p^order·q^ε)·`scale`, which is D_order(p‖q) for 1/ε, of any rows and any order ≥ ½ (inf too) or 0.
 
     1 - Σ p^α·q^ε is a sum of terms of one sign, p·(ε·φ(d) - φ(ε·d)). Where it is no better than the sum itself, that
     is taken relative to its greatest term.
     """
     most, lost, outside, meets = -np.inf, 0.0, 0.0, False
-    for v in range(vocab):
-        in_p, in_q, log_p, log_q, d, power = log_masses(p, q, v, space, k, epsilon, state, scales)
+    for v in range(pair.vocab):
+        in_p, in_q, log_p, log_q, d, power = log_masses(pair, v, epsilon, facts)
         if in_p and not in_q and epsilon < 0.0:
             return np.inf
         if not in_p or not in_q:
@@ -192,76 +189,72 @@ def distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales):
     if order > 0.0 and -1e100 < lost < 0.5:
         return max(-math.log1p(-lost) * scale, 0.0)
     power_sum, units = 0.0, 1.0 if epsilon > 0.0 else -epsilon
-    for v in range(vocab):
-        in_p, in_q, log_p, log_q, d, power = log_masses(p, q, v, space, k, epsilon, state, scales)
+    for v in range(pair.vocab):
+        in_p, in_q, log_p, log_q, d, power = log_masses(pair, v, epsilon, facts)
         if in_p and in_q:
             power_sum += math.exp(units * (power - most))
     return -(most + math.log(power_sum)) * scale if epsilon > 0.0 else most + math.log(power_sum) / units
 
 
 @kernel
-def upper_value(p, q, vocab, space, k, order, epsilon, mirrored, steep, with_moment, work, state, scales):
+def upper_value(pair, order, epsilon, mirrored, steep, with_moment, facts):
     """D_order(p‖q) of an order of at least 1/2, or 0; epsilon is 1 - order, which an order near 1 does not tell.
 
     Of a `mirrored` pair, whose rows have been exchanged, D_epsilon(q‖p) instead. `steep`: float32 rounds d to 6e-8 of
     itself, which exp(epsilon·d) multiplies by epsilon, and what is made of it may mind; power_value says where. moment
     is NaN where some log-ratio is beyond the reach of the exponentials.
     """
-    single = not steep or (space == LOGS and order <= 5.0 and not with_moment)
+    state = facts.state
+    single = not steep or (pair.space == LOGS and order <= 5.0 and not with_moment)
     sums = record(DivergenceSums)
     done = False
     for attempt in range(2):
-        normalise_pair(p, q, vocab, space, k, single and attempt == 0, False, work, state, scales)
+        normalise_pair(pair, single and attempt == 0, False, facts)
         state.moment = np.nan
         if state.path >= UNDEFINED:
             return np.nan
-        if is_identical(space, state):
+        if is_identical(pair.space, state):
             # as good as equal, but for orders that raise the ratio of what weighs next to nothing above that
-            least = distant_renyi(p, q, vocab, space, k, np.inf, -np.inf, 1.0, state, scales) if steep else 0.0
+            least = distant_renyi(pair, np.inf, -np.inf, 1.0, facts) if steep else 0.0
             if least < IDENTICAL:
                 state.moment = 0.0
                 return 0.0
-        scale_pair(p, q, vocab, space, k, state, scales)
+        scale_pair(pair, facts)
         if state.path == DISTANT or order == 0.0 or order == np.inf:
             pass
         elif state.path == SINGLE:
-            done = power_value(
-                p, q, vocab, space, k, np.float32(0.0), order, epsilon, steep, with_moment, state, scales, sums
-            )
+            done = power_value(pair, np.float32(0.0), order, epsilon, steep, with_moment, facts, sums)
             if steep and not done:
                 continue
         else:
-            done = power_value(p, q, vocab, space, k, 0.0, order, epsilon, steep, with_moment, state, scales, sums)
+            done = power_value(pair, 0.0, order, epsilon, steep, with_moment, facts, sums)
         break
     if done:
         state.moment = sums.moment
         return sums.value * (epsilon / order) if mirrored else sums.value
     scale = 1.0 / order if mirrored else 1.0 / epsilon
-    found = distant_renyi(p, q, vocab, space, k, order, epsilon, scale, state, scales)
-    if space == LOGS and not found < ABOUT_THE_END:
-        found = renyi_beyond(p, q, vocab, k, order, epsilon, scale, state)
+    found = distant_renyi(pair, order, epsilon, scale, facts)
+    if pair.space == LOGS and not found < ABOUT_THE_END:
+        found = renyi_beyond(pair, order, epsilon, scale, state)
     return found
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
-    mirrored = 0.0 < weight < 0.5
-    order, epsilon = weight, 1.0 - weight
-    if mirrored:
-        p, q, order, epsilon = q, p, 1.0 - weight, weight
-    found = upper_value(
-        p, q, vocab, space, k, order, epsilon, mirrored, order > 1.5, with_moment, work, state, scales
-    )  # fmt: skip
-    if mirrored:
-        normalise_pair(q, p, vocab, space, k, True, False, work, state, scales)
+def value(pair, divergence, with_moment, facts):
+    order, epsilon = divergence.weight, 1.0 - divergence.weight
+    if not 0.0 < order < 0.5:
+        return upper_value(pair, order, epsilon, False, order > 1.5, with_moment, facts)
+    found = upper_value(turned(pair), epsilon, order, True, False, with_moment, facts)
+    normalise_pair(pair, True, False, facts)
     return found
 
 
 @kernel
-def renyi_gradient(partners, diffs, n, like, slope, log_sum, factor, out):
-    """factor·q·expm1(-(slope·d + log_sum)), the exponent held within the range of the lanes."""
+def gradient_block(near, outcomes, terms, log_sum, factor, out):
+    """factor·q·expm1(-(weight·d + log_sum)), the exponent held within the range of the lanes."""
+    _, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
-    a = splat(-slope, like)
+    a = splat(-terms.weight, like)
     offset = splat(-log_sum, like)
     f = splat(factor, like)
     most = splat(80.0 if width(like) == 16 else 600.0, like)
@@ -273,37 +266,29 @@ def renyi_gradient(partners, diffs, n, like, slope, log_sum, factor, out):
         store(out, i, select(equal(q, zero), zero, f * q * (phi + y)))
 
 
-@kernel
-def gradient_block(near, probs, partners, diffs, n, like, steepness, first, second, log_sum, factor, slope, out):
-    renyi_gradient(partners, diffs, n, like, steepness, log_sum, factor, out)
-
-
 row_gradient = gradient_loop(gradient_block, expm1_series)
 
 
 @kernel
-def steep_gradient(p, q, vocab, k, steepness, log_sum, factor, far, state, scales, address, storage):
+def steep_gradient(pair, steepness, log_sum, factor, far, facts, target):
     """factor·k·q·expm1(-(steepness·d + log_sum)); `far`: some log-ratio is beyond the reach of the exponentials."""
-    if far and state.path < UNDEFINED and math.isfinite(log_sum):
-        tilted_gradient(p, q, vocab, k, steepness, factor, address, storage)
+    if far and facts.state.path < UNDEFINED and math.isfinite(log_sum):
+        tilted_gradient(pair, steepness, factor, target)
         return
-    row_gradient(
-        p, q, vocab, k, -1.0, steepness, 0.0, 0.0, log_sum, steepness, k * factor, state,
-        scales, address, storage,
-    )  # fmt: skip
+    seen = Divergence(RENYI, steepness, 0.0, 0.0)
+    row_gradient(pair, -1.0, seen, log_sum, steepness, pair.k * factor, facts, target)
 
 
 @kernel
 def exchanged(weight, first, second):
-    return LINEAR, 0.5, 1.0, 0.0  # the state of the pair alone
+    return Divergence(LINEAR, 0.5, 1.0, 0.0)  # the state of the pair alone
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
-    steepness, factor = weight, -own_weight
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
+    order = divergence.weight
+    steepness, factor = order, -own_weight
     if side == 0:
-        steepness, factor = 1.0 - weight, own_weight * (weight / (weight - 1.0))
+        steepness, factor = 1.0 - order, own_weight * (order / (order - 1.0))
     far = own_moment != own_moment
-    steep_gradient(p, q, vocab, k, steepness, (weight - 1.0) * value, factor, far, state, scales, address, storage)
+    steep_gradient(pair, steepness, (order - 1.0) * value, factor, far, facts, target)

@@ -12,6 +12,7 @@ from ..far import below
 from ..lanes import absolute, inlined, kernel, load, number, rounded, select, smaller, splat, store, sum_lanes, width
 from ..pair_loops import expm1_series, gradient_loop, value_loops
 from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, series
+from ..records import Divergence
 from ..status import LOGS
 
 
@@ -29,15 +30,16 @@ def sign(d):
 
 
 @kernel
-def near_sums(probs, diffs, n, like, first, second, expm1, sums):
+def near_sums(outcomes, terms, sums):
     """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of a block in which every |d| ≤ 0.9."""
+    probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total, total_moment = zero, zero
-    most, lost = splat(first, like), splat(second, like)
+    most, lost = splat(terms.first, like), splat(terms.second, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         d = load(diffs, i, like) + lost
-        e = p * (d * series(d, expm1))
+        e = p * (d * series(d, terms.slope))
         total = total + absolute(e)
         total_moment = total_moment + (p + e) * (sign(d) - most)
     sums.value = 0.5 * sum_lanes(total)
@@ -45,43 +47,44 @@ def near_sums(probs, diffs, n, like, first, second, expm1, sums):
 
 
 @kernel
-def variation_sums(probs, partners, diffs, n, like, first, second, expm1, sums):
+def variation_sums(outcomes, terms, sums):
     """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of any block."""
+    probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total, total_moment = zero, zero
     limit = splat(NEAR, like)
-    most, lost = splat(first, like), splat(second, like)
+    most, lost = splat(terms.first, like), splat(terms.second, like)
     for i in range(0, n, width(like)):
         p = load(probs, i, like)
         q = load(partners, i, like)
         d = load(diffs, i, like) + lost
         near = smaller(absolute(d), limit)
-        total = total + absolute(select(near, p * (d * series(d, expm1)), q - p))
+        total = total + absolute(select(near, p * (d * series(d, terms.slope)), q - p))
         total_moment = total_moment + q * (sign(d) - most)
     sums.value = 0.5 * sum_lanes(total)
     sums.moment = 0.5 * sum_lanes(total_moment)
 
 
 @kernel
-def block(near, probs, partners, diffs, n, like, limit, weight, first, second, value, slope, with_moment, part):
+def block(near, outcomes, limit, terms, with_moment, part):
     if near:
-        near_sums(probs, diffs, n, like, first, second, slope, part)
+        near_sums(outcomes, terms, part)
     else:
-        variation_sums(probs, partners, diffs, n, like, first, second, slope, part)
+        variation_sums(outcomes, terms, part)
 
 
 row_value, _ = value_loops(block, expm1_series)
 
 
 @kernel
-def sign_at_greatest(p, q, k, work, state):
+def sign_at_greatest(pair, facts):
     """s, of rows of logs."""
-    at = np.int64(work.argmax_q)
-    x = element(p, at)
+    state, at = facts.state, np.int64(facts.statistics.argmax_q)
+    x = element(pair.p, at)
     if state.path == DISTANT:
-        d = (state.log_mass_p - state.log_mass_q) - below(x, state.greatest_p, k)
+        d = (state.log_mass_p - state.log_mass_q) - below(x, state.greatest_p, pair.k)
     else:
-        d = k * (element(q, at) - x) - state.gap
+        d = pair.k * (element(pair.q, at) - x) - state.gap
     return 1.0 if d > 0.0 else -1.0 if d < 0.0 else 0.0
 
 
@@ -92,25 +95,27 @@ def lost_of_gap(state):
 
 
 @kernel
-def value(p, q, vocab, space, k, weight, first, second, with_moment, work, state, scales):
-    normalise_pair(p, q, vocab, space, k, True, not with_moment, work, state, scales)
+def value(pair, divergence, with_moment, facts):
+    normalise_pair(pair, True, not with_moment, facts)
+    state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:
         return np.nan
-    if is_identical(space, state):
+    if is_identical(pair.space, state):
         state.moment = 0.0
         return 0.0
     s, lost = 1.0, 0.0
-    if space == LOGS:
-        s, lost = sign_at_greatest(p, q, k, work, state), lost_of_gap(state)
+    if pair.space == LOGS:
+        s, lost = sign_at_greatest(pair, facts), lost_of_gap(state)
     state.reverse = s
-    return row_value(p, q, vocab, space, k, NEAR, weight, s, lost, state, scales, with_moment)
+    return row_value(pair, NEAR, Divergence(divergence.kind, 0.0, s, lost), facts, with_moment)
 
 
 @kernel
-def variation_gradient(partners, diffs, n, like, first, second, moment, factor, out):
+def gradient_block(near, outcomes, terms, moment, factor, out):
+    _, partners, diffs, n, like = outcomes
     half = splat(0.5, like)
-    most, lost = splat(first, like), splat(second, like)
+    most, lost = splat(terms.first, like), splat(terms.second, like)
     r = splat(moment, like)
     f = splat(factor, like)
     for i in range(0, n, width(like)):
@@ -118,19 +123,11 @@ def variation_gradient(partners, diffs, n, like, first, second, moment, factor, 
         store(out, i, f * (load(partners, i, like) * (half * (s - most) - r)))
 
 
-@kernel
-def gradient_block(near, probs, partners, diffs, n, like, weight, first, second, moment, factor, slope, out):
-    variation_gradient(partners, diffs, n, like, first, second, moment, factor, out)
-
-
 row_gradient = gradient_loop(gradient_block, expm1_series)
 
 
 @kernel
-def gradient(
-    p, q, vocab, k, own_weight, weight, first, second, side, value, own_moment, state, scales, address, storage
-):
-    row_gradient(
-        p, q, vocab, k, -1.0, weight, state.reverse, lost_of_gap(state), state.moment, 0.0,
-        k * own_weight, state, scales, address, storage,
-    )  # fmt: skip
+def gradient(pair, divergence, own_weight, side, value, own_moment, facts, target):
+    state = facts.state
+    seen = Divergence(divergence.kind, 0.0, state.reverse, lost_of_gap(state))
+    row_gradient(pair, -1.0, seen, state.moment, 0.0, pair.k * own_weight, facts, target)
