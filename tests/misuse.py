@@ -47,6 +47,7 @@ NARROW = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # floats that NumPy takes
 DOCUMENTED = (ValueError, TypeError, Mine)
 # keywords of which most functions read a number, some nothing at all
 NUMBERS_OF = ("rng", "confidence", "alpha", "nan_policy", "family_p", "family_q")
+OUTPUTS = ("out", "student_out", "teacher_out")
 PATIENCE = 60  # seconds a call may take on a busy machine
 MEMORY = 8 << 30  # of address space: who asks for more gets a MemoryError
 
@@ -91,7 +92,7 @@ class Call:
 
     def _wrong(self, rng, name):
         kind = rng.random()
-        if name in ("out", "student_out", "teacher_out") and kind < 0.5:
+        if name in OUTPUTS and kind < 0.5:
             return self._out(rng)
         if kind < 0.3:
             return ANYTHING[rng.integers(len(ANYTHING))](rng)
@@ -189,7 +190,7 @@ def outcome(call):
 
 
 def _differs(call, got, before):
-    plain = {name: x for name, x in before.items() if not name.endswith("out")}
+    plain = {name: x for name, x in before.items() if name not in OUTPUTS}
     kept = [np.array(n) for n in numbers_in(got)]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")

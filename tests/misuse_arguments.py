@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 import kullback as kb
-from kullback import closed_form, drift
+from kullback import closed_form, drift, rlhf
 from kullback.integrations import scipy as scipy_face
 
 T, V = 3, 5
@@ -104,7 +104,9 @@ RIGHT = {
     **dict.fromkeys(("student_logits", "teacher_logits", "qk", "student_hidden", "teacher_hidden"), rows),
     **dict.fromkeys(("student_weight", "teacher_weight"), lambda rng: rng.normal(0, 1, (7, V))),
     **dict.fromkeys(("tokens", "index", "ids", "labels"), ids),
-    **dict.fromkeys(("values", "log_ratio", "log_ratios", "kl", "train_log_probs", "rollout_log_probs"), batch),
+    **dict.fromkeys(
+        ("values", "log_ratio", "log_ratios", "kl", "train_log_probs", "rollout_log_probs", "rollout", "train"), batch
+    ),
     **dict.fromkeys(("mean_p", "mean_q", "mean", "log_variance", "loc", "low"), line),
     **dict.fromkeys(("std_p", "std_q", "scale", "rate", "shape", "alpha", "concentration", "beta"), positive),
     "high": lambda rng: rng.uniform(3, 4, T),
@@ -121,6 +123,7 @@ RIGHT = {
     "target": lambda rng: 6.0,
     "horizon": lambda rng: 1000,
     "ratio_bounds": lambda rng: (0.5, 2.0),
+    "threshold": lambda rng: 0.5,
     "positions": lambda rng: np.arange(V),
     "prefix_lengths": lambda rng: rng.integers(0, V, T),
     "tail_weight": lambda rng: 0.5,
@@ -165,6 +168,8 @@ OVERRIDES = {
     "likelihood_parts": {"q": rows, "counts": lambda rng: rng.integers(0, 9, (T, V))},
     "closed_form_kl": {name: lambda rng: closed_form.Normal(0.0, 1.5) for name in ("p", "q")},
     "mixture_kl": {name: lambda rng: closed_form.Normal(0.0, 1.5) for name in ("p", "q")},
+    "rejection_mask": {"kind": lambda rng: "seq_mean_k3"},
+    "what_if": {"settings": lambda rng: [("tis", 2.0), ("seq_mean_k3", 0.1)]},
     "fit_normal": {"target": lambda rng: closed_form.Mixture([0.5, 0.5], closed_form.Normal([0.0, 1.0], [1.0, 1.0]))},
     "fit_mixture": {"target": lambda rng: closed_form.Mixture([0.5, 0.5], closed_form.Normal([0.0, 4.0], [1.0, 1.0]))},
     "kl_penalized_rewards": {"kl": batch, "mask": lambda rng: np.ones((T, V), bool)},
@@ -222,6 +227,7 @@ METHODS = {
     "Spread.histogram": lambda rng: _comparison(rng).summary().kl.histogram,
     "AdaptiveKLController.update": lambda rng: kb.AdaptiveKLController(0.1, 6.0, 1000).update,
     "MismatchReport.merge": lambda rng: kb.mismatch_report(batch(rng), batch(rng)).merge,
+    "WhatIf.merge": lambda rng: rlhf.what_if(batch(rng), batch(rng)).merge,
     "DriftState.update": lambda rng: _state(rng).update,
     "DriftState.merge": lambda rng: _state(rng).merge,
     "DriftState.report": lambda rng: _state(rng).report,
@@ -235,10 +241,12 @@ def public():
     found = {name: getattr(kb, name) for name in kb.__all__ if callable(getattr(kb, name))}
     records = ("Result", "TokenLoss", "TokenStatistics", "TopkDivergence", "TokenComparison", "ComparisonSummary")
     found = {name: value for name, value in found.items() if not name.endswith(records)}
-    for module in (closed_form, drift):
+    for module in (closed_form, drift, rlhf):
         for name in module.__all__:
             other = name in kb.__all__ or not callable(getattr(module, name))
-            if not other and not name.endswith(("Result", "Report", "State", "Distribution", "Estimate")):
+            if not other and not name.endswith(
+                ("Result", "Report", "State", "Distribution", "Estimate", "WhatIf", "WhatIfRow")
+            ):
                 found[f"{module.__name__.split('.')[-1]}.{name}"] = getattr(module, name)
     for name in ("entropy", "jensenshannon", "rel_entr", "kl_div"):
         found[f"scipy.{name}"] = getattr(scipy_face, name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
-from kullback import closed_form, drift
+from kullback import closed_form, drift, rlhf
 from kullback.parametric import registry
 
 ROWS = np.random.default_rng(5).uniform(0.1, 1.0, (3, 5))
@@ -91,6 +91,7 @@ REAL = {
     "slope_at_infinity": [lambda x: kb.f_divergence(ROWS, ROWS, numba.njit(lambda u: u - 1), slope_at_infinity=x)],
     "level": [lambda x: kb.compare(ROWS, ROWS).summary().kl.quantile(x)],
     "logit_scale": [lambda x: kb.linear_distillation_loss(ROWS, ROWS, ROWS, ROWS, logit_scale=x)],
+    "threshold": [lambda x: rlhf.rejection_mask(ROWS, ROWS, threshold=x)],
     "exponent_clamp": [lambda x: kb.preference_scores([1.0], "alpha_divergence", exponent_clamp=x)],
     "log_ratio_clamp": [lambda x: kb.kl_estimate([1.0], log_ratio_clamp=x)],
     "degrees_of_freedom": [lambda x: kb.tsne_objective(([0], [1], [1.0]), POINTS, degrees_of_freedom=x)],
@@ -108,14 +109,31 @@ CHOICES = {
         lambda x: kb.divergence_from_counts(COUNTS, COUNTS, x),
     ],
     "tail": [lambda x: kb.topk_divergence(ROWS, LISTS, tail=x)],
-    "kind": [lambda x: kb.kl_contributions(ROWS, ROWS, kind=x), lambda x: kb.kl_estimate([1.0], x)],
-    "preset": [lambda x: kb.kl_estimate([1.0], preset=x), lambda x: drift.reproduce(ROWS, ROWS, x)],
+    "kind": [
+        lambda x: kb.kl_contributions(ROWS, ROWS, kind=x),
+        lambda x: kb.kl_estimate([1.0], x),
+        lambda x: rlhf.importance_weights(ROWS, ROWS, kind=x),
+        lambda x: rlhf.rejection_mask(ROWS, ROWS, kind=x, threshold=1.0),
+        lambda x: rlhf.rejection_statistic(ROWS, ROWS, kind=x),
+        lambda x: rlhf.what_if(ROWS, ROWS, settings=[(x, 2.0)]),
+    ],
+    "preset": [
+        lambda x: kb.kl_estimate([1.0], preset=x),
+        lambda x: drift.reproduce(ROWS, ROWS, x),
+        lambda x: rlhf.importance_weights(ROWS, ROWS, preset=x),
+        lambda x: rlhf.rejection_mask(ROWS, ROWS, threshold=1.0, preset=x),
+    ],
     "mode": [lambda x: kb.aggregate(ROWS, mode=x)],
     "nan_policy": [
         lambda x: kb.sequence_sums(ROWS, nan_policy=x),
         lambda x: kb.mismatch_report(ROWS, ROWS, nan_policy=x),
+        lambda x: rlhf.what_if(ROWS, ROWS, nan_policy=x),
     ],
-    "level": [lambda x: kb.kl_penalized_rewards([1.0] * 3, ROWS, 0.1, level=x)],
+    "level": [
+        lambda x: kb.kl_penalized_rewards([1.0] * 3, ROWS, 0.1, level=x),
+        lambda x: rlhf.importance_ratios(ROWS, ROWS, level=x),
+        lambda x: rlhf.importance_weights(ROWS, ROWS, level=x),
+    ],
     "endpoint": [lambda x: kb.generalized_jsd(ROWS, ROWS, endpoint=x)],
     "method": [
         lambda x: kb.knn_kl_divergence(POINTS, OTHERS, method=x),

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import kullback as kb
+from kullback import rlhf
 
 PACKAGE = Path(kb.__file__).parent
-FUNCTIONS = {name: getattr(kb, name) for name in kb.__all__ if inspect.isfunction(getattr(kb, name))}
+NAMES = {name: getattr(kb, name) for name in kb.__all__} | {name: getattr(rlhf, name) for name in rlhf.__all__}
+FUNCTIONS = {name: value for name, value in NAMES.items() if inspect.isfunction(value)}
 # Public functions whose use no short example can show.
 WITHOUT_EXAMPLE = {"merge_logs": "it needs the checkpoints of several jobs"}
 # Documented as another function under another library's name and argument order.
@@ -26,6 +28,7 @@ NEEDS_MORE = (
     "kullback.integrations.jax",
     "kullback.integrations.torch",
     "kullback.integrations.tensors",
+    "kullback.integrations.torch_ratios",
 )
 
 
@@ -96,5 +99,5 @@ def test_examples_run(name):
 
 
 def test_constants_cannot_be_changed_by_accident():
-    for name in ("AGGREGATION_MODES", "ESTIMATOR_PRESETS"):
-        assert isinstance(getattr(kb, name), types.MappingProxyType)
+    for name in ("AGGREGATION_MODES", "ESTIMATOR_PRESETS", "RATIO_LEVELS", "REJECTION_KINDS", "WEIGHT_KINDS"):
+        assert isinstance(getattr(rlhf, name), types.MappingProxyType)

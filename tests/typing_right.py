@@ -49,6 +49,9 @@ loss: float = rlhf.aggregate(estimates, offsets=[0, 4], mode="seq-mean-token-mea
 omitting: tuple[float, int] = rlhf.aggregate(estimates, offsets=[0, 4], nan_policy="omit")
 total, count = rlhf.aggregation_parts(estimates, offsets=[0, 4])
 error: float = kb.mismatch_report(log_probs, log_probs).kl_k3.standard_error
+weights: NDArray[np.float64] = rlhf.importance_weights(log_probs, log_probs, kind="icepop", bounds=(0.5, None))
+keep: NDArray[np.bool_] = rlhf.rejection_mask(log_probs, log_probs, kind="token_k1", threshold=(0.5, 2.0))
+removed: float = rlhf.what_if(log_probs, log_probs, settings=[("tis", 2.0)]).rows[0].bias.mean
 controller = rlhf.AdaptiveKLController(0.1, 6.0, 10_000)
 
 # distillation

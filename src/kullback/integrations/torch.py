@@ -18,6 +18,7 @@ except ImportError as error:
 from kullback._engine import calls, keywords
 from kullback.distillation import STUDENT, TEACHER, Kernel, LossName, loss_kernel
 from kullback.integrations.tensors import checked, without_forward_mode
+from kullback.integrations.torch_ratios import importance_ratios, importance_weights, rejection_mask
 
 __all__ = [
     "ForwardKLLoss",
@@ -26,7 +27,10 @@ __all__ = [
     "SymmetricKLLoss",
     "distillation_loss",
     "generalized_jsd_loss",
+    "importance_ratios",
+    "importance_weights",
     "kl_div",
+    "rejection_mask",
 ]
 
 
