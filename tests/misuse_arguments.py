@@ -182,6 +182,7 @@ OVERRIDES = {
     },
     "psi_threshold": {"bins": lambda rng: 10},
     "smooth": {"counts": lambda rng: rng.integers(0, 20, (T, V))},
+    "audit": {"tokens": lambda rng: rng.integers(0, V, (T, V))},
     "convert": {"path": lambda rng: "converted.npy"},
 }
 # right values of keywords that have a default, so that they meet wrong ones of others
@@ -226,6 +227,7 @@ METHODS = {
     "Spread.group_interval": lambda rng: _comparison(rng).summary([0, 0, 1]).kl.group_interval,
     "Spread.histogram": lambda rng: _comparison(rng).summary().kl.histogram,
     "AdaptiveKLController.update": lambda rng: kb.AdaptiveKLController(0.1, 6.0, 1000).update,
+    "AuditReport.quantile": lambda rng: rlhf.audit(-rows(rng), -rows(rng)).quantile,
     "MismatchReport.merge": lambda rng: kb.mismatch_report(batch(rng), batch(rng)).merge,
     "WhatIf.merge": lambda rng: rlhf.what_if(batch(rng), batch(rng)).merge,
     "DriftState.update": lambda rng: _state(rng).update,
@@ -241,12 +243,11 @@ def public():
     found = {name: getattr(kb, name) for name in kb.__all__ if callable(getattr(kb, name))}
     records = ("Result", "TokenLoss", "TokenStatistics", "TopkDivergence", "TokenComparison", "ComparisonSummary")
     found = {name: value for name, value in found.items() if not name.endswith(records)}
+    types = ("Result", "Report", "State", "Distribution", "Estimate", "Finding", "AuditCheck", "WhatIf", "WhatIfRow")
     for module in (closed_form, drift, rlhf):
         for name in module.__all__:
             other = name in kb.__all__ or not callable(getattr(module, name))
-            if not other and not name.endswith(
-                ("Result", "Report", "State", "Distribution", "Estimate", "WhatIf", "WhatIfRow")
-            ):
+            if not other and not name.endswith(types):
                 found[f"{module.__name__.split('.')[-1]}.{name}"] = getattr(module, name)
     for name in ("entropy", "jensenshannon", "rel_entr", "kl_div"):
         found[f"scipy.{name}"] = getattr(scipy_face, name)

@@ -1,6 +1,7 @@
 """Per-token quantities of RL training: estimators, aggregation, controllers, mismatch, preferences."""
 
 from kullback.rlhf.aggregation import AGGREGATION_MODES, aggregate, aggregation_parts
+from kullback.rlhf.auditing import AUDIT_CHECKS, AuditCheck, AuditReport, Finding, audit
 from kullback.rlhf.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
 from kullback.rlhf.estimators import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
 from kullback.rlhf.mismatch import MismatchReport
@@ -15,17 +16,22 @@ from kullback.rlhf.what_if_table import WhatIf, WhatIfRow
 
 __all__ = [
     "AGGREGATION_MODES",
+    "AUDIT_CHECKS",
     "ESTIMATOR_PRESETS",
     "RATIO_LEVELS",
     "REJECTION_KINDS",
     "WEIGHT_KINDS",
     "AdaptiveKLController",
+    "AuditCheck",
+    "AuditReport",
+    "Finding",
     "FixedKLController",
     "MismatchReport",
     "WhatIf",
     "WhatIfRow",
     "aggregate",
     "aggregation_parts",
+    "audit",
     "importance_ratios",
     "importance_weights",
     "kl_estimate",

@@ -131,6 +131,13 @@ class MismatchReport:
                 both._over_sequences[name].merge(total)
         return both
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MismatchReport):
+            return NotImplemented
+        return vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # it is filled
+
     # -------------------------------------------------------------------------------------------- reading
 
     @property

@@ -85,7 +85,7 @@ def mismatch_report(
         batch = TokenBatch.of(train, mask, offsets, "train_log_probs")
         blocks = _sequence_blocks(train, rollout, batch)
     for x, y, keep, ends in blocks:
-        _add_block(report, x.astype(np.float64), y.astype(np.float64), keep, ends)
+        add_block(report, x.astype(np.float64), y.astype(np.float64), keep, ends)
     return report
 
 
@@ -104,7 +104,7 @@ def _sequence_blocks(train: NDArray[Any], rollout: NDArray[Any], batch: TokenBat
         yield tokens[0], tokens[1], None if batch.mask is None else tokens[2], ends
 
 
-def _add_block(
+def add_block(
     report: MismatchReport,
     train: Float64s,
     rollout: Float64s,

@@ -1,0 +1,228 @@
+"""Arrays or packed sequences in, block by block into what adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kullback._engine import TokenBatch, as_floats, keywords, labelling, reals, views
+from kullback.rlhf.auditing.marks import SIDES, SOUND, Block, mark
+from kullback.rlhf.auditing.report import AuditReport
+from kullback.rlhf.auditing.sequences import sequence_columns
+from kullback.rlhf.auditing.state import (
+    State,
+    concatenated,
+    cut_worst,
+    histogram,
+    look_at_storage,
+    marks_of,
+    worst_of,
+)
+from kullback.rlhf.mismatch import MismatchReport
+from kullback.rlhf.mismatch_blocks import add_block
+
+__all__ = ["audit"]
+
+
+def audit(
+    rollout: ArrayLike | Sequence[ArrayLike],
+    train: ArrayLike | Sequence[ArrayLike],
+    mask: ArrayLike | None = None,
+    *,
+    offsets: ArrayLike | None = None,
+    tokens: ArrayLike | None = None,
+    sources: Sequence[Any] | None = None,
+    rollout_entropy: ArrayLike | None = None,
+    train_entropy: ArrayLike | None = None,
+    rewards: ArrayLike | None = None,
+    sequence_ids: ArrayLike | None = None,
+    length_differences: ArrayLike | None = None,
+    ratio_bounds: tuple[float, float] = (0.5, 2.0),
+) -> AuditReport:
+    """Look for what is wrong with the log-probs that generation and training gave to the same sampled tokens.
+
+    Most of what looks like divergence of the two policies in RL runs is a fault of the log: one side shifted by a
+    token, zeros or placeholders where a log-prob is missing, another temperature. The audit looks for the faults of
+    `AUDIT_CHECKS`, says where they are and what they do to the KL, and reports the mismatch of what is sound.
+
+    Parameters
+    ----------
+    rollout, train : array_like
+        log π(token) of the policy that drew the tokens and of the one that is trained: (B, T), or (N,) with
+        `offsets`, or a list of one array a sequence, in which lengths may differ.
+    mask : array_like, optional
+        True where a token was sampled, same shape. What it hides is not read.
+    offsets : array_like, optional
+        (B + 1,), as in `sequence_sums`.
+    tokens : array_like, optional
+        Ids of the tokens, same shape: duplicates are told by them, and worst tokens have them.
+    sources : sequence, optional
+        One label a sequence: the worker, the environment or the step it comes from.
+    rollout_entropy, train_entropy : array_like, optional
+        Entropy of each position, same shape, nats; NaN where not known.
+    rewards : array_like, optional
+        One a sequence, for the table of sequences.
+    sequence_ids : array_like, optional
+        One whole number a sequence, by which findings name it; 0, 1, ... by default. Parts that are to be merged need
+        different ones.
+    length_differences : array_like, optional
+        How many log-probs train had more than rollout, of each sequence, before both were cut to the shorter.
+    ratio_bounds : tuple of float
+        As in `mismatch_report`.
+
+    Returns
+    -------
+    AuditReport
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, ids that occur twice.
+
+    Notes
+    -----
+    Each check has a stated rate of false alarms a clean run, `AUDIT_CHECKS[name].false_alarm_rate`: 1e-6 for what no
+    sampled log-prob can be, 1e-3 at most for tests of many tokens, whatever the number of sequences. The table of
+    detection rates on the page "Audits" is of simulated runs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> rollout = -rng.exponential(0.5, (40, 60))
+    >>> train = np.minimum(rollout + rng.normal(0, 0.01, rollout.shape), 0)
+    >>> train[7] = np.roll(train[7], 1)  # an extra log-prob in front
+    >>> report = audit(rollout, train)
+    >>> [(f.check, f.sequences, f.where[0][0]) for f in report.findings]
+    [('shift', 1, 7)]
+    >>> round(report.kl, 4), round(report.mismatch.kl_k3.mean, 6)
+    (0.003, 4.9e-05)
+    """
+    if offsets is None and mask is None and _ragged(rollout, train):
+        rollout, train, offsets, length_differences = _joined(rollout, train)
+    labelling.same_labels(("train", train), ("rollout", rollout), ("mask", mask))
+    sides = as_floats("rollout", rollout), as_floats("train", train)
+    if sides[0].shape != sides[1].shape:
+        raise ValueError(f"`rollout` has shape {sides[0].shape}, expected {sides[1].shape} to match `train`")
+    batch = TokenBatch.of(sides[1], mask, offsets, "train")
+    count = int(np.prod(batch.leading))
+    extras = {
+        "tokens": None if tokens is None else _like(views.whole_numbers(tokens, "tokens"), "tokens", batch),
+        "rollout_entropy": None if rollout_entropy is None else _entropies(rollout_entropy, "rollout_entropy", batch),
+        "train_entropy": None if train_entropy is None else _entropies(train_entropy, "train_entropy", batch),
+    }
+    labels = {
+        "sequence": _ids(sequence_ids, count),
+        "source": _labels(sources, count),
+        "reward": np.full(count, np.nan) if rewards is None else _each(reals(rewards, "rewards"), "rewards", count),
+    }
+    differences = None
+    if length_differences is not None:
+        whole = views.whole_numbers(length_differences, "length_differences")
+        differences = _each(whole, "length_differences", count)
+    given = {name: values for name, values in extras.items() if values is not None}
+    with np.errstate(over="ignore", invalid="ignore"):  # entropies may be anything
+        return _audited(sides, batch, given, labels, differences, MismatchReport(ratio_bounds, "omit"))
+
+
+def _audited(
+    sides: tuple[NDArray[Any], NDArray[Any]],
+    batch: TokenBatch,
+    given: dict[str, NDArray[Any]],
+    labels: dict[str, NDArray[Any]],
+    differences: NDArray[np.int64] | None,
+    mismatch: MismatchReport,
+) -> AuditReport:
+    state = State.empty()
+    count = labels["sequence"].size
+    state.table = labels | {name: np.zeros(count, values.dtype) for name, values in state.table.items()}
+    marks, worst = [state.marks], [state.worst]
+    arrays = [*sides, *given.values()] if batch.mask is None else [*sides, *given.values(), batch.mask]
+    for which, parts, ends in batch.blocks(*arrays):
+        block, kept = _block(parts[0], parts[1], None if batch.mask is None else parts[-1], ends)
+        if not block.rows.size:
+            continue
+        own = {name: part if kept is None else part[kept] for name, part in zip(given, parts[2:], strict=False)}
+        numbers = block.rows + which.start
+        marked = mark(block, None if differences is None else differences[numbers])
+        entropies = own.get("rollout_entropy"), own.get("train_entropy")
+        for name, values in sequence_columns(block, marked, own.get("tokens"), entropies).items():
+            state.table[name][numbers] = values
+        ids = labels["sequence"][numbers]
+        marks.append(marks_of(block, marked, ids))
+        worst.append(worst_of(block, marked, ids, own.get("tokens")))
+        sound = marked.codes == SOUND
+        state.cells += histogram((block.train - block.rollout)[sound])
+        for side, values in zip(SIDES, block[:2], strict=True):
+            look_at_storage(state, side, values[sound])
+        add_block(mismatch, block.train, block.rollout, sound, np.append(block.starts, block.rollout.size))
+    state.marks, state.worst = concatenated(marks), cut_worst(concatenated(worst))
+    state.table = concatenated([state.table])
+    return AuditReport(state, mismatch)
+
+
+def _block(
+    rollout: NDArray[Any], train: NDArray[Any], mask: NDArray[np.bool_] | None, ends: NDArray[np.int64]
+) -> tuple[Block, NDArray[np.bool_] | None]:
+    """The unmasked tokens of a block, and which these are; None: all."""
+    lengths = np.diff(ends)
+    positions = np.arange(rollout.size) - np.repeat(ends[:-1], lengths)
+    if mask is not None:
+        lengths = np.diff(np.concatenate([[0], np.cumsum(mask)])[ends])
+        rollout, train, positions = rollout[mask], train[mask], positions[mask]
+    rows = np.flatnonzero(lengths)
+    starts = (np.cumsum(lengths) - lengths)[rows]
+    sides = rollout.astype(np.float64), train.astype(np.float64)
+    return Block(*sides, positions, starts, lengths[rows], rows), mask
+
+
+def _ragged(rollout: Any, train: Any) -> bool:
+    """Whether these are lists of arrays, one a sequence."""
+    lists = isinstance(rollout, (list, tuple)) and isinstance(train, (list, tuple))
+    return lists and len(rollout) == len(train) > 0 and all(np.ndim(x) == 1 for x in (*rollout, *train))
+
+
+def _joined(rollout: Any, train: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Sequences end to end, both sides cut to the shorter: (rollout, train, offsets, train's lengths - rollout's)."""
+    sides = [[as_floats(name, x) for x in side] for name, side in (("rollout", rollout), ("train", train))]
+    lengths = np.array([[x.size for x in side] for side in sides])
+    shorter = lengths.min(axis=0)
+    cut = [np.concatenate([x[:n] for x, n in zip(side, shorter, strict=True)]) for side in sides]
+    return cut[0], cut[1], np.concatenate([[0], np.cumsum(shorter)]), lengths[1] - lengths[0]
+
+
+def _like(array: NDArray[Any], name: str, batch: TokenBatch) -> NDArray[Any]:
+    if array.shape != batch.shape:
+        raise ValueError(f"`{name}` has shape {array.shape}, expected {batch.shape} to match `train`")
+    return array
+
+
+def _entropies(x: ArrayLike, name: str, batch: TokenBatch) -> NDArray[Any]:
+    return _like(as_floats(name, x), name, batch)
+
+
+def _each(array: NDArray[Any], name: str, count: int) -> NDArray[Any]:
+    if array.shape != (count,):
+        raise ValueError(f"`{name}` has shape {array.shape}, expected ({count},): one a sequence")
+    return array
+
+
+def _ids(x: ArrayLike | None, count: int) -> NDArray[np.int64]:
+    if x is None:
+        return np.arange(count)
+    ids = _each(views.whole_numbers(x, "sequence_ids"), "sequence_ids", count)
+    if np.unique(ids).size != count:
+        raise ValueError("`sequence_ids` has an id twice, expected a different one for each sequence")
+    return ids
+
+
+def _labels(x: Sequence[Any] | None, count: int) -> NDArray[np.str_]:
+    if x is None:
+        return np.full(count, "", dtype="<U1")
+    labels = x.tolist() if isinstance(x, np.ndarray) else keywords.several(x, "sources", "one label a sequence")
+    if len(labels) != count:
+        raise ValueError(f"`sources` has {len(labels)} labels, expected {count}: one a sequence")
+    return np.array([str(label) for label in labels], dtype=np.str_).reshape(count)

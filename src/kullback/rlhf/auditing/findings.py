@@ -1,0 +1,202 @@
+"""From the state of an audit to its findings: what was seen, how sure, where, what it does to the KL, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, Severity
+from kullback.rlhf.auditing.marks import SIDES
+from kullback.rlhf.auditing.state import State
+
+__all__ = ["Finding", "from_marks", "from_rows", "mean_k3"]
+
+SHOWN = 5  # places named in a finding
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a run.
+
+    Attributes
+    ----------
+    check : str
+        A name of `AUDIT_CHECKS`.
+    severity : {"error", "warning", "note"}
+        An error makes the KL a number of something else; a warning makes it one of another policy; a note says how
+        far it can be trusted.
+    confidence : float
+        1 less a bound on the chance of finding as much in a clean run of this size.
+    tokens, sequences : int
+        How many are concerned.
+    share_of_tokens, share_of_sequences : float
+        Of those audited.
+    where : tuple of (int, int)
+        The first few, as (sequence, position).
+    seen, advice : str
+        What was seen; what to do.
+    effect : tuple of float
+        The mean of k3 per token, KL(rollout‖train), with these tokens and without them.
+    """
+
+    check: str
+    severity: Severity
+    confidence: float
+    tokens: int
+    sequences: int
+    share_of_tokens: float
+    share_of_sequences: float
+    where: tuple[tuple[int, int], ...]
+    seen: str
+    effect: tuple[float, float]
+    advice: str
+
+    def __str__(self) -> str:
+        places = ", ".join(f"{sequence}:{position}" for sequence, position in self.where)
+        more = ", ..." if self.sequences > len(self.where) else ""
+        with_, without = self.effect
+        return "\n".join([
+            f"{self.severity}: {self.check}: {self.seen}",
+            f"    {self.tokens} tokens ({self.share_of_tokens:.3g} of all) in {self.sequences} sequences "
+            f"({self.share_of_sequences:.3g}); at {places}{more}" if places else f"    {self.tokens} tokens",
+            f"    KL (k3) {with_:.4g} with them, {without:.4g} without; {_percent(self.confidence)} sure",
+            f"    {self.advice}",
+        ])  # fmt: skip
+
+
+def _percent(confidence: float) -> str:
+    return "> 99.9 %" if confidence >= 0.999 else f"{100 * confidence:.4g} %"
+
+
+def total(values: NDArray[Any]) -> float:
+    """Rounded once, in any order; inf where one is."""
+    return math.inf if np.isposinf(values).any() else math.fsum(values.tolist())
+
+
+def mean_k3(
+    state: State,
+    marks: NDArray[np.bool_] | None = None,
+    rows: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
+) -> float:
+    """Over all tokens with a log-ratio, but for those of some marks, or for (tokens, their sum of k3) of each row."""
+    table, known, k3 = state.table, state.marks["known"], state.marks["k3"]
+    own_known, own_k3 = table["sound"], table["k3"]
+    if marks is not None:
+        known, k3 = known[~marks], k3[~marks]
+    if rows is not None:
+        own_known, own_k3 = own_known - rows[0], own_k3 - rows[1]
+    count = int(known.sum() + own_known.sum())
+    return max(total(np.concatenate([k3, own_k3])), 0.0) / count if count else math.nan
+
+
+def _finding(
+    state: State, check: str, confidence: float, tokens: int, sequences: int,
+    where: list[tuple[int, int]], seen: str, effect: tuple[float, float],
+) -> Finding:  # fmt: skip
+    table = state.table
+    known = AUDIT_CHECKS[check]
+    every = max(int(table["tokens"].sum()), 1)
+    return Finding(
+        check, known.severity, confidence, tokens, sequences, tokens / every,
+        sequences / max(table["sequence"].size, 1), tuple(where), seen, effect, known.advice,
+    )  # fmt: skip
+
+
+def from_marks(state: State) -> list[Finding]:
+    """What broken tokens say: one finding a check."""
+    marks = state.marks
+    found = []
+    for code in np.unique(marks["check"]).tolist():
+        own = marks["check"] == code
+        part = {name: values[own] for name, values in marks.items()}
+        sequences, first = np.unique(part["sequence"], return_index=True)
+        where = [(int(part["sequence"][i]), int(part["position"][i])) for i in first[:SHOWN]]
+        known = AUDIT_CHECKS[NAMES[code]]
+        found.append(
+            _finding(
+                state, NAMES[code], 1.0 - known.false_alarm_rate, int(part["tokens"].sum()), sequences.size, where,
+                _SEEN[NAMES[code]](part) + concentrated(state, np.isin(state.table["sequence"], sequences)),
+                (mean_k3(state), mean_k3(state, own)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def from_rows(
+    state: State, check: str, rows: NDArray[np.bool_], p_value: float, seen: str,
+    tokens: NDArray[np.int64] | None = None, k3: NDArray[np.float64] | None = None,
+    positions: NDArray[np.int64] | None = None,
+) -> Finding:  # fmt: skip
+    """What is wrong with some sequences of the table, or with so many `tokens` of each that add `k3`."""
+    table = state.table
+    mine = np.where(rows, table["sound"] if tokens is None else tokens, 0)
+    added = np.where(rows, table["k3"] if k3 is None else k3, 0.0)
+    which = np.flatnonzero(rows)[:SHOWN]
+    where = [(int(table["sequence"][i]), 0 if positions is None else int(positions[i])) for i in which]
+    return _finding(
+        state, check, 1.0 - min(p_value, AUDIT_CHECKS[check].false_alarm_rate), int(mine.sum()),
+        int(np.count_nonzero(rows)), where, seen + concentrated(state, rows),
+        (mean_k3(state), mean_k3(state, rows=(mine, added))),
+    )  # fmt: skip
+
+
+def concentrated(state: State, rows: NDArray[np.bool_]) -> str:
+    """Whether the sequences have one source in common that few others have."""
+    sources = state.table["source"]
+    named, count = np.unique(sources[rows], return_counts=True)
+    if not named.size or (named[0] == "" and named.size == 1):
+        return ""
+    top = named[np.argmax(count)]
+    share = count.max() / count.sum()
+    elsewhere = np.mean(sources == top)
+    if count.max() < 3 or share < 0.9 or elsewhere > 0.5:
+        return ""
+    return f"; {'all' if share == 1.0 else f'{100 * share:.0f} %'} of {top!r}, which has {100 * elsewhere:.0f} % of all"
+
+
+def _sides(part: dict[str, NDArray[Any]]) -> str:
+    named = [SIDES[side] for side in (0, 1) if (part["side"] == side).any()]
+    return " and ".join(named) or "one side"
+
+
+def _values(part: dict[str, NDArray[Any]]) -> str:
+    values = np.unique(part["value"])
+    return ", ".join(f"{value:.7g}" for value in values[:4].tolist()) + (", ..." if values.size > 4 else "")
+
+
+def _lags(part: dict[str, NDArray[Any]]) -> str:
+    lags, count = np.unique(part["lag"], return_counts=True)
+    told = (f"{n} sequences agree at lag {lag:+d}" for lag, n in zip(lags.tolist(), count.tolist(), strict=True) if lag)
+    return ", ".join(told)
+
+
+def _seen_shift(part: dict[str, NDArray[Any]]) -> str:
+    return f"rollout at t goes with train at t + lag, not with train at t: {_lags(part)}"
+
+
+def _seen_length(part: dict[str, NDArray[Any]]) -> str:
+    lags = _lags(part)
+    ends = f"{_sides(part)} has no log-probs to the end, but {_values(part)}"
+    return f"the sides differ in length: {lags}" if lags else ends
+
+
+_SEEN: dict[str, Callable[[dict[str, NDArray[Any]]], str]] = {
+    "missing": lambda part: f"{_sides(part)} has NaN where the mask keeps a token",
+    "infinite": lambda part: f"{_sides(part)} has {_values(part)} where the mask keeps a token",
+    "sentinel": lambda part: f"{_sides(part)} has {_values(part)}, which no sampled token has",
+    "probabilities": lambda part: f"{_sides(part)} lies between 0 and 1, as exp of the other side does",
+    "positive": lambda part: f"{_sides(part)} has values above 0, such as {_values(part)}",
+    "zero_filled": lambda part: f"{_sides(part)} is exactly 0 where the other side is not",
+    "constant": lambda part: f"{_sides(part)} has one number for all tokens of a sequence: {_values(part)}",
+    "length": _seen_length,
+    "shift": _seen_shift,
+    "unrelated": lambda part: "the probabilities of the two sides do not go together at any lag from -2 to 2",
+    "masked_prompt": lambda part: (
+        f"{_sides(part)} has {_values(part)} for the first tokens, as engines have of prompts"
+    ),
+}

@@ -1,0 +1,260 @@
+"""Checks of a run as a whole: what only many tokens can tell, from the table of sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback.rlhf.auditing.catalogue import TESTED
+from kullback.rlhf.auditing.findings import Finding, from_rows
+from kullback.rlhf.auditing.marks import SIDES
+from kullback.rlhf.auditing.state import State
+
+__all__ = ["of_run"]
+
+Rows = NDArray[np.bool_]
+Float64s = NDArray[np.float64]
+
+THETA = 0.5  # of the supermartingale of the first tokens
+ENOUGH = 4  # tokens of a sequence that make a mean
+DIRECTED = 3.5  # times its own noise: what the mean of a sequence must be
+TAIL = 1.4  # by how much the noise of one sequence is allowed to have longer tails than a normal one
+SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing is said of a sequence, of a run
+SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
+WORSE = math.log(2.0)  # of a source's mismatch
+
+
+def of_run(state: State) -> list[Finding]:
+    """Every sequence goes to the first check that explains it."""
+    free = state.table["sound"] > 0
+    found: list[Finding] = []
+    for check in (_prompts, _identical, _other_distribution, _surprise, _sources):
+        for finding, rows in check(state, free):
+            found.append(finding)
+            free = free & ~rows
+    return found + [finding for finding, _ in _duplicates(state)]
+
+
+def threshold(tests: int) -> float:
+    """Of a normal number that is beyond it, either way, in TESTED of all runs at that many tests."""
+    return -NormalDist().inv_cdf(TESTED / (2 * max(tests, 1)))
+
+
+def two_sided(z: float) -> float:
+    return math.erfc(abs(z) / math.sqrt(2.0))
+
+
+def _prompts(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
+    """Sequences whose first tokens are too improbable to have been drawn."""
+    table = state.table
+    least = math.log(max(table["sequence"].size, 1) / TESTED) / THETA
+    rest = np.maximum(table["sound"] - table["start_tokens"], 1)
+    late = (table["nll_rollout"] - table["start_nll"]) / rest
+    early = table["start_nll"] / np.maximum(table["start_tokens"], 1)
+    rows = free & (table["start_walk"] > least) & (table["start_tokens"] < 0.9 * table["sound"]) & (early > 2.0 * late)
+    if not rows.any():
+        return
+    p_value = min(1.0, table["sequence"].size * math.exp(-THETA * float(table["start_walk"][rows].max())))
+    seen = (
+        f"the first {_range(table['start_tokens'][rows])} tokens have a mean log-prob of "
+        f"{-np.mean(early[rows]):.3g}, those after them {-np.mean(late[rows]):.3g}: nobody draws them"
+    )
+    yield from_rows(state, "masked_prompt", rows, p_value, seen, table["start_tokens"], table["start_k3"]), rows
+
+
+def _range(values: NDArray[np.int64]) -> str:
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _identical(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
+    """Sequences equal to the bit that would not be, were each token equal as often as in the others."""
+    table = state.table
+    told, equal = table["informative"], table["equal"]
+    every = free & (told > 0) & (equal == told)
+    others = free & ~every
+    # as many tokens as in the others; where there are none, half
+    share = (equal[others].sum() + 1.0) / (told[others].sum() + 2.0)
+    share = max(float(share), 1e-3)
+    if share >= 1.0:
+        return
+    log_p = told * math.log(share)
+    rows = every & (log_p < math.log(TESTED / max(table["sequence"].size, 1)))
+    if rows.any():
+        seen = f"rollout and train are equal in all {int(told[rows].sum())} tokens that are not certain"
+        yield from_rows(state, "identical", rows, 0.0, seen), rows
+
+
+def _other_distribution(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
+    """Temperatures and truncated supports: single sequences that stand out, then what is left as a whole."""
+    table = state.table
+    changes = [table[f"{side}_change"] for side in ("high", "low")]
+    counts = [table[side] for side in ("high", "low")]
+    z_high, z_low = (_standardised(change, count, free) for change, count in zip(changes, counts, strict=True))
+    limit = TAIL * threshold(2 * table["sequence"].size)
+    beyond = np.maximum(np.abs(z_high + z_low), np.abs(z_high - z_low)) / math.sqrt(2.0) > limit
+    # more than that: noise is greater in some sequences, but has no direction
+    directed = np.maximum(np.abs(changes[0] + changes[1]), np.abs(changes[0] - changes[1]))
+    beyond &= directed > DIRECTED * np.sqrt(table["change2"])
+    beyond &= np.maximum(*(abs(a) / np.maximum(n, 1) for a, n in zip(changes, counts, strict=True))) > SEQUENCE_EFFECT
+    certain, free = _certain(state, free)
+    rows = free & (beyond | certain)
+    names = _named(table, rows, z_high, z_low)
+    left = free & ~rows
+    whole = _whole(table, left)
+    if whole:
+        names[left] = whole
+    for name in np.unique(names[names != ""]).tolist():
+        own = names == name
+        p_value = two_sided(float(np.abs(np.where(own, z_high, 0.0)).max() / TAIL)) * table["sequence"].size
+        check, seen = _SEEN[name]
+        yield from_rows(state, check, own, p_value, seen + _figures(table, own, name)), own
+
+
+def _certain(state: State, free: Rows) -> tuple[Rows, Rows]:
+    """Sequences with tokens that one side alone is certain of, as after top-p; and those that are free still.
+
+    Where a side has been filled with zeros, in more places than these, they are what is left of the fills.
+    """
+    certain = np.zeros(free.size, np.bool_)
+    for side, name in enumerate(SIDES):
+        spikes = state.table[f"spikes_{name}"]
+        filled = (state.marks["side"] == side) & (state.marks["value"] == 0.0)
+        if state.marks["tokens"][filled].sum() >= spikes[free].sum():
+            free = free & (spikes == 0)
+        else:
+            certain |= spikes >= 2
+    return certain, free
+
+
+def _standardised(change: Float64s, count: NDArray[np.int64], free: Rows) -> Float64s:
+    """Means over each sequence in units of their noise, which is that of most sequences."""
+    z = change / np.sqrt(np.maximum(count, 1))
+    usual = z[free & (count >= ENOUGH)]
+    if usual.size < 8:
+        return np.zeros(z.size)
+    noise = float(np.median(np.abs(usual - np.median(usual)))) / 0.6745
+    return np.where(count >= ENOUGH, z / max(noise, 1e-3), 0.0)
+
+
+def _named(table: dict[str, NDArray[np.float64]], rows: Rows, z_high: Float64s, z_low: Float64s) -> NDArray[np.str_]:
+    """ "rollout cold" and so on for each of the rows; those that could be two things are named as most are."""
+    names = np.full(rows.size, "", dtype="<U20")
+    sharp, spikes = z_high < 0.0, table["spikes_rollout"] + table["spikes_train"] > 0
+    truncated = spikes | (np.sign(z_high) == np.sign(z_low))
+    for group in (rows & sharp, rows & ~sharp):
+        votes = group & (spikes | (np.abs(z_low) > 2.0))
+        share = np.mean(truncated[votes]) if votes.any() else float(z_low[group].sum() * z_high[group].sum() > 0.0)
+        if share < 0.2 or share > 0.8 or not votes.any():
+            truncated[group] = share > 0.5
+        else:  # two things at once
+            truncated[group & ~votes] = share > 0.5
+    side = np.where(spikes, table["spikes_rollout"] >= table["spikes_train"], sharp)
+    names[rows & truncated & side] = "rollout truncated"
+    names[rows & truncated & ~side] = "train truncated"
+    names[rows & ~truncated & sharp] = "rollout sharper"
+    names[rows & ~truncated & ~sharp] = "train sharper"
+    return names
+
+
+def _whole(table: dict[str, NDArray[np.float64]], rows: Rows) -> str:
+    """What all these sequences together are, or ""."""
+    z, mean = {}, {}
+    for side in ("high", "low"):
+        change = table[f"{side}_change"][rows]
+        z[side] = float(change.sum() / max(math.sqrt(float((change * change).sum())), 1e-30))
+        mean[side] = float(change.sum() / max(float(table[side][rows].sum()), 1.0))
+    limit = threshold(4)
+    if abs(z["high"]) < limit or abs(mean["high"]) < RUN_EFFECT or abs(z["low"]) < limit:
+        return ""
+    same = (mean["high"] < 0.0) == (mean["low"] < 0.0)
+    rollout = mean["high"] < 0.0
+    if same:
+        return "rollout truncated" if rollout else "train truncated"
+    return "rollout sharper" if rollout else "train sharper"
+
+
+_SEEN = {
+    "rollout truncated": ("truncated_support", "rollout's log-probs are above train's, of likely and unlikely tokens"),
+    "train truncated": ("truncated_support", "train's log-probs are above rollout's, of likely and unlikely tokens"),
+    "rollout sharper": ("temperature", "rollout is sharper than train: likely tokens likelier, unlikely ones less"),
+    "train sharper": ("temperature", "train is sharper than rollout: likely tokens likelier, unlikely ones less"),
+}
+
+
+def _figures(table: dict[str, NDArray[np.float64]], rows: Rows, name: str) -> str:
+    if name.endswith("truncated"):
+        kept = 1.0 + float(table["weight"][rows].sum() / max(table["sound"][rows].sum(), 1))
+        return f"; mean train/rollout {kept:.4g}"
+    level, change = (float(table[f"high_{what}"][rows].sum()) for what in ("level", "change"))
+    return f"; log-odds of train are about {1.0 + change / max(level, 1e-30):.3g} of rollout's (temperature)"
+
+
+def _surprise(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
+    """Drawn tokens have a mean -log-prob that is the mean entropy: else they were drawn from something else."""
+    table = state.table
+    for side in SIDES:
+        told = free & (table[f"scored_{side}"] > 0)
+        excess = table[f"surprise_{side}"]
+        groups = [(name, told & (table["source"] == name)) for name in np.unique(table["source"][told]).tolist()]
+        for name, rows in [("", told), *(groups if len(groups) > 1 else [])]:
+            if np.count_nonzero(rows) < 2:
+                continue
+            own = excess[rows]
+            z = float(own.sum()) / max(math.sqrt(float((own * own).sum())), 1e-30)
+            nll = float(table[f"nll_{side}"][rows].sum())
+            entropy = nll - float(own.sum())
+            if abs(z) < threshold(2 * (len(groups) + 1)) or abs(nll - entropy) < SURPRISE_EFFECT[side] * entropy:
+                continue
+            seen = (
+                f"drawn tokens have {nll / entropy:.3g} times the -log-prob that {side}'s entropy says"
+                f"{f' ({name})' if name else ''}: they were sampled "
+                + ("colder, or from fewer tokens," if nll < entropy else "hotter")
+                + " than the log-probs say"
+            )
+            yield from_rows(state, "temperature", rows, two_sided(z), seen), rows
+            return
+
+
+def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
+    """Sources whose squared differences are several times those of the others."""
+    table = state.table
+    told = table["high"] + table["low"]
+    rows = free & (told >= ENOUGH) & (table["change2"] > 0.0)
+    named = np.unique(table["source"][rows])
+    if named.size < 2:
+        return
+    size = np.log(np.where(rows, table["change2"], 1.0) / np.maximum(told, 1))
+    means = {name: float(np.mean(size[rows & (table["source"] == name)])) for name in named.tolist()}
+    middle = float(np.median(list(means.values())))
+    within = size[rows] - np.array([means[name] for name in table["source"][rows].tolist()])
+    noise = max(float(np.median(np.abs(within))) / 0.6745, 0.05)
+    for name, mean in means.items():
+        own = rows & (table["source"] == name)
+        count = int(np.count_nonzero(own))
+        z = (mean - middle) * math.sqrt(count) / noise
+        if z > TAIL * threshold(named.size) and mean - middle > WORSE:
+            mine = table["source"] == name
+            seen = f"{name!r} has {math.exp(mean - middle):.3g} times the squared difference of the other sources"
+            yield from_rows(state, "bad_source", free & mine, two_sided(z / TAIL) * named.size, seen), free & mine
+
+
+def _duplicates(state: State) -> Iterator[tuple[Finding, Rows]]:
+    """The same sequence twice, where -log-prob is more than the log of pairs there are: nobody draws it again."""
+    table = state.table
+    count = table["sequence"].size
+    pairs = max(count * (count - 1) / 2, 1.0)
+    likely = table["nll_rollout"] > math.log(pairs / TESTED)
+    order = np.lexsort((table["sequence"], table["digest"]))
+    again = np.zeros(count, np.bool_)
+    same = np.diff(table["digest"][order].view(np.int64)) == 0
+    same &= table["tokens"][order][1:] == table["tokens"][order][:-1]
+    again[order[1:]] = same
+    rows = again & likely
+    if rows.any():
+        p_value = pairs * math.exp(-float(table["nll_rollout"][rows].min()))
+        yield from_rows(state, "duplicates", rows, p_value, "sequences that were there already"), rows

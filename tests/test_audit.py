@@ -1,0 +1,182 @@
+"""Audits of RL runs: what is found, where, and what adds up."""
+
+import json
+
+import numpy as np
+import pytest
+from rollout_runs import FAULTS, WITH_ENTROPIES, audited, clean_run, with_fault
+
+from kullback.rlhf import AUDIT_CHECKS, AuditReport, audit, mismatch_report
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return clean_run(3, 300)
+
+
+def checks(report):
+    return {finding.check for finding in report.findings}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_clean_run_has_no_findings_but_its_storage(seed):
+    assert checks(audited(clean_run(seed, 300), entropies=True)) <= {"rounding"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_each_fault_is_named(run, fault):
+    """A tenth of the sequences, all of them where that is what it takes."""
+    share = 1.0 if fault in WITH_ENTROPIES else 0.1
+    faulty, which = with_fault(run, fault, share, np.random.default_rng(1))
+    report = audited(faulty, entropies=fault in WITH_ENTROPIES)
+    assert checks(report) - {"rounding"} == {FAULTS[fault]} - {"rounding"}
+    found = next(finding for finding in report.findings if finding.check == FAULTS[fault])
+    known = AUDIT_CHECKS[found.check]
+    assert (found.severity, found.advice) == (known.severity, known.advice)
+    assert found.confidence >= 1 - 1e-3
+    assert str(found).startswith(f"{found.severity}: {found.check}: {found.seen}")
+    if found.check not in ("rounding", "temperature"):
+        # of two equal ones the second counts, whichever was there first
+        either = {*which.tolist(), *(which ^ 1).tolist()} if found.check == "duplicates" else set(which.tolist())
+        assert {sequence for sequence, _ in found.where} <= either
+
+
+def test_findings_say_where_and_what_the_kl_would_be(run):
+    rollout, train = run.rollout.copy(), run.train.copy()
+    place = np.array([7, 40, 200])
+    rollout[run.offsets[place] + [3, 0, 11]] = -9999.0
+    report = audit(rollout, train, offsets=run.offsets)
+    (found,) = report.findings
+    assert (found.check, found.tokens, found.sequences) == ("sentinel", 3, 3)
+    assert found.where == ((7, 3), (40, 0), (200, 11))
+    assert found.share_of_sequences == 0.01 and found.share_of_tokens == 3 / rollout.size
+    keep = rollout > -9999
+    assert found.effect[0] == np.inf == report.kl
+    assert found.effect[1] == pytest.approx(mismatch_report(rollout[keep], train[keep]).kl_k3.mean, rel=1e-9)
+    assert report.mismatch.tokens == rollout.size - 3
+
+
+def test_one_infinity_does_not_wipe_out_the_mismatch(run):
+    train = run.train.copy()
+    train[1000] = -np.inf
+    report = audit(run.rollout, train, offsets=run.offsets)
+    assert checks(report) == {"infinite"}
+    sequence = int(np.searchsorted(run.offsets, 1000, side="right")) - 1
+    assert report.findings[0].where == ((sequence, 1000 - int(run.offsets[sequence])),)
+    assert np.isfinite(report.mismatch.kl_k3.mean) and np.isfinite(report.mismatch.ess)
+    assert report.kl == np.inf
+
+
+def test_padding_is_not_read_and_layouts_agree(run):
+    lengths = np.diff(run.offsets)
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = {}
+    for name in ("rollout", "train"):
+        padded[name] = np.full(mask.shape, RNG.choice([np.nan, -9999.0, 5.0]))
+        padded[name][mask] = getattr(run, name)
+    packed = audit(run.rollout, run.train, offsets=run.offsets)
+    assert audit(padded["rollout"], padded["train"], mask) == packed
+    pieces = [np.split(getattr(run, name), run.offsets[1:-1]) for name in ("rollout", "train")]
+    assert audit(*pieces) == packed
+    left = audit(padded["rollout"][:, ::-1], padded["train"][:, ::-1], mask[:, ::-1])
+    assert left.tokens == packed.tokens and not left.findings
+
+
+def test_parts_add_up_in_any_order(run):
+    faulty = run
+    for number, fault in enumerate(FAULTS):
+        if fault.__name__ not in ("duplicates", "rounding", "sampling_temperature"):
+            faulty, _ = with_fault(faulty, fault, 0.02, np.random.default_rng(number))
+    whole = audited(faulty)
+    count = len(faulty.offsets) - 1
+    parts = []
+    for which in (range(10), range(10, 200), range(200, 200), range(200, count)):
+        own = slice(faulty.offsets[which.start], faulty.offsets[which.stop])
+        parts.append(
+            audit(
+                faulty.rollout[own], faulty.train[own], tokens=faulty.tokens[own],
+                offsets=faulty.offsets[which.start : which.stop + 1] - faulty.offsets[which.start],
+                sources=faulty.sources[which.start : which.stop], sequence_ids=np.array(which, int),
+            )
+        )  # fmt: skip
+    assert parts[0].merge(parts[1:]) == whole == parts[3].merge(parts[1], [parts[2], parts[0]])
+    merged = parts[2].merge(parts[3], parts[0], parts[1])
+    assert merged.findings == whole.findings
+    assert merged.to_dict() == whole.to_dict() and str(merged) == str(whole)
+    assert merged.mismatch == whole.mismatch and parts[0] != whole
+    with pytest.raises(ValueError, match="two parts have a sequence 10"):
+        whole.merge(parts[1])
+
+
+def test_what_a_report_holds(run):
+    train = run.train.copy()
+    train[run.offsets[4]] -= 30.0
+    rewards = RNG.normal(size=300)
+    report = audit(run.rollout, train, offsets=run.offsets, tokens=run.tokens, rewards=rewards, sources=run.sources)
+    assert isinstance(report, AuditReport)
+    worst = report.worst_tokens
+    assert (worst["sequence"][0], worst["position"][0], worst["token"][0]) == (4, 0, run.tokens[run.offsets[4]])
+    assert np.all(np.diff(np.abs(worst["difference"])) <= 0) and worst["train"].size == 64
+    table = report.sequences
+    assert {values.shape for values in table.values()} == {(300,)}
+    np.testing.assert_array_equal(table["reward"], rewards)
+    d = train.astype(float) - run.rollout
+    np.testing.assert_allclose(table["kl_k1"], -np.add.reduceat(d, run.offsets[:-1]) / np.diff(run.offsets), rtol=1e-12)
+    for level in (0.1, 0.5, 0.9, 0.99, 1.0):
+        exact = np.quantile(np.abs(d), level, method="inverted_cdf")
+        assert exact * (1 - 1 / 32) <= report.quantile(level) <= exact
+    edges, counts = report.histogram()
+    assert counts.sum() == d.size and np.all(np.diff(edges) > 0) and edges.size == counts.size + 1
+    above = np.histogram(d[d >= 0], edges[1920:])[0]
+    below = np.histogram(-d[d < 0], edges[1920:])[0]
+    np.testing.assert_array_equal(counts[1920:], above[:])
+    np.testing.assert_array_equal(counts[:1919], below[::-1])
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["tokens"] == d.size
+
+
+def test_sides_of_different_lengths():
+    sides = [[-RNG.exponential(0.5, n) for n in (40, 60, 80, 50)]]
+    sides.append([np.minimum(x + RNG.normal(0, 0.01, x.size), 0) for x in sides[0]])
+    sides[1][1] = np.insert(sides[1][1], 0, -2.0)  # one in front
+    sides[1][2] = sides[1][2][:-5]
+    report = audit(*sides)
+    (found,) = report.findings
+    assert (found.check, found.sequences, found.where[0][0]) == ("length", 1, 1)
+    assert "lag +1" in found.seen
+
+
+def test_an_audit_of_nothing():
+    report = audit(np.zeros((0, 5)), np.zeros((0, 5)))
+    assert report.findings == [] and report.tokens == 0 and np.isnan(report.kl)
+    report = audit(np.full((2, 5), np.nan), np.zeros((2, 5)), np.zeros((2, 5), bool))
+    assert report.findings == [] and report.tokens == 0
+    assert report == audit(np.zeros((2, 5)), np.full((2, 5), 7.0), np.zeros((2, 5), bool))
+    assert "0 tokens in 2 sequences" in str(report)
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_wrong_arguments():
+    x = -RNG.exponential(1, (3, 6))
+    for call, match in (
+        (lambda: audit(x, x[:, :5]), r"`rollout` has shape \(3, 6\), expected \(3, 5\)"),
+        (lambda: audit(x, x, sources=["a"]), "`sources` has 1 labels, expected 3"),
+        (lambda: audit(x, x, rewards=[1.0]), r"`rewards` has shape \(1,\), expected \(3,\)"),
+        (lambda: audit(x, x, sequence_ids=[1, 1, 2]), "`sequence_ids` has an id twice"),
+        (lambda: audit(x, x, tokens=[1, 2]), r"`tokens` has shape \(2,\), expected \(3, 6\)"),
+        (lambda: audit(x, x, rollout_entropy=x[:1]), r"`rollout_entropy` has shape \(1, 6\)"),
+        (lambda: audit(x[0], x[0]), "with `offsets`"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+    with pytest.raises(TypeError, match="`others` holds int"):
+        audit(x, x).merge([3])
+
+
+@pytest.mark.integration
+def test_tables_of_pandas(run):
+    report = audited(with_fault(run, next(iter(FAULTS)), 0.1, RNG)[0])
+    assert report.to_pandas().shape[0] == 300
+    assert list(report.to_pandas("findings").check) == [finding.check for finding in report.findings]
+    assert len(report.to_pandas("worst_tokens")) == 64
