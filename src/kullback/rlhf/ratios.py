@@ -105,7 +105,8 @@ def scored(
         batch, kept = None, None if mask is None else as_mask(mask, behind.shape, "rollout")
     x, y = behind.astype(np.float64), ahead.astype(np.float64)
     if kept is not None:
-        x[~kept] = y[~kept] = 0.0
+        for array in (x, y):
+            np.copyto(array, 0.0, where=~kept)
     with np.errstate(invalid="ignore"):
         difference = y - x
     if convention.missing_is_equal:

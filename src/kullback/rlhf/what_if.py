@@ -88,6 +88,9 @@ def what_if(
     for _, tokens, ends in batch.blocks(*arrays):
         kept = tokens[2] if batch.mask is not None else None
         _add(table, tokens[0], tokens[1], kept, tokens[-1] if values is not None else None, ends)
+        if len(table._lengths) == 64:
+            table._settle()
+    table._settle()
     return table
 
 
@@ -119,6 +122,7 @@ def _add(
     tokens = scored(rollout[known], train[known], None, np.concatenate([[0], np.cumsum(lengths)]))
     numbers = None if values is None else values[known].astype(np.float64)
     found: dict[str, Float64s] = {}
+    table._lengths.append(lengths)
     for place, setting in enumerate(table.settings):
         ratios, coefficients, extremes = _coefficients(tokens, setting, found)
         table._add(place, lengths, ratios, coefficients, numbers, extremes)

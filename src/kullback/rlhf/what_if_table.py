@@ -58,10 +58,14 @@ class WhatIfRow(NamedTuple):
     greatest: float
 
 
+_FIGURES = ("weight", "square", "value", "bias")
+
+
 class _Sums:
     """What a row is read from."""
 
     def __init__(self) -> None:
+        self.pending: dict[str, list[Float64s]] = {name: [] for name in _FIGURES}  # sums of sequences, not yet added
         self.kept_tokens = self.kept_sequences = self.cut_tokens = 0
         self.weight, self.square, self.value, self.bias = Mean(), Mean(), Mean(), Mean()
         self.least, self.greatest = math.inf, -math.inf
@@ -70,7 +74,7 @@ class _Sums:
         both = _Sums()
         for name in ("kept_tokens", "kept_sequences", "cut_tokens"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
-        for name in ("weight", "square", "value", "bias"):
+        for name in _FIGURES:
             setattr(both, name, getattr(self, name).merge(getattr(other, name)))
         both.least, both.greatest = min(self.least, other.least), max(self.greatest, other.greatest)
         return both
@@ -103,6 +107,7 @@ class WhatIf:
         self.settings, self.nan_policy = settings, nan_policy
         self.tokens = self.sequences = self.unscored = 0
         self._sums = [_Sums() for _ in settings]
+        self._lengths: list[NDArray[np.int64]] = []  # of the sequences that are pending
 
     def merge(self, other: WhatIf) -> WhatIf:
         """The table of both inputs together; neither is changed.
@@ -132,7 +137,7 @@ class WhatIf:
         values: Float64s | None,
         extremes: Float64s,
     ) -> None:
-        """Tokens of whole sequences, none of them empty, to the row of that place."""
+        """Tokens of whole sequences, none of them empty, to the row of that place, until `_settle`."""
         sums = self._sums[place]
         starts = np.cumsum(lengths) - lengths
         with np.errstate(invalid="ignore", over="ignore"):
@@ -147,12 +152,23 @@ class WhatIf:
                 "bias": taken if values is None else taken * values,
             }
             for name, figure in figures.items():
-                getattr(sums, name).add(np.add.reduceat(figure, starts), lengths)
+                sums.pending[name].append(np.add.reduceat(figure, starts))
         sums.kept_tokens += int(kept.sum())
         sums.cut_tokens += int(cut.sum())
         sums.kept_sequences += int(np.logical_or.reduceat(kept, starts).sum())
         sums.least = min(sums.least, float(np.fmin.reduce(extremes)))
         sums.greatest = max(sums.greatest, float(np.fmax.reduce(extremes)))
+
+    def _settle(self) -> None:
+        """Add the sequences that are pending: exact sums cost as much for few numbers as for many."""
+        if not self._lengths:
+            return
+        lengths = np.concatenate(self._lengths)
+        for sums in self._sums:
+            for name, parts in sums.pending.items():
+                getattr(sums, name).add(np.concatenate(parts), lengths)
+                parts.clear()
+        self._lengths.clear()
 
     @property
     def rows(self) -> list[WhatIfRow]:
