@@ -71,7 +71,7 @@ FLOORS = (
     {"_engine"},
     {"rows", "tokens"},
     {"comparison", "rlhf", "distillation", "parametric", "closed_form", "samples"},
-    {"drift", "evaluation"},
+    {"drift", "evaluation", "rollouts"},
     {"integrations", "cli"},  # thin faces over everything; nobody imports them
 )
 

@@ -21,7 +21,9 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
     from kullback.evaluation.outputs import check_outputs
     from kullback.evaluation.tokens import decoder
 
-    names = {f"--{name.replace('_', '-')}": getattr(options, name, None) for name in ("json", "html", "per_token")}
+    names = {
+        f"--{name.replace('_', '-')}": getattr(options, name, None) for name in ("json", "html", "per_token", "save")
+    }
     log = getattr(options, "checkpoint", None)
     check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
     if options.json == "-" and sys.__stdout__ is None:

@@ -18,11 +18,12 @@ from kullback.cli.convert import convert
 from kullback.cli.delivery import ABOVE, FAILED, UNUSABLE
 from kullback.cli.info import info
 from kullback.cli.merge import merge
+from kullback.cli.rollouts import rollouts
 
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    done, and KL(p‖q) of a candidate is above --fail-above, or unknown (NaN)
+  1    done, and the KL is above --fail-above, or unknown (NaN), or there is what --fail-on names
   2    wrong arguments, unusable input, or a fault of this program; running it again will not help
   3    reading or writing failed, or memory or threads ran out
   130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on
@@ -117,5 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     from kullback.evaluation.arguments import build_parser
 
     return build_parser(
-        {"compare": compare, "merge": merge, "info": info, "convert": convert, "bench": bench}, _EXIT_CODES
+        {
+            "compare": compare,
+            "rollouts": rollouts,
+            "merge": merge,
+            "info": info,
+            "convert": convert,
+            "bench": bench,
+        },
+        _EXIT_CODES,
     )

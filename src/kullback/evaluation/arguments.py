@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
 from kullback.evaluation.text import visible
 
-__all__ = ["READER_OPTIONS", "build_parser"]
+__all__ = ["READER_OPTIONS", "ROLLOUT_PRESETS", "build_parser"]
 
 # the arguments of `open_logits` that the commands take
 READER_OPTIONS = ("tensor", "dtype", "salvage", "lm_head", "norm", "layer")
@@ -36,6 +36,7 @@ def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.Argum
         return new
 
     _compare(command("compare", "compare candidates Q with a base P: KL(p‖q), agreement, perplexities"))
+    _rollouts(command("rollouts", "audit the log-probs in logs of RL training: what is wrong with a run, and where"))
     _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
     _info(command("info", "say what a file of logits holds"))
     _convert(command("convert", "write logits as .npy, .safetensors or a llama.cpp dump (.kld)"))
@@ -113,6 +114,56 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
     add("--fail-above", metavar="NATS", type=_limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
     add("--force", action="store_true", help="let outputs replace files that kullback did not write (never an input)")
+
+
+# names of `kullback.rollouts.PRESETS`, which no other command needs to load
+ROLLOUT_PRESETS = ("nemo_rl", "prime_rl", "verl", "trl", "slime")
+
+
+def _rollouts(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="JSON lines (.gz, .zst too), Parquet, Arrow, .npz, torch.save's .pt; folders; or all parts from --save",
+    )
+    add("--preset", choices=ROLLOUT_PRESETS, help="whose fields the rows have (by default those that fit)")
+    add(
+        "--map",
+        metavar="ROLE=FIELD",
+        nargs="+",
+        action="extend",
+        help="fields by role: rollout, train, mask, tokens, rollout_entropy, train_entropy, keep, reward, step, env, "
+        "worker",
+    )
+    add("--by", metavar="LABEL", nargs="+", action="extend", help="roles or fields to break down by (step env worker)")
+    add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the tables")
+    add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
+    add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
+    add(
+        "--fail-on", choices=("error", "warning", "note"), help="exit with 1 if there is such a finding, or a worse one"
+    )
+    add(
+        "--fail-above",
+        metavar="NATS",
+        type=_limit,
+        help="exit with 1 unless KL(rollout‖train), k3 of the sound tokens, is at most this at the upper end of its "
+        "one-sided 95 %% interval",
+    )
+    add("--part", metavar="I/N", type=_part, help="read this part of the files only, of N from 1")
+    add("--save", metavar="FILE", help="write what merges with the other parts, to the same bits as in one piece")
+    add("--dask", metavar="SCHEDULER", help="read on the cluster of this Dask scheduler (tcp://host:8786)")
+    add("--processes", metavar="N", type=_positive, help="read in so many (as many as cores are allowed)")
+    add("--quiet", action="store_true", help="no progress on standard error")
+    add("--force", action="store_true", help="let outputs replace files that kullback did not write (never an input)")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and _is_number(number) and _is_number(of) and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected I/N: the I-th of N parts, from 1")
+    return int(number), int(of)
 
 
 def _merge(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.statistics import EXACT_TOKENS
 
-__all__ = ["compare_arrays", "compare_on_cluster"]
+__all__ = ["client_of", "compare_arrays", "compare_on_cluster", "merged_on", "wait_for_worker"]
 
 # of all files together: some seconds of work, so that little is lost with a worker and the scheduler is idle
 _TASK_BYTES = 2 << 30
@@ -77,40 +77,51 @@ def compare_on_cluster(
     ImportError
         If dask or distributed is missing.
     """
-    distributed = library("distributed", "a cluster")
     with ExitStack() as stack:
-        client = scheduler
-        if isinstance(scheduler, str):
-            if not re.search(r":\d+/?$", scheduler) and not scheduler.startswith("inproc://"):
-                # the library says so too, but its threads then keep the process from ending
-                raise ValueError(f"`scheduler` is {scheduler!r}, expected an address with a port (tcp://host:8786)")
-            client = stack.enter_context(distributed.Client(scheduler, set_as_default=False, timeout=30))
-        elif scheduler is None:
-            client = distributed.get_client()
+        client = client_of(stack, scheduler)
         paths = [os.fspath(path) for path in (p_path, *q_paths)]
         readers = {name: options[name] for name in READER_OPTIONS if name in options}
         sources = open_each(stack, paths, **readers)
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
         job = job.looked_at(warn, options.get("chunk_bytes", CHUNK_BYTES))
-        _wait_for_worker(client)
+        wait_for_worker(client)
         step = rows_per_task or _rows_per_task(sources)
         ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]
         futures = [
             client.submit(_compare_range, paths, r, num_threads, options, pure=False, retries=5)
             for r in ranges or [(job.start, job.stop)]
         ]
-        while len(futures) > 1:
-            futures = [
-                client.submit(_merge, futures[i : i + _MERGED_AT_ONCE], pure=False, retries=5)
-                for i in range(0, len(futures), _MERGED_AT_ONCE)
-            ]
-        found: list[ComparisonSummary] = futures[0].result()
+        found: list[ComparisonSummary] = merged_on(client, futures, _merge)
         job.note(found)
         return found
 
 
-def _wait_for_worker(client: Any) -> None:
+def client_of(stack: ExitStack, scheduler: Any) -> Any:
+    """A client of the cluster: the one given, that of this process, or one of an address, which `stack` closes."""
+    distributed = library("distributed", "a cluster")
+    if scheduler is None:
+        return distributed.get_client()
+    if not isinstance(scheduler, str):
+        return scheduler
+    if not re.search(r":\d+/?$", scheduler) and not scheduler.startswith("inproc://"):
+        # the library says so too, but its threads then keep the process from ending
+        raise ValueError(f"`scheduler` is {scheduler!r}, expected an address with a port (tcp://host:8786)")
+    return stack.enter_context(distributed.Client(scheduler, set_as_default=False, timeout=30))
+
+
+def merged_on(client: Any, futures: list[Any], merge: Callable[[Sequence[Any]], Any]) -> Any:
+    """The results of all tasks, merged on the workers in a tree."""
+    while len(futures) > 1:
+        futures = [
+            client.submit(merge, futures[i : i + _MERGED_AT_ONCE], pure=False, retries=5)
+            for i in range(0, len(futures), _MERGED_AT_ONCE)
+        ]
+    return futures[0].result()
+
+
+def wait_for_worker(client: Any) -> None:
+    """TimeoutError if the cluster has no worker for a minute."""
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError:

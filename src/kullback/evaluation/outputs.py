@@ -17,13 +17,19 @@ from typing import Any, BinaryIO
 
 from kullback.evaluation.sources import SHARD_SUFFIXES
 
-__all__ = ["GENERATOR", "atomic_file", "check_outputs", "named_paths", "show"]
+__all__ = ["GENERATOR", "PART_MARK", "atomic_file", "check_outputs", "named_paths", "show"]
 
 # what our HTML and Parquet files say of themselves
 GENERATOR = "kullback"
+# what files begin with (after a brace) in which `kullback rollouts --save` keeps a part of a job
+PART_MARK = b'"kullback_rollouts_part"'
 # names of what the shell has already opened
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
 _LOG = "the checkpoint"
+_ROLLOUTS = {
+    "rollouts", "missing_pieces", "left_out", "audit", "total", "by", "by_position", "what_if", "worst_sequences",
+    "worst_tokens",
+}  # fmt: skip
 _LONGEST_HEADER = 1 << 20  # of a table of tokens, in bytes
 # a result has some 100 kB a candidate; what is larger is not read to find out whether it is one
 _LARGEST_RESULT = 64 << 20
@@ -184,6 +190,8 @@ def is_ours(path: str) -> bool:
                 return _is_our_parquet(path)
             if head.startswith(b"<!doctype html>"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in head
+            if head.startswith(b"{" + PART_MARK):
+                return True
             if head.startswith(b'"candidate",'):
                 header, _, rest = head.partition(b"\n")
                 header += b"" if rest else file.readline(_LONGEST_HEADER)
@@ -198,6 +206,8 @@ def is_ours(path: str) -> bool:
 def _is_our_result(tree: Any) -> bool:
     if tree.keys() == {"p", "candidates"} and isinstance(tree["candidates"], list):
         return all(isinstance(one, dict) and _is_our_result(one) for one in tree["candidates"])
+    if tree.keys() == _ROLLOUTS:
+        return True
     return bool(_RESULT <= tree.keys() <= _RESULT | _RESULT_MAY_HAVE)
 
 

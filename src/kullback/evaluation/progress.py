@@ -21,10 +21,10 @@ def say(message: object) -> None:
 
 
 @contextmanager
-def progress(quiet: bool, begun: str = "") -> Iterator[Callable[[int, int], None] | None]:
+def progress(quiet: bool, begun: str = "", unit: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
     """A bar on standard error, or a line a minute where that is no terminal or rich is missing.
 
-    `begun`: the checkpoint of a job that may go on; the first report says where it does.
+    `begun`: the checkpoint of a job that may go on; the first report says where it does. `unit`: what is counted.
     """
     if quiet:
         yield None
@@ -34,14 +34,14 @@ def progress(quiet: bool, begun: str = "") -> Iterator[Callable[[int, int], None
         if sys.stderr is not None and sys.stderr.isatty():
             bars = importlib.import_module("rich.progress")
     if bars is None:
-        yield _Begun(begun, Lines())
+        yield _Begun(begun, Lines(unit=unit))
         return
-    with _bar(bars) as report:
+    with _bar(bars, unit) as report:
         yield _Begun(begun, report)
 
 
 @contextmanager
-def _bar(bars: Any) -> Iterator[Callable[[int, int], None]]:
+def _bar(bars: Any, unit: str) -> Iterator[Callable[[int, int], None]]:
     console = importlib.import_module("rich.console").Console(stderr=True)
     columns = (
         bars.BarColumn(), bars.MofNCompleteColumn(), bars.TextColumn("{task.fields[rate]}"),
@@ -54,7 +54,7 @@ def _bar(bars: Any) -> Iterator[Callable[[int, int], None]]:
         def report(done: int, total: int) -> None:
             first.append((time.monotonic(), done)) if not first else None
             seconds = time.monotonic() - first[0][0]
-            rate = f"{(done - first[0][1]) / seconds:,.0f} rows/s" if seconds > 0.2 else ""
+            rate = f"{(done - first[0][1]) / seconds:,.0f} {unit}/s" if seconds > 0.2 else ""
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield report
@@ -77,8 +77,8 @@ class _Begun:
 class Lines:
     """Progress in a log: at most a line a minute."""
 
-    def __init__(self, seconds: float = 60.0) -> None:
-        self._every = seconds
+    def __init__(self, seconds: float = 60.0, unit: str = "rows") -> None:
+        self._every, self._unit = seconds, unit
         self._begun: tuple[float, int] | None = None
         self._next = time.monotonic() + seconds
 
@@ -91,4 +91,4 @@ class Lines:
         self._next = now + self._every
         rate = (done - self._begun[1]) / max(now - self._begun[0], 1e-9)
         left = f", {(total - done) / rate / 60:.0f} min left" if rate > 0 else ""
-        say(f"{done} of {total} rows, {rate:,.0f} rows/s{left}")
+        say(f"{done} of {total} {self._unit}, {rate:,.0f} {self._unit}/s{left}")

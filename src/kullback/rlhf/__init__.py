@@ -11,7 +11,7 @@ from kullback.rlhf.ratios import RATIO_LEVELS, RatioLevel as RatioLevel, importa
 from kullback.rlhf.rejection import rejection_mask, rejection_statistic
 from kullback.rlhf.rejection_kinds import REJECTION_KINDS
 from kullback.rlhf.weights import WEIGHT_KINDS, importance_weights
-from kullback.rlhf.what_if import what_if
+from kullback.rlhf.what_if_blocks import what_if
 from kullback.rlhf.what_if_table import WhatIf, WhatIfRow
 
 __all__ = [

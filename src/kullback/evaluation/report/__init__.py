@@ -23,7 +23,7 @@ from kullback.evaluation.report import drawings
 from kullback.evaluation.terminal import error_of, percent, ratio_text, remarks, short, side_labels
 from kullback.evaluation.text import visible
 
-__all__ = ["check_library", "render_report", "write_report"]
+__all__ = ["check_library", "fill_page", "render_report", "write_report"]
 
 _SPREADS = (
     ("kl", "KL(p‖q)", "nats by which q's predictions miss p's; the headline"),
@@ -69,29 +69,31 @@ def write_report(
 
 def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None = None) -> str:
     """The page as a string; see `write_report`."""
+    base, names = side_labels(summaries)
+    return fill_page(
+        __name__,
+        title=title or f"{', '.join(names)} against {base}",
+        base=base,
+        candidates=[_candidate(s, name, i) for i, (s, name) in enumerate(zip(summaries, names, strict=True))],
+        kl_drawing=drawings.kl_distribution(summaries, names),
+        delta_drawing=drawings.delta_distribution(summaries, names),
+        position_drawing=drawings.kl_by_position(summaries, names),
+        confidence_drawing=drawings.agreement_by_confidence(summaries, names),
+    )
+
+
+def fill_page(package: str, **values: Any) -> str:
+    """The page.html.jinja of a package, filled: it has the style sheet of this one, and lets nothing else through."""
     jinja2 = check_library()
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kullback.evaluation.report", "."), autoescape=True, trim_blocks=True,
+        loader=jinja2.PackageLoader(package, "."), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
     environment.filters |= {"short": short, "percent": percent, "ratio": ratio_text, "share": share_text}
-    base, names = side_labels(summaries)
     style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    return str(
-        environment.get_template("page.html.jinja").render(
-            title=title or f"{', '.join(names)} against {base}",
-            base=base,
-            version=version("kullback"),
-            style=style,
-            style_digest=f"sha256-{digest}",
-            candidates=[_candidate(s, name, i) for i, (s, name) in enumerate(zip(summaries, names, strict=True))],
-            kl_drawing=drawings.kl_distribution(summaries, names),
-            delta_drawing=drawings.delta_distribution(summaries, names),
-            position_drawing=drawings.kl_by_position(summaries, names),
-            confidence_drawing=drawings.agreement_by_confidence(summaries, names),
-        )
-    )
+    page = environment.get_template("page.html.jinja")
+    return str(page.render(version=version("kullback"), style=style, style_digest=f"sha256-{digest}", **values))
 
 
 def _printable(value: Any) -> Any:

@@ -141,7 +141,9 @@ def _audited(
     state.table = labels | {name: np.zeros(count, values.dtype) for name, values in state.table.items()}
     marks, worst = [state.marks], [state.worst]
     arrays = [*sides, *given.values()] if batch.mask is None else [*sides, *given.values(), batch.mask]
+    told: list[NDArray[np.bool_]] = []
     for which, parts, ends in batch.blocks(*arrays):
+        told.append(np.zeros(parts[0].size, np.bool_))
         block, kept = _block(parts[0], parts[1], None if batch.mask is None else parts[-1], ends)
         if not block.rows.size:
             continue
@@ -155,13 +157,14 @@ def _audited(
         marks.append(marks_of(block, marked, ids))
         worst.append(worst_of(block, marked, ids, own.get("tokens")))
         sound = marked.codes == SOUND
+        told[-1][... if kept is None else kept] = sound
         state.cells += histogram((block.train - block.rollout)[sound])
         for side, values in zip(SIDES, block[:2], strict=True):
             look_at_storage(state, side, values[sound])
         add_block(mismatch, block.train, block.rollout, sound, np.append(block.starts, block.rollout.size))
     state.marks, state.worst = concatenated(marks), cut_worst(concatenated(worst))
     state.table = concatenated([state.table])
-    return AuditReport(state, mismatch)
+    return AuditReport(state, mismatch, np.concatenate([np.zeros(0, np.bool_), *told]).reshape(sides[0].shape))
 
 
 def _block(

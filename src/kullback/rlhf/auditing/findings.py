@@ -151,7 +151,7 @@ def concentrated(state: State, rows: NDArray[np.bool_]) -> str:
     named, count = np.unique(sources[rows], return_counts=True)
     if not named.size or (named[0] == "" and named.size == 1):
         return ""
-    top = named[np.argmax(count)]
+    top = str(named[np.argmax(count)])
     share = count.max() / count.sum()
     elsewhere = np.mean(sources == top)
     if count.max() < 3 or share < 0.9 or elsewhere > 0.5:

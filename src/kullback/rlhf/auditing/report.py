@@ -41,15 +41,19 @@ class AuditReport:
     worst_tokens : dict of arrays
         The sound tokens of the greatest |train - rollout|: sequence, position, token (-1 where not known), rollout,
         train, difference.
+    sound : ndarray of bool, optional
+        For each place of the arrays given to `audit`, whether its token is one of `mismatch`; None in a report that
+        was merged of several.
     tokens : int
         Unmasked tokens.
     kl : float
         Mean k3 of all tokens that have a log-ratio, broken ones included: what a training log shows.
     """
 
-    def __init__(self, state: State, mismatch: MismatchReport) -> None:
+    def __init__(self, state: State, mismatch: MismatchReport, sound: NDArray[np.bool_] | None = None) -> None:
         self._state = state
         self.mismatch = mismatch
+        self.sound = sound
 
     @cached_property
     def findings(self) -> list[Finding]:

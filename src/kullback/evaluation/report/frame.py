@@ -1,0 +1,125 @@
+"""A plot area with axes as SVG: plain strings, colours from the page's style sheet (classes c0, c1, ...)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+__all__ = ["Frame", "few", "nice", "number"]
+
+_WIDTH, _HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 12, 60
+_MOST_CHARACTERS = 50  # on a line of ticks
+_MOST_POWERS = 7  # of ten, that are written on a vertical axis
+
+
+class Frame:
+    """A plot area with axes: data coordinates in, pixels out."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False) -> None:
+        self.x_range, self.y_range, self._log = x, y, log_y
+        self.parts: list[str] = []
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - low) / ((high - low) or 1.0)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        if self._log:
+            value, low, high = (math.log10(v) for v in (max(value, low), low, high))
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / ((high - low) or 1.0)
+
+    def axes(
+        self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]
+    ) -> None:
+        bottom = _HEIGHT - _BOTTOM
+        for value, text in y_ticks:
+            y = self.y(value)
+            self.parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            self.parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_superscript(text)}</text>')
+        # neighbours that would touch on a narrow page stand on two lines
+        crowded = sum(len(text.partition("^")[0]) + 2 for _, text in x_ticks) > _MOST_CHARACTERS
+        for i, (value, text) in enumerate(x_ticks):
+            x = self.x(value)
+            down = bottom + (34 if crowded and i % 2 else 18)
+            self.parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
+            self.parts.append(f'<text x="{x:.1f}" y="{down}" text-anchor="middle">{_superscript(text)}</text>')
+        self.parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        self.parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        self.parts.append(
+            f'<text transform="translate(13 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
+            f"{escape(y_label)}</text>"
+        )
+
+    def steps(self, edges: Sequence[float], values: Sequence[float], candidate: int, title: str) -> None:
+        """A histogram's outline, filled."""
+        bottom = self.y(self.y_range[0])
+        points = [f"{self.x(edges[0]):.1f},{bottom:.1f}"]
+        for left, right, value in zip(edges, edges[1:], values, strict=False):
+            points += [f"{self.x(left):.1f},{self.y(value):.1f}", f"{self.x(right):.1f},{self.y(value):.1f}"]
+        points.append(f"{self.x(edges[-1]):.1f},{bottom:.1f}")
+        self.parts.append(
+            f'<polygon class="area c{candidate % 6}" points="{" ".join(points)}">'
+            f"<title>{escape(title)}</title></polygon>"
+        )
+
+    def line(
+        self, points: Sequence[tuple[float, float, float]], candidate: int, titles: Sequence[str], shift: float = 0.0,
+        joined: bool = True,
+    ) -> None:  # fmt: skip
+        """Points (x, y, error) with their error bars, joined by a line or not."""
+        css = f"c{candidate % 6}"
+        path = " ".join(f"{self.x(x) + shift:.1f},{self.y(y):.1f}" for x, y, _ in points)
+        if joined:
+            self.parts.append(f'<polyline class="line {css}" points="{path}"/>')
+        for (x, y, error), title in zip(points, titles, strict=True):
+            at = self.x(x) + shift
+            if error > 0 and math.isfinite(error):
+                low, high = self.y_range
+                top, foot = self.y(min(y + error, high)), self.y(max(y - error, low))
+                self.parts.append(
+                    f'<line class="bar {css}" x1="{at:.1f}" x2="{at:.1f}" y1="{top:.1f}" y2="{foot:.1f}"/>'
+                )
+            self.parts.append(
+                f'<circle class="dot {css}" cx="{at:.1f}" cy="{self.y(y):.1f}" r="3.2">'
+                f"<title>{escape(title)}</title></circle>"
+            )
+
+    def mark(self, x: float, text: str, candidate: int) -> None:
+        """A vertical line at x, named above."""
+        at = self.x(x)
+        self.parts.append(
+            f'<line class="mark c{candidate % 6}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+            f"<title>{escape(text)}</title></line>"
+        )
+
+    def svg(self, label: str) -> str:
+        body = "".join(self.parts)
+        return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">{body}</svg>'
+
+
+def _superscript(text: str) -> str:
+    base, caret, power = text.partition("^")
+    return f'{escape(base)}<tspan dy="-5" font-size="75%">{escape(power)}</tspan>' if caret else escape(text)
+
+
+def nice(top: float, count: int = 4) -> list[float]:
+    """0 and a few round numbers up to at least `top`."""
+    if not (top > 0 and math.isfinite(top)):
+        return [0.0, 1.0]
+    raw = top / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    return [step * i for i in range(math.ceil(top / step * 0.999) + 1)]
+
+
+def few(powers: range) -> range:
+    """Every second, third, ... of them, so that what is written beside an axis does not touch."""
+    return powers[:: max(1, -(-len(powers) // _MOST_POWERS))]
+
+
+def number(x: float) -> str:
+    return f"{x:.3g}"

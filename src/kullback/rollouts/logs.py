@@ -1,0 +1,175 @@
+"""The files of a run: of which kind each is, what its fields are, and the pieces that can be read apart."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from kullback._engine import keywords
+from kullback.evaluation.sources.files import LocalFile
+from kullback.rollouts import arrays, jsonl, tables
+from kullback.rollouts.batches import RolloutBatch, Skipped, packed
+from kullback.rollouts.fields import LABELS, PRESETS, Fields, choose, mapped, refusal, step_of
+
+__all__ = ["Log", "Logs", "Piece", "find_logs"]
+
+PIECE = 64 << 20  # bytes of lines that a worker reads at a time
+_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".npz", ".pt", ".pth")
+_PACKED = (".gz", ".zst")
+
+Path = str | os.PathLike[str]
+
+
+class Log(NamedTuple):
+    """One file."""
+
+    path: str
+    kind: Literal["lines", "table", "arrays"]
+    fields: Fields
+    step: int | None
+    size: int
+
+
+class Piece(NamedTuple):
+    """A part of a file: bytes of lines, groups of rows of a table, or all of it."""
+
+    file: int
+    start: int
+    stop: int
+    size: int
+
+
+class Logs(NamedTuple):
+    """The files of a run that have log-probs of both sides, and why others are left out.
+
+    Attributes
+    ----------
+    files : tuple of Log
+    labels : tuple of str
+        What results are broken down by.
+    left_out : tuple of (path, reason)
+    """
+
+    files: tuple[Log, ...]
+    labels: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def pieces(self) -> list[Piece]:
+        """All there is to read, in order; however it is dealt out, the result is the same to the bit."""
+        return [piece for number, log in enumerate(self.files) for piece in _pieces(number, log)]
+
+    def batches(self, piece: Piece) -> Iterator[tuple[RolloutBatch, int]]:
+        """The sequences of a piece, some at a time, and how many bytes they took."""
+        log = self.files[piece.file]
+        names = {role: name for role, name in log.fields.names.items() if role not in LABELS or role in self.labels}
+        file, skipped = LocalFile(log.path), Skipped()
+        if log.kind == "lines":
+            found = jsonl.read_lines(file, piece.file, names, skipped, piece.start, piece.stop)
+        elif log.kind == "table":
+            found = tables.read_table(file, names, piece.start, piece.stop)
+        else:
+            found = arrays.read_arrays(file, names)
+        for rows, size in found:
+            batch = packed(rows, piece.file, self.labels, skipped)
+            if log.step is not None and "step" in batch.labels and "step" not in names:
+                batch.labels["step"] = [log.step] * batch.sequences
+            batch.skipped = skipped.taken()
+            yield batch, size
+
+
+def find_logs(
+    paths: Path | Sequence[Path],
+    preset: str | None = None,
+    fields: Mapping[str, str] | Iterable[str] | None = None,
+    by: Sequence[str] | None = None,
+) -> Logs:
+    """Look at the files: their kinds, their fields, and by what to break results down.
+
+    Raises
+    ------
+    ValueError
+        No file has log-probs of both sides; the message says what there is.
+    """
+    if preset is not None:
+        keywords.choice(preset, "preset", tuple(PRESETS))
+    pairs, wished = mapped(fields), tuple(by or ())
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not listed:
+        raise ValueError("`paths` is empty, expected files or folders")
+    found, left_out, reason = [], [], ""
+    for name in (name for path in listed for name in _files(os.fspath(path))):
+        log, why = _look(name, preset, pairs, wished)
+        if log is None:
+            left_out.append((name, why))
+            reason = reason or why
+        else:
+            found.append(log)
+    if not found:
+        raise ValueError(reason)
+    known = {label for log in found for label in log.fields.names} | {"step" for log in found if log.step is not None}
+    lacking = next((label for label in wished if label not in known), None)
+    if lacking is not None:
+        there = ", ".join(sorted({name for log in found for name in log.fields.names.values()}))
+        raise ValueError(f"`by` (--by) has {lacking!r}, which no row has; mapped fields: {there}")
+    labels = wished or tuple(label for label in LABELS if label in known)
+    return Logs(tuple(found), labels, tuple(left_out))
+
+
+def _files(path: str) -> list[str]:
+    """A file, or the logs in a folder and those in it, by the numbers in their names."""
+    if not os.path.isdir(path):
+        return [path]
+    found = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if re.sub(rf"({'|'.join(map(re.escape, _PACKED))})$", "", name.lower()).endswith(_SUFFIXES)
+    ]
+    if not found:
+        raise ValueError(
+            f"{path}: a folder without logs ({', '.join(_SUFFIXES)}, lines also with {', '.join(_PACKED)})"
+        )
+    return sorted(found, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+
+
+def _look(path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str]) -> tuple[Log | None, str]:
+    """What a file is; or None, and why it cannot be used."""
+    file = LocalFile(path)
+    head = file.read(8)
+    if not head:
+        return None, f"{path}: an empty file"
+    fields, present = None, []
+    kind: Literal["lines", "table", "arrays"]
+    if head.startswith((tables.PARQUET_MAGIC, tables.ARROW_MAGIC, tables.STREAM_MAGIC)):
+        kind, present = "table", tables.column_names(file)
+    elif head.startswith(arrays.ZIP_MAGIC):
+        kind, present = "arrays", arrays.array_names(file)
+    else:
+        kind = "lines"
+        for row in jsonl.first_rows(file):
+            present += row
+            fields = choose(row, preset, pairs, by)
+            if fields is not None:
+                break
+        if not present:
+            return None, f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz or .pt"
+    fields = fields or choose(present, preset, pairs, by)
+    if fields is None:
+        return None, refusal(path, present, preset)
+    step = None if "step" in fields.names else step_of(path, fields)
+    return Log(path, kind, fields, step, file.size), ""
+
+
+def _pieces(number: int, log: Log) -> Iterator[Piece]:
+    file = LocalFile(log.path)
+    if log.kind == "table":
+        for i, (_, size) in enumerate(tables.groups_of(file)):
+            yield Piece(number, i, i + 1, size)
+        return
+    whole = log.kind == "arrays" or file.read(4).startswith((jsonl.GZIP_MAGIC, jsonl.ZSTD_MAGIC))
+    step = log.size if whole else PIECE
+    for start in range(0, log.size, max(1, step)):
+        stop = min(start + step, log.size)
+        yield Piece(number, start, stop, stop - start)
