@@ -22,7 +22,7 @@ def run(seed=0, count=60):
         train = np.minimum(rollout + rng.normal(0, 0.02, n), -1e-9)
         rows.append({
             "rollout": rollout.tolist(), "train": train.tolist(), "mask": [0, 0] + [1] * (n - 2),
-            "tokens": rng.integers(0, 50, n).tolist(), "rollout_entropy": rng.exponential(0.4, n).tolist(),
+            "tokens": rng.integers(0, 50, n).tolist(), "rollout_entropy": rng.exponential(0.5, n).tolist(),
             "step": i // 20, "env": ("math", "code")[i % 2], "worker": i % 3, "reward": float(rng.random() < 0.5),
         })  # fmt: skip
     return rows

@@ -40,7 +40,7 @@ from kullback.tokens import (
 )
 
 if TYPE_CHECKING:
-    from kullback import closed_form, distillation, drift, rlhf, samples
+    from kullback import closed_form, distillation, drift, rlhf, rollouts, samples
     from kullback._engine.native import function_address, get_include, get_library
     from kullback.comparison import ComparisonSummary, TokenComparison, compare
     from kullback.distillation import (
@@ -176,6 +176,7 @@ __all__ = [
     "rel_entr",
     "renyi_divergence",
     "rlhf",
+    "rollouts",
     "samples",
     "selective_log_softmax",
     "sequence_log_ratios",
@@ -275,7 +276,7 @@ _HOMES = {
         "wasserstein_distance_histograms",
     ),
 }
-_SUBMODULES = ("closed_form", "distillation", "drift", "rlhf", "samples")
+_SUBMODULES = ("closed_form", "distillation", "drift", "rlhf", "rollouts", "samples")
 
 if not TYPE_CHECKING:  # type checkers see the imports above, and every misspelt name
 

@@ -17,7 +17,7 @@ def rollouts(options: argparse.Namespace) -> int:
 
     check_before(options, options.files)
     if any(is_part(path) for path in options.files):
-        report = merge_parts(options.files)
+        report = merge_parts(options.files, partial=options.partial)
         return _deliver(report, options)
     common: dict[str, Any] = {
         "preset": options.preset, "fields": options.map, "by": options.by, "part": options.part,

@@ -153,6 +153,7 @@ def _rollouts(parser: argparse.ArgumentParser) -> None:
     )
     add("--part", metavar="I/N", type=_part, help="read this part of the files only, of N from 1")
     add("--save", metavar="FILE", help="write what merges with the other parts, to the same bits as in one piece")
+    add("--partial", action="store_true", help="merge what there is of saved parts; the results say what is missing")
     add("--dask", metavar="SCHEDULER", help="read on the cluster of this Dask scheduler (tcp://host:8786)")
     add("--processes", metavar="N", type=_positive, help="read in so many (as many as cores are allowed)")
     add("--quiet", action="store_true", help="no progress on standard error")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kullback.evaluation.report.frame import Frame, nice, number
+from kullback.evaluation.text import visible
 from kullback.rlhf import AuditReport
 from kullback.rollouts.series import Point, Series, interval
 
@@ -98,7 +99,7 @@ def _lines(
             low, high = interval(estimate)
             reach = (high - low) / 2 if math.isfinite(high) else 0.0
             some.append((place, estimate.mean, reach))
-            titles.append(f"{name}: {text} {number(estimate.mean)} ± {number(reach)}")
+            titles.append(f"{visible(name)}: {text} {number(estimate.mean)} ± {number(reach)}")
         drawn.append((some, titles))
     every = [point for some, _ in drawn for point in some]
     if not every:
@@ -132,6 +133,7 @@ def _texts(ticks: Sequence[float]) -> list[tuple[float, str]]:
 
 
 def _clipped(text: str) -> str:
+    text = visible(text).replace("^", "ˆ")  # which a frame would raise
     return text if len(text) <= 12 else text[:11] + "…"
 
 
