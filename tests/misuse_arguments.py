@@ -182,6 +182,7 @@ OVERRIDES = {
     },
     "psi_threshold": {"bins": lambda rng: 10},
     "smooth": {"counts": lambda rng: rng.integers(0, 20, (T, V))},
+    "change_test": {name: lambda rng: -rng.exponential(1, (T, V)) for name in ("reference", "current")},
     "audit": {"tokens": lambda rng: rng.integers(0, V, (T, V))},
     "convert": {"path": lambda rng: "converted.npy"},
 }
@@ -209,7 +210,10 @@ OPTIONAL = {
     "ids": ids,
 }
 # what asks for that much work or memory gets it
-WORK = ("resamples", "samples", "starts", "draws", "components", "bins", "resolution", "max_categories", "top_k")
+WORK = (
+    *("permutations", "resamples", "samples", "starts", "draws", "components", "bins", "resolution", "max_categories"),
+    "top_k",
+)
 
 
 def _comparison(rng):
@@ -243,7 +247,8 @@ def public():
     found = {name: getattr(kb, name) for name in kb.__all__ if callable(getattr(kb, name))}
     records = ("Result", "TokenLoss", "TokenStatistics", "TopkDivergence", "TokenComparison", "ComparisonSummary")
     found = {name: value for name, value in found.items() if not name.endswith(records)}
-    types = ("Result", "Report", "State", "Distribution", "Estimate", "Finding", "AuditCheck", "WhatIf", "WhatIfRow")
+    types = ("Result", "Report", "State", "Distribution", "Estimate", "Finding", "AuditCheck", "ChangeTest")
+    types += ("WhatIf", "WhatIfRow")
     for module in (closed_form, drift, rlhf):
         for name in module.__all__:
             other = name in kb.__all__ or not callable(getattr(module, name))

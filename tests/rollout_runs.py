@@ -14,6 +14,7 @@ VOCABULARY = 40
 SCALES = (60.0, 14.0, 3.5)  # of logits at easy, middling and hard positions
 LOWEST = np.float32(22.0)  # nats below the likeliest token, in which the tail ends
 WORKERS = 8
+PROMPT = 1.85  # how much flatter its author is than the model: a mean log-prob of about -2.8, as of human text
 
 
 def log_softmax(z):
@@ -205,13 +206,16 @@ def truncated_support(run, which, rng):
 
 
 def masked_prompt(run, which, rng):
-    """The first third of a sequence from somebody else: likely to the model, but not drawn from it."""
+    """The first third of a sequence by somebody else: the model is uncertain of it and was not asked."""
     for b in which:
         start, stop = run.offsets[b : b + 2]
         own = slice(start, start + (stop - start) // 3)
-        run.tokens[own] = draw(rng, log_softmax(np.maximum(log_softmax(run.logits[0][own]), -9) / np.float32(1.65)))
-        run.rollout[own] = at(log_softmax(run.logits[0][own]), run.tokens[own])
-        run.train[own] = at(log_softmax(run.logits[1][own]), run.tokens[own])
+        noise = run.logits[1][own] - run.logits[0][own]
+        z = np.float32(SCALES[-1]) * rng.standard_normal(noise.shape, np.float32)
+        run.tokens[own] = draw(rng, log_softmax(z / np.float32(PROMPT)))
+        run.rollout[own] = at(log_softmax(z), run.tokens[own])
+        run.train[own] = at(log_softmax(z + noise), run.tokens[own])
+        run.rollout_entropy[own] = entropy(log_softmax(z))
 
 
 def empty_prompt(run, which, rng):

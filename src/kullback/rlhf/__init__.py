@@ -2,6 +2,7 @@
 
 from kullback.rlhf.aggregation import AGGREGATION_MODES, aggregate, aggregation_parts
 from kullback.rlhf.auditing import AUDIT_CHECKS, AuditCheck, AuditReport, Finding, audit
+from kullback.rlhf.change import ChangeTest, change_test
 from kullback.rlhf.controllers import AdaptiveKLController, FixedKLController, kl_penalized_rewards
 from kullback.rlhf.estimators import ESTIMATOR_PRESETS, kl_estimate, kl_estimate_gradient
 from kullback.rlhf.mismatch import MismatchReport
@@ -24,6 +25,7 @@ __all__ = [
     "AdaptiveKLController",
     "AuditCheck",
     "AuditReport",
+    "ChangeTest",
     "Finding",
     "FixedKLController",
     "MismatchReport",
@@ -32,6 +34,7 @@ __all__ = [
     "aggregate",
     "aggregation_parts",
     "audit",
+    "change_test",
     "importance_ratios",
     "importance_weights",
     "kl_estimate",

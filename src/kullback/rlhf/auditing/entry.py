@@ -225,7 +225,9 @@ def _ids(x: ArrayLike | None, count: int) -> NDArray[np.int64]:
 def _labels(x: Sequence[Any] | None, count: int) -> NDArray[np.str_]:
     if x is None:
         return np.full(count, "", dtype="<U1")
-    labels = x.tolist() if isinstance(x, np.ndarray) else keywords.several(x, "sources", "one label a sequence")
+    labels = keywords.several(x, "sources", "one label a sequence")
+    if any(np.ndim(label) for label in labels):
+        raise TypeError("`sources` holds arrays, expected one label a sequence")
     if len(labels) != count:
         raise ValueError(f"`sources` has {len(labels)} labels, expected {count}: one a sequence")
     return np.array([str(label) for label in labels], dtype=np.str_).reshape(count)

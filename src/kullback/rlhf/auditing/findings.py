@@ -14,7 +14,7 @@ from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, Severity
 from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.state import State
 
-__all__ = ["Finding", "from_marks", "from_rows", "mean_k3"]
+__all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "without_echoes"]
 
 SHOWN = 5  # places named in a finding
 
@@ -143,6 +143,26 @@ def from_rows(
         int(np.count_nonzero(rows)), where, seen + concentrated(state, rows),
         (mean_k3(state), mean_k3(state, rows=(mine, added))),
     )  # fmt: skip
+
+
+# what a fault looks like in the few sequences in which it is not recognised
+_ECHOES = {
+    "zero_filled": ("shift", "unrelated", "truncated_support"),
+    "truncated_support": ("shift", "unrelated", "bad_source", "length"),
+    "temperature": ("shift", "unrelated", "bad_source", "length"),
+}
+
+
+def without_echoes(found: list[Finding]) -> list[Finding]:
+    """Leave out what is a few sequences beside many of a fault that looks like it."""
+    most: dict[str, int] = {}
+    for one in found:
+        most[one.check] = max(most.get(one.check, 0), one.sequences)
+    return [
+        one
+        for one in found
+        if not any(one.sequences <= 0.1 * most.get(check, 0) for check in _ECHOES.get(one.check, ()))
+    ]
 
 
 def concentrated(state: State, rows: NDArray[np.bool_]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kullback._engine import keywords, library
 from kullback.comparison import json_number
 from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES
-from kullback.rlhf.auditing.findings import Finding, from_marks, mean_k3
+from kullback.rlhf.auditing.findings import Finding, from_marks, mean_k3, without_echoes
 from kullback.rlhf.auditing.runs import of_run
 from kullback.rlhf.auditing.state import State, histogram_edges
 from kullback.rlhf.mismatch import MismatchReport
@@ -58,9 +58,7 @@ class AuditReport:
     @cached_property
     def findings(self) -> list[Finding]:
         found = [*from_marks(self._state), *of_run(self._state), *self._rounding()]
-        cut = [f for f in found if f.check == "truncated_support"]
-        if cut:  # certain of a token that the other side finds unlikely: a fill only where it is no part of that
-            found = [f for f in found if f.check != "zero_filled" or f.tokens > 0.02 * max(c.tokens for c in cut)]
+        found = without_echoes(found)
         found.sort(key=lambda f: (SEVERITIES.index(f.severity), -f.share_of_sequences, NAMES.index(f.check)))
         return found
 

@@ -24,6 +24,7 @@ ENOUGH = 4  # tokens of a sequence that make a mean
 DIRECTED = 3.5  # times its own noise: what the mean of a sequence must be
 TAIL = 1.4  # by how much the noise of one sequence is allowed to have longer tails than a normal one
 SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing is said of a sequence, of a run
+KEPT = 0.995  # mean of train/rollout above which no support is called truncated
 SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
 WORSE = math.log(2.0)  # of a source's mismatch
 
@@ -110,6 +111,10 @@ def _other_distribution(state: State, free: Rows) -> Iterator[tuple[Finding, Row
         names[left] = whole
     for name in np.unique(names[names != ""]).tolist():
         own = names == name
+        kept = _kept_mass(table, own)
+        spikes = sum(int(table[f"spikes_{side}"][own].sum()) for side in SIDES)
+        if name.endswith("truncated") and KEPT < kept < 1.0 / KEPT and not spikes:
+            continue  # log-odds fall by much noise too, the mean of train/rollout does not
         p_value = two_sided(float(np.abs(np.where(own, z_high, 0.0)).max() / TAIL)) * table["sequence"].size
         check, seen = _SEEN[name]
         yield from_rows(state, check, own, p_value, seen + _figures(table, own, name)), own
@@ -186,10 +191,14 @@ _SEEN = {
 }
 
 
+def _kept_mass(table: dict[str, NDArray[np.float64]], rows: Rows) -> float:
+    """Mean of train/rollout."""
+    return 1.0 + float(table["weight"][rows].sum() / max(table["sound"][rows].sum(), 1))
+
+
 def _figures(table: dict[str, NDArray[np.float64]], rows: Rows, name: str) -> str:
     if name.endswith("truncated"):
-        kept = 1.0 + float(table["weight"][rows].sum() / max(table["sound"][rows].sum(), 1))
-        return f"; mean train/rollout {kept:.4g}"
+        return f"; mean train/rollout {_kept_mass(table, rows):.4g}"
     level, change = (float(table[f"high_{what}"][rows].sum()) for what in ("level", "change"))
     return f"; log-odds of train are about {1.0 + change / max(level, 1e-30):.3g} of rollout's (temperature)"
 
