@@ -137,6 +137,17 @@ def test_directions_of_the_two_ratios():
     assert rejection_mask(rollout, train, kind="token_k1", threshold=(0.25, 2.0))[0, 0]
 
 
+def test_what_lies_on_a_bound_is_kept():
+    rollout, train = [[0.0, -math.log(2.0)]], [[-math.log(2.0), 0.0]]
+    assert rejection_mask(rollout, train, kind="token_k1", threshold=2.0).all()
+    assert not rejection_mask(rollout, train, kind="token_k1", threshold=2.0 - 1e-15).any()
+    assert importance_weights(rollout, train, kind="icepop", bounds=(0.5, 2.0))[0].tolist() == [0.5, 2.0]
+    for kind in ("token_k2", "token_k3", "seq_max_k2", "seq_mean_k3", "seq_sum_k3", "dppo_tv", "opsm"):
+        worst = np.abs(rejection_statistic([[0.0]], [[-1.0]], kind=kind)).item()
+        assert rejection_mask([[0.0]], [[-1.0]], kind=kind, threshold=worst)[0, 0], kind
+        assert not rejection_mask([[0.0]], [[-1.0]], kind=kind, threshold=worst * (1 - 1e-15))[0, 0], kind
+
+
 def test_advantages_decide_the_side():
     rollout, train = np.log([[0.2, 0.6, 0.3]] * 3), np.log([[0.6, 0.2, 0.3]] * 3)
     gains = np.array([1.0, -1.0, 0.0])
@@ -381,6 +392,13 @@ def test_blocks_do_not_change_the_table():
     settings = [("tis", 2.0), ("seq_mean_k3", 0.1)]
     parts = [what_if(rollout[i::2], train[i::2], mask[i::2], settings=settings) for i in range(2)]
     assert what_if(rollout, train, mask, settings=settings) == parts[0].merge(parts[1])
+
+
+def test_as_many_blocks_as_are_added_up_at_once_and_more(monkeypatch):
+    rollout, train, mask = batch(15, sequences=300)
+    whole = what_if(rollout, train, mask)
+    monkeypatch.setattr("kullback._engine.layout.BLOCK", 30)  # a sequence each
+    assert what_if(rollout, train, mask) == whole
 
 
 def test_tokens_without_a_ratio():
