@@ -13,7 +13,7 @@ Float64s = NDArray[np.float64]
 def bernoulli_tv(log_p: Float64s, log_q: Float64s) -> Float64s:
     """q - p of log-probs, without cancellation where they are close."""
     d = log_q - log_p
-    return np.copysign(np.exp(np.maximum(log_p, log_q)) * -np.expm1(-np.abs(d)), d)
+    return np.asarray(np.copysign(np.exp(np.maximum(log_p, log_q)) * -np.expm1(-np.abs(d)), d))
 
 
 def log1mexp(x: Float64s) -> Float64s:
