@@ -7,12 +7,14 @@ that none overflows, and the result alone is brought back to nats, where it is i
 import math
 
 import numpy as np
+from numba import types
 
 from .cumulants import LOG2E
 from .decode import element
 from .far import apart, below
 from .lanes import kernel
 from .masses import split_power
+from .separate import separate
 
 ABOUT_THE_END = 1e290
 
@@ -24,6 +26,7 @@ def unit_beyond(k):
     return (k / first) / second, first, second
 
 
+@separate(types.float64)
 @kernel
 def linear_beyond(pair, first, second, state):
     """first·KL(p‖q) + second·KL(q‖p), both weights positive, where one of the two is beyond the range."""
@@ -44,6 +47,7 @@ def linear_beyond(pair, first, second, state):
     return total * unit * more
 
 
+@separate(types.float64)
 @kernel
 def renyi_beyond(pair, order, epsilon, scale, state):
     """`distant_renyi` (kinds/renyi.py) of logs, by its greatest term alone."""

@@ -47,6 +47,9 @@ def emit_object(target, path):
     from numba.core import compiler
     from numba.core.registry import cpu_target
 
+    from . import separate
+
+    separate.whole()
     from . import entries
     from .control import whole_entry
     from .linked import only_linked

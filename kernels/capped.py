@@ -10,6 +10,7 @@ straight from x and the row's greatest element so far (`tanh_rise`); when that g
 import math
 
 import numpy as np
+from numba import types
 
 from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
@@ -34,6 +35,7 @@ from .lanes import (
 )
 from .order import see_block
 from .scans import LN2, greatest_of
+from .separate import separate
 
 SATURATED = 20.0  # tanh is 1 - 8e-18 there; beyond it nothing is told apart
 
@@ -98,6 +100,7 @@ def capped_block(a, n, like, k, limit, top, flags):
     return sum_lanes(s), sum_lanes(u)
 
 
+@separate(types.none)
 @kernel
 def capped_row(row, vocab, k, limit, like, order, result):
     """lse, entropy, beside and greatest of a row of logs under a soft-cap, in lanes like `like`, greatest held within

@@ -12,6 +12,7 @@ from .masses import NEGATIVE, mass_alone
 from .probabilities import mass_difference, mass_pair
 from .records import RowStatistics, record
 from .rows import DONE, TOO_CLOSE, cumulant_row
+from .separate import separate
 from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK, write_number
 
 
@@ -68,6 +69,7 @@ def write_statistics(result, out, t):
         pointer(out.top1_q, types.int64)[t] = np.int64(result.argmax_q)
 
 
+@separate(types.none)
 @kernel
 def write_token(pair, v, result, scales, out, t):
     """Log-probabilities and log-ratio of the outcome v of a pair of rows whose statistics are known."""

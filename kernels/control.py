@@ -10,6 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import checks, contract
+from .separate import guarded
 from .status import report
 
 _DEFAULT = 0x1F80  # of the register MXCSR: round to nearest, keep subnormal numbers, no traps
@@ -74,7 +75,7 @@ def whole_entry(name, entry):
         f"    return status\n"
     )
     check = getattr(checks, name.replace("kullback_", "check_"))
-    names = {"__name__": __name__, "set_default_mode": set_default_mode, "set_mode": set_mode, "entry": entry}
+    names = {"__name__": __name__, "set_default_mode": set_default_mode, "set_mode": set_mode, "entry": guarded(entry)}
     names |= {"check": check, "report": report}
     exec(source, names)  # Numba wants as many parameters as the C function has
     return names[whole]

@@ -15,6 +15,7 @@ shift, centre and the two top_log are a Frame (records.py).
 import math
 
 import numpy as np
+from numba import types
 
 from .elementary import phi_and_exp, phi_near_one, phi_near_zero, scaled_exp2
 from .lanes import (
@@ -39,6 +40,7 @@ from .lanes import (
     widened,
     width,
 )  # fmt: skip
+from .separate import separate
 
 LOG2E = 1.44269504088896340736
 
@@ -176,12 +178,14 @@ def polynomial_sums(a, b, n, like, frame, phi_of, sums):
     sums.q += LOG2E * (sums.b + sums.g + sums.a) + between * (sums.s + sums.b + sums.a)
 
 
+@separate(types.none)
 @kernel
 def cumulants_near(a, b, n, like, frame, sums):
     """The sums of a block in which every |y| ≤ 0.35."""
     polynomial_sums(a, b, n, like, frame, phi_near_zero, sums)
 
 
+@separate(types.none)
 @kernel
 def cumulants_wide(a, b, n, like, frame, sums):
     """The sums of a block in which every |y| ≤ 2."""
@@ -199,6 +203,7 @@ def farthest(a, b, n, like, k, centre):
     return greatest(far)
 
 
+@separate(types.none)
 @kernel
 def cumulants(a, b, n, like, frame, sums):
     """The sums of a block for any finite y; outcomes impossible under both contribute nothing.

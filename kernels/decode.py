@@ -10,6 +10,7 @@ from numba import types
 
 from .lanes import decoded, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
 from .records import Row
+from .separate import separate
 from .storage import AFFINE16, FLOAT32, FLOAT64, FLOATS, STORAGES  # noqa: F401 (the loops take the tags from here)
 
 # what pads a block of logs: the log of no mass; a block of probabilities is padded with 0
@@ -124,6 +125,7 @@ def _none(row, start, n, scratch):
 _decode_row = by_words([kind for kind in FLOATS if kind.bytes < 8], _decode, _none)
 
 
+@separate(lambda row, start, n, scratch, pad: scratch)
 @kernel
 def view(row, start, n, scratch, pad):
     """A pointer to elements start ... start + n, in scratch's type, padded with `pad` to whole registers.

@@ -8,6 +8,7 @@ from .decode import BLOCK, FLOAT64, NO_LOG, element, item_bytes, view
 from .far import below, far_row
 from .lanes import fma, kernel, load, pointer, pointer_like, splat, stack, storage_of, store, width
 from .masses import NEGATIVE, mass_alone, mass_log_prob
+from .separate import separate
 from .single import log_row
 from .status import LOGS, MASSES, NEGATIVE_P, OK, TOKEN, write_number
 
@@ -54,6 +55,7 @@ def write_description(result, out, t):
         pointer(out.top1, types.int64)[t] = np.int64(result.argmax)
 
 
+@separate(types.int64)
 @kernel
 def write_log_probs(row, tokens, count, vocab, space, k, result, log_probs):
     """The log-probabilities of `count` tokens of a row whose statistics are known; OK or TOKEN."""
@@ -75,6 +77,7 @@ def write_registers(a, n, like, k, beside, top, target, start):
         store(target, start + i, fma(load(a, i, like) - tops, times, minus))
 
 
+@separate(types.none)
 @kernel
 def write_log_softmax(row, vocab, k, result, like, out, t):
     """k·(a - top) - beside for row t of logs, whose statistics are known, into `out`, in lanes like `like`."""

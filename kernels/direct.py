@@ -13,6 +13,7 @@ An error δ of a normaliser moves every d by δ and these sums by δ²/2 only, s
 import math
 
 import numpy as np
+from numba import types
 
 from .cumulants import LOG2E, SPAN, least_argument
 from .decode import BLOCK, FLOAT64, NO_LOG, view
@@ -42,6 +43,7 @@ from .lanes import (
 )  # fmt: skip
 from .records import RowStatistics, record
 from .scans import LN2, argmax
+from .separate import separate
 from .single import log_row
 
 
@@ -82,6 +84,7 @@ def rest(top, shift, k, beside, like):
     return math.exp(-beside - LN2 * (rounded(k * LOG2E, like) * top - shift))
 
 
+@separate(types.boolean)
 @kernel
 def normalised_row(p, q, vocab, k, like, result):
     """The statistics of any pair of log rows into `result`, in lanes like `like`; False where those cannot serve."""
@@ -182,6 +185,7 @@ def normalised_row(p, q, vocab, k, like, result):
     return least > (1e12 if exact else 1e7) * error * error and least > (1e22 if exact else 1e12) * own * own
 
 
+@separate(types.none)
 @kernel
 def direct_row(p, q, vocab, k, result):
     """The statistics of any pair of log rows into `result`, in float64 lanes relative to the greatest elements.

@@ -8,6 +8,7 @@ from numba.extending import intrinsic
 from .decode import by_words, element, item_bytes
 from .lanes import F32, STORED, _constant, has_half_conversion, inlined, kernel, load, stack
 from .records import Row
+from .separate import separate
 from .storage import STORAGES
 
 _I32 = ir.IntType(32)
@@ -64,6 +65,7 @@ def store_words(typingctx, ptr, index, x):
     return types.void(ptr, index, x), codegen
 
 
+@separate(types.none)
 @kernel
 def _write_words(destination, block, n):
     narrow = stack(1024, np.float32(0.0))

@@ -9,6 +9,7 @@ serve. Where the greatest element is beyond 1e290 elements are taken in a fourth
 import math
 
 import numpy as np
+from numba import types
 
 from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
@@ -33,6 +34,7 @@ from .lanes import (
 )
 from .order import see_block
 from .scans import LN2, argmax, greatest_of
+from .separate import separate
 
 GREATEST_FLOAT = 1.7976931348623157e308
 
@@ -144,6 +146,7 @@ def normaliser(row, vocab, k, order, room):
     return top, block, beside, beside - 2.0 * LN2 * moment / (1.0 + rest)
 
 
+@separate(types.none)
 @kernel
 def far_row(row, vocab, k, order, result):
     """lse, entropy, argmax, beside and greatest of any row of logs. lse of an all -inf row is -inf."""

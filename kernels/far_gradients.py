@@ -16,6 +16,7 @@ anything (`tilted_gradient`).
 import math
 
 import numpy as np
+from numba import types
 
 from .cumulants import LOG2E
 from .decode import NO_LOG, element, view
@@ -25,6 +26,7 @@ from .far import apart, below, half_weight, normaliser, unit_of
 from .lanes import equal, fma, inlined, kernel, load, select, splat, stack, store, sum_lanes, width
 from .pairs import PAIRS
 from .scans import argmax, greatest_of
+from .separate import separate
 
 RATIO, PARTNER = 0, 1  # g is ln Q/P, or -ln P
 
@@ -44,6 +46,7 @@ def together(k, weight):
     return weight == 0.0 or 1e-290 < abs(k * weight) < 1e300
 
 
+@separate(types.none)
 @kernel
 def far_gradient(pair, slope, gap_weight, slope_weight, mass_weight, target):
     """c, e and m of the formula above are gap_weight, slope_weight and mass_weight. NaN where a row is undefined."""
@@ -114,6 +117,7 @@ def tilt(x, y, top_p, top_q, u):
     return u * below(x, top_p, 0.25) + (1.0 - u) * below(y, top_q, 0.25)
 
 
+@separate(types.none)
 @kernel
 def tilted_gradient(pair, u, weight, target):
     """k·weight·(t - Q) of rows whose divergence is finite.

@@ -14,9 +14,11 @@ from .lanes import equal, fma, kernel, load, maximum, number, pointer, select, s
 from .pairs import PAIRS
 from .records import Pair
 from .scans import LN2
+from .separate import separate
 from .status import LOGS, OK, TOKEN
 
 
+@separate(types.none)
 @kernel
 def softmax_lanes(row, vocab, k, like, softmax, mass_weight, entropy_weight, target):
     """s·(mass_weight - entropy_weight·(ln s + entropy)) of one row."""

@@ -1,5 +1,7 @@
 """The kernels compiled when first asked for, by Numba, as C functions with the signatures of kullback.h.
 
+Of an entry point only what every call needs is compiled with it; kernels that are `separate` follow when one is called.
+
 Machine code is kept in a cache directory of our own, named by a digest of all kernel sources: Numba's own cache looks
 at the file of the entry point alone, and would go on serving old code after an edit of a file it calls. A file that is
 not what was written (cut off, empty, damaged) counts as none. Folders and files are for their owner alone; who shares a
@@ -11,18 +13,22 @@ import hashlib
 import os
 import pickle
 import tempfile
+import threading
 from pathlib import Path
 
 import numba
-from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core import compiler, config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache, _CacheLocator
 from numba.core.ccallback import CFunc
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+from numba.core.typing.templates import signature
 
 from . import contract, entries
 from .control import whole_entry
 from .linked import only_linked
+from .separate import UNITS, returned
 
 
 def cache_directory():
@@ -96,9 +102,14 @@ class _Implementation(CompileResultCacheImpl):
 class _Cache(FunctionCache):
     _impl_class = _Implementation
 
-    def __init__(self, py_func):
+    def __init__(self, py_func, name):
         super().__init__(py_func)
+        self._kernel = name
         self._cache_file = _Files(self._cache_path, self._impl.filename_base)
+
+    def _index_key(self, sig, codegen):
+        # not what a function closes over, as Numba has it: of kernels it is written otherwise in every process
+        return self._kernel, sig, codegen.magic_tuple()
 
     def load_overload(self, sig, target_context):
         try:
@@ -124,11 +135,60 @@ def compile_function(name):
         options={"nopython": True},
     )
     with contextlib.suppress(RuntimeError):  # no place to keep it
-        function._cache = _Cache(entry.py_func)
+        function._cache = _Cache(entry.py_func, name)
     with only_linked(whole.__qualname__):
         function.compile()
     _kept_alive.append(function)
     return function.address
 
 
-_kept_alive: list[CFunc] = []
+def _compile_separate(name, arguments):
+    """The address of the machine code of a separate kernel for arguments of these types."""
+    function, result = UNITS[name]
+    result = returned(result, arguments)
+    wanted, cache = signature(result, *arguments), NullCache()
+    with contextlib.suppress(RuntimeError):
+        cache = _Cache(function, name)
+    typing, target, flags = cpu_target.typing_context, cpu_target.target_context, compiler.Flags()
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    with only_linked(function.__qualname__):
+        compiled = cache.load_overload(wanted, target)
+        if compiled is None:
+            compiled = compiler.compile_extra(typing, target, function, arguments, result, flags, {})
+            cache.save_overload(wanted, compiled)
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    _kept_alive.append(compiled)
+    return address
+
+
+def resolve(key):
+    """The address of a separate kernel, which is compiled where that has not happened yet: machine code asks for it.
+
+    0 where it cannot be compiled, or where Ctrl-C came; `failure` has the reason.
+    """
+    try:
+        wanted = pickle.loads(key)
+        with alone():
+            if wanted not in _addresses:
+                _addresses[wanted] = _compile_separate(*wanted)
+            return _addresses[wanted]
+    except BaseException as error:
+        _failures.append(error)
+        return 0
+
+
+def failure():
+    """Why an entry point has answered UNSUPPORTED."""
+    return _failures.pop() if _failures else KeyboardInterrupt()
+
+
+def alone():
+    """The lock under which kernels are compiled; whoever has one that a fork waits for puts that in its place."""
+    return _lock
+
+
+_lock = threading.RLock()
+_addresses: dict[tuple, int] = {}
+_failures: list[BaseException] = []
+_kept_alive: list = []

@@ -46,7 +46,9 @@ extern "C" {
    as masses, an inverse temperature that is not above 0 and finite, a parameter outside its range, a `top1` that is no
    outcome of its row */
 #define KULLBACK_ARGUMENT 4
-#define KULLBACK_UNSUPPORTED 5 /* this processor lacks what the library was built for; see kullback_supported */
+/* this processor lacks what the library was built for, see kullback_supported; of functions that Numba compiles (never of
+   the library): one of their kernels could not be compiled */
+#define KULLBACK_UNSUPPORTED 5
 
 /* bytes of the calling thread's stack that suffice for any function, its own and those it calls */
 #define KULLBACK_STACK 131072

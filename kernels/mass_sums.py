@@ -48,6 +48,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .masses import scaled_view
+from .separate import separate
 
 NEAR, NORMAL, ALL = 0, 1, 2  # which sums serve a row: of masses alike, of normal numbers, of any
 
@@ -85,6 +86,7 @@ def _gap_in_binade(x, z, k, e, excess):
     return lambda x, z, k, e, excess: select(equal(k, number(x, "0")), e, z - x)
 
 
+@separate(types.none)
 @kernel
 def masses_near(a, b, n, like, excess, sums):
     """The sums of a block in which every |r| ≤ 1/3, without a logarithm. far tells afterwards whether that held."""
@@ -119,6 +121,7 @@ def masses_near(a, b, n, like, excess, sums):
     sums.far = greatest(far)
 
 
+@separate(types.none)
 @kernel
 def masses_far(a, b, n, like, excess, sums):
     """The sums of a block of zeros and normal numbers. far tells afterwards, by inf, if there was anything else."""
@@ -169,6 +172,7 @@ def masses_far(a, b, n, like, excess, sums):
     sums.far = 0.0 if normal and in_range else np.inf
 
 
+@separate(types.none)
 @kernel
 def masses(a, b, n, like, scales, excess, sums):
     """The sums of any block, as it is stored: zero masses give their limits, inf where only the denominator is zero."""

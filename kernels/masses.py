@@ -36,6 +36,7 @@ from .lanes import (
     width,
 )  # fmt: skip
 from .scans import greatest_of
+from .separate import separate
 
 DONE, NEGATIVE, OUT_OF_RANGE = 0, 3, 4
 
@@ -166,6 +167,7 @@ def _within_reach(top, rest, like):
     return lambda top, rest, like: low <= top <= high and (rest == 0.0 or rest >= least)
 
 
+@separate(types.int64)
 @kernel
 def mass_statistics(row, vocab, like, scale, result):
     """lse, entropy, argmax, beside of a row times `scale`: DONE, NEGATIVE or OUT_OF_RANGE. No mass: lse is -inf."""
@@ -226,6 +228,7 @@ def argmax_of(row, vocab, block, top, room, scale):
     return -1
 
 
+@separate(types.int64)
 @kernel
 def mass_alone(row, vocab, result):
     """lse (log of the total), entropy, argmax and beside of a row of masses: DONE or NEGATIVE. No mass: lse is -inf."""

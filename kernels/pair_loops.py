@@ -15,12 +15,14 @@ arguments too, and keep their addresses in the machine code.)
 import math
 
 import numpy as np
+from numba import types
 
 from .decode import item_bytes
 from .encode import fill, write as write_row
 from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
 from .pairs import PAIRS, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
 from .records import DivergenceSums, Outcomes, Rooms, Terms, record
+from .separate import separate
 
 
 @kernel
@@ -41,6 +43,11 @@ def near_value(outcomes, value):
         d = load(diffs, i, like)
         total = fma(load(probs, i, like) * d * d, series(d, value), total)
     return sum_lanes(total)
+
+
+def of(block):
+    """What tells kernels apart that are made of different blocks."""
+    return f"{block.py_func.__module__.rpartition('.')[2]}.{block.__name__}"
 
 
 def series_writer(write):
@@ -94,6 +101,7 @@ def value_loops(block, write):
     """(`row_value`, `summed`) of a kind: its sum over a row in the lanes that serve it, and in those it is told."""
     write_series, pair_sums = series_writer(write), sum_loop(block)
 
+    @separate(types.float64, of(block))
     @kernel
     def summed(pair, like, limit, divergence, facts, with_moment):
         """`row_value` in lanes like `like`."""
@@ -120,6 +128,7 @@ def gradient_loop(block, write):
     """`row_gradient` of a kind."""
     write_series = series_writer(write)
 
+    @separate(types.none, of(block))
     @kernel
     def gradient_lanes(pair, like, limit, divergence, moment, factor, facts, target):
         """The gradient of one row, in lanes like `like`, to `target`."""

@@ -47,6 +47,7 @@ from .probabilities import DOUBLE, SINGLE, mass_pair
 from .records import Pair, RowStatistics, record
 from .rows import DONE, TOO_CLOSE, TOO_FAR, cumulant_row
 from .scans import LN2
+from .separate import separate
 from .single import log_row
 from .status import LOGS, MASSES
 
@@ -113,6 +114,7 @@ def turned(pair):
     return Pair(pair.q, pair.p, pair.vocab, pair.space, pair.k)
 
 
+@separate(types.none)
 @kernel
 def normalise_pair(pair, single, apart, facts):
     """Fill the state, and the scales of masses, from the first pass over a pair of rows. `single`: float32 lanes are
@@ -203,6 +205,7 @@ def read_pairs(pair, start, path, limit, near, scales, rooms, outcomes):
     return False
 
 
+@separate(types.float64)
 @kernel
 def log_pairs(x, z, k, scales, outcomes):
     """p and d of a block of logs whose differences are moderate; the greatest |d|."""
@@ -243,6 +246,7 @@ def fill_partners(z, k, scales, outcomes):
         store(partners, i, select(gone, zero, factor * scaled_exp2(maximum(b, least), scale, origin)))
 
 
+@separate(types.none)
 @kernel
 def distant_log_pairs(x, z, k, scales, outcomes):
     """p, q and d of a block of any logs, for float64; only -inf is impossible, whatever p and q have come to."""
@@ -286,6 +290,7 @@ def _placed_blocks(p, q, start, n, like, scales, room_p, room_q):
     return as_they_are if like == types.float32 else placed
 
 
+@separate(types.boolean)
 @kernel
 def read_masses(pair, start, limit, near, scales, rooms, outcomes):
     """`read_pairs` of masses."""

@@ -24,6 +24,7 @@ from .mass_sums import NEAR, block_of_masses
 from .masses import DONE, GREATEST_SHIFT, NEGATIVE, OUT_OF_RANGE, greatest_mass, mass_alone, scaled_view, split_power
 from .records import MassSums, Rooms, RowStatistics, record
 from .scans import LN2, fused, index_of
+from .separate import separate
 
 # Rows of which no outcome differs by more are proportional: it is what the totals are known to.
 IDENTICAL = 2.0**-90
@@ -64,6 +65,7 @@ def exact_total(row, vocab, first, second, room):
     return high + low, low - ((high + low) - high)
 
 
+@separate(types.boolean)
 @kernel
 def scale_rows(p, q, vocab, scales):
     """Fill `scales`; False where a row has no finite elements, no mass or a NaN."""
@@ -148,6 +150,7 @@ def first_at(row, vocab, block, value, room):
     return -1
 
 
+@separate(types.int64)
 @kernel
 def mass_row(pair, like, excess, scales, result):
     """KL both ways and the normalisers of a pair of rows: DONE, NEGATIVE, OUT_OF_RANGE or UNLIKE (of this `like`).
@@ -223,6 +226,7 @@ def served(mass, delta, forward, reverse, kl, reverse_kl, like):
     return DONE
 
 
+@separate(types.int64)
 @kernel
 def mass_pair(pair, single, full, result, scales):
     """The statistics of any pair of rows of masses and their `scales`: SINGLE, DOUBLE or NEGATIVE.

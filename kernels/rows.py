@@ -24,6 +24,7 @@ from .held import beside_p, beside_q, clear_held, forward_of, hold, shrink_held
 from .lanes import inlined, kernel, rounded, stack, width
 from .records import CumulantSums, Frame, HeldSums, Rooms, record
 from .scans import MAX_RISE, MAX_SHIFT, argmax, greatest_of, index_of
+from .separate import separate
 from .storage import STORAGES
 
 DONE, TOO_CLOSE, TOO_FAR = 0, 1, 2
@@ -194,6 +195,7 @@ def both_divergences(frame, held, like, result):
     return DONE
 
 
+@separate(types.int64)
 @kernel
 def cumulant_row(p, q, vocab, k, like, result):
     """The statistics of one pair of log rows into `result`, in lanes like `like`; DONE, TOO_CLOSE or TOO_FAR."""

@@ -32,9 +32,11 @@ from .lanes import (
 from .order import see_block
 from .records import RowSums, clear_record, record
 from .scans import LN2, MAX_RISE, MAX_SHIFT, argmax, binades_above, greatest_of
+from .separate import separate
 from .storage import STORAGES
 
 
+@separate(types.none)
 @kernel
 def log_block(a, n, like, entropy, held):
     """mass, moment and highest of a block of logs: Σw, Σw·t and the greatest a, w = 2^(k·log2(e)·a - shift),
@@ -181,6 +183,7 @@ def beside_row(row, vocab, room, like, held):
     return beside, -LN2 * settled(rest, fall, k, like) * fall / (heaviest + rest), True
 
 
+@separate(types.boolean)
 @kernel
 def ordered_log_row(row, vocab, k, like, entropy, order, result):
     """`log_row`, showing each block to `order` (see order.py; None: nobody looks) while it is at hand."""

@@ -15,6 +15,7 @@ from .decode import FLOAT64, element
 from .far import far_row, undefined
 from .lanes import kernel, pointer
 from .order import Order, offer, sort_heap
+from .separate import separate
 from .single import ordered_log_row
 from .status import OK, TOKEN, write_number
 
@@ -68,6 +69,7 @@ def listed(ids, first, last, v):
     return False
 
 
+@separate(types.none)
 @kernel
 def kept_outcomes(row, vocab, cap, kept, order, result):
     """lse, entropy and the order of the outcomes that were kept alone."""

@@ -1,10 +1,13 @@
 """Header, kernels, extension and library say the same; what a first call loads; addresses; workers of torch."""
 
+import ast
 import ctypes
+import inspect
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +253,102 @@ def test_the_jit_s_cache_is_its_owner_s(tmp_path):
     (path,) = cached(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert {folder.stat().st_mode & 0o777 for folder in (path.parent, path.parent.parent)} == {0o700}
+
+
+# ------------------------------------------------------------------------------------------ what the JIT compiles
+
+FIRST_KL = """
+import numpy as np, kullback as kb
+from numba.core import event
+p = np.random.default_rng(0).normal(0, 3, (2, 1024)).astype(np.float32)
+with event.install_recorder("numba:compile") as recorder:
+    kb.kl_divergence(p, p + p % np.float32(0.125), given="logits")
+from kullback.kernels import jit
+print(*sorted(name for name, types in jit._addresses))
+print(sum(one.is_start for _, one in recorder.buffer))
+"""
+
+
+@pytest.mark.slow
+def test_a_first_call_compiles_what_it_needs(tmp_path):
+    """KL of float32 logits nearly alike: no other storage, space, tier or lanes. And nothing where it is cached."""
+    settings = {"KULLBACK_ENGINE": "jit", "NUMBA_CACHE_DIR": str(tmp_path)}
+    kernels, compiled = run(FIRST_KL, **settings).splitlines()
+    assert kernels == "cumulants.cumulants_near decode.view rows.cumulant_row"
+    assert int(compiled) <= 100  # functions; the whole entry point has more than 400
+    assert run(FIRST_KL, **settings).splitlines() == [kernels, "0"]
+
+
+INTERRUPTED = """
+import numpy as np, kullback as kb
+from kullback.kernels import jit
+compiling, errors = jit._compile_separate, [ERROR("not now")]
+
+def failing(*wanted):
+    if errors:
+        raise errors.pop()
+    return compiling(*wanted)
+
+jit._compile_separate = failing
+try:
+    kb.log_softmax(np.zeros((600, 1000)), num_threads=2)
+except ERROR as error:
+    print(error)
+print(np.exp(kb.log_softmax(np.zeros(4))))
+"""
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "KeyboardInterrupt"])
+def test_what_ends_the_compiling_of_a_kernel_is_raised_by_the_call(error):
+    """And the next call compiles it."""
+    assert run(INTERRUPTED.replace("ERROR", error), KULLBACK_ENGINE="jit") == "not now\n[0.25 0.25 0.25 0.25]\n"
+
+
+FORKED = """
+import faulthandler, os, threading, time, warnings
+import numpy as np, kullback as kb
+from kullback.kernels import jit
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork in a process with threads
+compiling, begun = jit._compile_separate, threading.Event()
+
+def slow(*wanted):
+    begun.set()
+    time.sleep(0.2)
+    return compiling(*wanted)
+
+def call():
+    assert np.allclose(np.exp(kb.log_softmax(np.zeros(4))), 0.25)
+
+jit._compile_separate = slow
+thread = threading.Thread(target=call)
+thread.start()
+assert begun.wait(60)
+pid = os.fork()
+if pid == 0:
+    faulthandler.dump_traceback_later(100, exit=True)
+    call()
+    os._exit(7)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_while_a_kernel_is_compiled():
+    assert run(FORKED, KULLBACK_ENGINE="jit") == "7\n"
+
+
+def test_kernels_compiled_for_themselves_return_what_they_say():
+    """Of others Numba finds the type of the result; of these it is told, before it sees them."""
+    from kullback.kernels import entries  # noqa: F401 (which imports all)
+    from kullback.kernels.separate import UNITS
+    from numba import types
+
+    assert len(UNITS) > 50
+    for name, (function, result) in UNITS.items():
+        code = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        returns = [node for node in ast.walk(code) if isinstance(node, ast.Return) and node.value is not None]
+        assert (result is types.none) == (not returns), name
 
 
 # ------------------------------------------------------------------------------------------------------ workers

@@ -7,6 +7,7 @@ The rows come exchanged: what is differentiated is q.
 import math
 
 import numpy as np
+from numba import types
 
 from ..cumulants import LOG2E, SPAN, in_reach, least_argument, lse_in_reach
 from ..decode import FLOAT64, NO_LOG, element, view
@@ -35,6 +36,7 @@ from ..lanes import (
 )
 from ..pairs import PAIRS
 from ..records import RowStatistics, record
+from ..separate import separate
 from ..single import log_row
 
 
@@ -47,6 +49,7 @@ def mass_and_slope(a, b, times, origin, least, parts, own):
     return mass, select(equal(b, number(b, "-infinity")), zero, own - a)
 
 
+@separate(types.boolean)
 @kernel
 def lanes_gradient(pair, like, weight, target):
     """Write weight·k·q·(g - Σ q·g), g = -ln p less that at q's greatest outcome as in far_gradients.py, in lanes like

@@ -5,6 +5,7 @@ r = c₂·ln(q/m) - κ·(p - q)/m, R = Σ q·r, κ = (1-w)·((1-w)·c₁ - w·c�
 """
 
 import numpy as np
+from numba import types
 
 from ..elementary import log, phi_and_exp
 from ..lanes import (
@@ -28,6 +29,7 @@ from ..lanes import (
 from ..pair_loops import gradient_loop, near_value, value_loops
 from ..pairs import NEAR, UNDEFINED, coefficient_count, is_identical, normalise_pair, series
 from ..records import Divergence
+from ..separate import separate
 
 # Beyond the reach of the series the float32 terms of a mixture cancel as 2/(w·(1-w)·d): float64 lanes for w near 0 or
 # 1, and sooner where KL to the mixture is wanted from one side only, whose terms do not bound each other.
@@ -148,6 +150,7 @@ def lopsided_mixture_logs(p, q, d, weight, rest):
     return select(by_q, ln + d, ln), select(by_q, ln, ln - d)
 
 
+@separate(types.float64)
 @kernel
 def jensen_shannon_value(outcomes, terms):
     """`mixture_sums` without the moment for a mixture in equal parts: c₁·Σ p·ln(p/m) + q·ln(q/m).
@@ -179,6 +182,7 @@ def jensen_shannon_value(outcomes, terms):
     return sum_lanes(total)
 
 
+@separate(types.none)
 @kernel
 def mixture_sums(outcomes, terms, sums):
     """(value, moment) of any block of MIXTURE."""

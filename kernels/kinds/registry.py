@@ -20,10 +20,12 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+from numba import types
 
 from ..lanes import kernel
 from ..pairs import UNDEFINED
 from ..records import Divergence
+from ..separate import separate
 from ..status import LOGS
 from . import KINDS
 
@@ -56,6 +58,11 @@ def _own(function):
     return lambda name, module: getattr(module, function, None)
 
 
+def _separate(function, result):
+    """The same, each compiled when a row of its kind is first met."""
+    return lambda name, module: separate(result)(getattr(module, function)) if hasattr(module, function) else None
+
+
 def _gradient_check(name, module):
     if not hasattr(module, "gradient") or hasattr(module, "valid_gradient"):
         return getattr(module, "valid_gradient", None)
@@ -85,12 +92,12 @@ exchanged = _chain("exchanged", "weight, first, second", _exchange, "return Dive
 divergence_row = _chain(
     "divergence_row",
     "pair, divergence, with_moment, facts",
-    _own("value"),
+    _separate("value", types.float64),
     "facts.state.path = UNDEFINED; return nan",
 )
 gradient_row = _chain(
     "gradient_row",
     "pair, divergence, own_weight, side, value, own_moment, facts, target",
-    _own("gradient"),
+    _separate("gradient", types.none),
     "return",
 )

@@ -10,6 +10,7 @@ exchanged, k·α/(α-1)·q·expm1(-((1-α)·d + K)).
 import math
 
 import numpy as np
+from numba import types
 
 from ..beyond import ABOUT_THE_END, renyi_beyond
 from ..decode import element
@@ -37,6 +38,7 @@ from ..pair_loops import expm1_series, gradient_loop, near_value, series_writer,
 from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, scale_pair, series, turned
 from ..probabilities import IDENTICAL, mass_difference
 from ..records import Divergence, DivergenceSums, Terms, record
+from ..separate import separate
 from ..status import LOGS
 from . import KINDS
 
@@ -97,6 +99,7 @@ def block(near, outcomes, limit, terms, with_moment, part):
 write_series, pair_sums = series_writer(renyi_series), sum_loop(block)
 
 
+@separate(types.boolean)
 @kernel
 def power_value(pair, like, order, epsilon, steep, with_moment, facts, sums):
     """D_order(p‖q) into sums.value, in lanes like `like`; False where it leaves the range of the exponentials."""
@@ -155,6 +158,7 @@ def tilted(log_p, log_q, d, epsilon):
     return log_p / -epsilon - d
 
 
+@separate(types.float64)
 @kernel
 def distant_renyi(pair, order, epsilon, scale, facts):
     """-ln(Σ p^order·q^ε)·`scale`, which is D_order(p‖q) for 1/ε, of any rows and any order ≥ ½ (inf too) or 0.

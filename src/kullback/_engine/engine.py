@@ -29,6 +29,7 @@ _C_ITEMS: dict[Any, tuple[np.dtype[Any], str]] = {  # a small call makes several
     np.bool_: (np.dtype(np.bool_), "uint8_t[]"),
 }
 _NEGATIVE = (1, 2)  # statuses: a mass of the first array is negative, of the second
+_UNSUPPORTED = 5  # a status: there is no machine code
 
 _engine: loading.Engine | None = None
 _default_threads: tuple[int, str] | None = None
@@ -234,6 +235,8 @@ def run(name: str, over: Batch, row_bytes: int, num_threads: int | None, *argume
         for first, last, own in blocks(over, of, start, stop):
             bad_row = ffi.new("int64_t *", first)
             status = function(*own, *given, first, last, bad_row)
+            if status == _UNSUPPORTED:
+                raise chosen.failure()
             if status:
                 return bad_row[0], status
         if scratch:

@@ -11,8 +11,11 @@ from kullback._engine import first_use
 class Engine:
     """The functions of kullback.h by name, with the cffi instance that makes their arguments."""
 
-    def __init__(self, name: str, ffi: Any, load: Callable[[str], Any], why: str = "") -> None:
+    def __init__(
+        self, name: str, ffi: Any, load: Callable[[str], Any], failure: Callable[[], BaseException], why: str = ""
+    ) -> None:
         self.name, self.ffi, self._load = name, ffi, load
+        self.failure = failure  # what it is to raise where a function answers KULLBACK_UNSUPPORTED
         self.why = why  # this one runs and not the compiled one
         self.functions: dict[str, Any] = {}  # those loaded
 
@@ -28,9 +31,10 @@ class Engine:
 def _compiled() -> Engine:
     extension = import_module("kullback._compiled")
 
+    lacking = "the compiled kernels need a processor with AVX2, FMA and F16C"
     if not extension.lib.kullback_supported():
-        raise ImportError("the compiled kernels need a processor with AVX2, FMA and F16C")
-    return Engine("compiled", extension.ffi, lambda name: getattr(extension.lib, name))
+        raise ImportError(lacking)
+    return Engine("compiled", extension.ffi, lambda name: getattr(extension.lib, name), lambda: RuntimeError(lacking))
 
 
 def _jit(why: str) -> Engine:
@@ -44,13 +48,16 @@ def _jit(why: str) -> Engine:
         for c_type in (kind, kind.removeprefix("const ")):
             ffi.typeof(c_type)  # parsed here, under our lock: cffi's own is not remade in a forked child
 
+    def jit() -> Any:
+        module = import_module("kullback.kernels.jit")
+        module.alone = first_use.alone
+        return module
+
     def load(name: str) -> Any:
-        from kullback.kernels import jit
-
         parameters = ", ".join(contract.functions()[name])
-        return ffi.cast(f"int64_t (*)({parameters})", jit.compile_function(name))
+        return ffi.cast(f"int64_t (*)({parameters})", jit().compile_function(name))
 
-    return Engine("jit", ffi, load, why)
+    return Engine("jit", ffi, load, lambda: jit().failure(), why)
 
 
 def choose() -> Engine:
