@@ -49,7 +49,7 @@ def _jit(why: str) -> Engine:
             ffi.typeof(c_type)  # parsed here, under our lock: cffi's own is not remade in a forked child
 
     def jit() -> Any:
-        module = import_module("kullback.kernels.jit")
+        module: Any = import_module("kullback.kernels.jit")
         module.alone = first_use.alone
         return module
 

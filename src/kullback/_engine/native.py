@@ -48,6 +48,9 @@ def function_address(name: str) -> int:
     It is the function that the package itself calls, whichever engine is in use (`get_engine`), valid until the
     process ends and callable from any thread, with or without the GIL. The header says what it takes.
 
+    With the engine "jit" a call that is the first of its kind waits while Numba compiles what it needs. The thread then
+    takes the GIL and wants the stack of a Python thread.
+
     Parameters
     ----------
     name : str
