@@ -261,7 +261,14 @@ def test_pieces_begin_and_end_where_lines_do(tmp_path, small_pieces):
     path = tmp_path / "log.jsonl"
     path.write_bytes(lines(rows[:5]) + b"broken\n\n" + lines(rows[5:])[:-1])
     logs = find_logs(path)
-    found = [(b.rows.tolist(), b.skipped.reasons) for piece in logs.pieces() for b, _ in logs.batches(piece)]
+    pieces = logs.pieces()
+    rows_before = logs.rows_before(pieces, range(len(pieces)))
+    assert len(pieces) > 2 and list(logs.spans(pieces, range(len(pieces)))) == [0]
+    found = [
+        (b.rows.tolist(), b.skipped.reasons)
+        for number, piece in enumerate(pieces)
+        for b, _ in logs.batches(piece, rows_before.get(number, 0))
+    ]
     assert [row for numbers, _ in found for row in numbers] == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13]
     assert [reasons for _, reasons in found if reasons] == [{"not a line of JSON": (1, 0, 5)}]
 
@@ -277,7 +284,7 @@ def test_processes_give_the_same_bits(tmp_path, plain, small_pieces):
 def test_a_cluster_gives_the_same_bits(tmp_path, plain, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr("kullback.rollouts.logs.PIECE", 3000)
-    monkeypatch.setattr("kullback.rollouts.cluster._TASK_BYTES", 6000)
+    monkeypatch.setattr("kullback.rollouts.cluster._TASK_BYTES", 9000)
     path = written(tmp_path, run(), "jsonl")
     with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
         assert same(rollouts.audit_on_cluster(path, scheduler=client), plain)

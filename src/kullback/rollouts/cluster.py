@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from kullback.evaluation.distributed import client_of, merged_on, wait_for_worker
-from kullback.rollouts.job import audit_pieces, share_of
+from kullback.rollouts.job import audit_pieces, share_of, tasks_of
 from kullback.rollouts.logs import Path, find_logs
 from kullback.rollouts.report import RolloutReport, merged
 
@@ -52,12 +52,10 @@ def audit_on_cluster(
         client = client_of(stack, scheduler)
         logs = find_logs(paths, preset, fields, by)
         pieces = logs.pieces()
-        tasks: list[list[int]] = [[]]
-        for number in share_of(len(pieces), part):
-            if tasks[-1] and sum(pieces[i].size for i in tasks[-1]) + pieces[number].size > _TASK_BYTES:
-                tasks.append([])
-            tasks[-1].append(number)
+        mine = share_of(len(pieces), part)
+        tasks = tasks_of(mine, max(1, sum(pieces[i].size for i in mine) // _TASK_BYTES)) or [[]]
+        rows = logs.rows_before(pieces, [task[0] for task in tasks if task])
         wait_for_worker(client)
-        futures = [client.submit(audit_pieces, logs, pieces, task, pure=False, retries=5) for task in tasks]
+        futures = [client.submit(audit_pieces, logs, pieces, task, rows, pure=False, retries=5) for task in tasks]
         found: RolloutReport = merged_on(client, futures, merged)
         return found

@@ -5,22 +5,23 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kullback._engine import keywords
-from kullback.rlhf import AuditReport, WhatIf, audit, what_if
+from kullback.rlhf import AuditReport, audit
+from kullback.rollouts.adding import add_batch
 from kullback.rollouts.batches import RolloutBatch
 from kullback.rollouts.logs import Logs, Path, Piece, find_logs
-from kullback.rollouts.report import RolloutReport, merged, sequence_id
-from kullback.rollouts.series import Series, sums_of
+from kullback.rollouts.report import RolloutReport, merged
+from kullback.rollouts.series import Series
 
-__all__ = ["audit_files", "audit_pieces", "begin", "read_rollouts", "share_of"]
+__all__ = ["audit_files", "audit_pieces", "begin", "read_rollouts", "share_of", "tasks_of"]
 
-CONTEXT = 12  # ids before a worst token that are kept
 _TASKS = 4  # a process gets so many in turn, so that all end at about the same time
 _WAITING = 8  # audits of batches that are merged at once
+_MOST_CONTEXTS = 1 << 13
 
 
 def read_rollouts(
@@ -60,8 +61,9 @@ def read_rollouts(
     (array([-0.5  , -1.125, -0.25 ]), {'step': [7]}, {'no rollout log-probs': (1, 0, 1)})
     """
     logs = find_logs(paths, preset, fields, by)
-    for piece in logs.pieces():
-        for batch, _ in logs.batches(piece):
+    pieces = logs.pieces()
+    for span in logs.spans(pieces, range(len(pieces))).values():
+        for batch, _ in logs.batches(span):
             yield batch
 
 
@@ -140,12 +142,13 @@ def audit_files(
         if progress is not None:
             progress(done, total)
 
+    tasks = tasks_of(mine, processes * _TASKS if processes > 1 else 1)
+    rows = logs.rows_before(pieces, [task[0] for task in tasks])
     if processes == 1 or len(mine) < 2:
-        return audit_pieces(logs, pieces, mine, advanced)
-    tasks = [mine[i :: processes * _TASKS] for i in range(min(len(mine), processes * _TASKS))]
+        return audit_pieces(logs, pieces, mine, rows, advanced)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(tasks)), context) as pool:
-        futures = {pool.submit(audit_pieces, logs, pieces, task): task for task in tasks}
+        futures = {pool.submit(audit_pieces, logs, pieces, task, rows): task for task in tasks}
         reports = []
         try:
             for future in as_completed(futures):
@@ -184,87 +187,51 @@ def begin(logs: Logs, pieces: Sequence[Piece]) -> RolloutReport:
     return report
 
 
+def tasks_of(numbers: Sequence[int], count: int) -> list[list[int]]:
+    """The numbers in so many runs of neighbours, or fewer: what lies before a run is then counted once."""
+    edges = [len(numbers) * i // count for i in range(count + 1)]
+    return [list(numbers[i:j]) for i, j in pairwise(edges) if j > i]
+
+
+class _Audits:
+    """Reports of batches, merged eight at a time and these again: the table of sequences is not copied for each."""
+
+    def __init__(self) -> None:
+        self._levels: list[list[AuditReport]] = []
+
+    def add(self, report: AuditReport, level: int = 0) -> None:
+        if level == len(self._levels):
+            self._levels.append([])
+        here = self._levels[level]
+        here.append(report)
+        if len(here) == _WAITING:
+            self._levels[level] = []
+            self.add(here[0].merge(*here[1:]), level + 1)
+
+    def all(self) -> list[AuditReport]:
+        return [report for level in self._levels for report in level]
+
+
 def audit_pieces(
-    logs: Logs, pieces: Sequence[Piece], numbers: Sequence[int], advanced: Callable[[int], None] | None = None
+    logs: Logs,
+    pieces: Sequence[Piece],
+    numbers: Sequence[int],
+    rows: Mapping[int, int],
+    advanced: Callable[[int], None] | None = None,
 ) -> RolloutReport:
-    """The report of some pieces of the files."""
+    """The report of some pieces of the files; `rows`: of `rows_before`, at least for the first of neighbours."""
     report = begin(logs, pieces)
-    audits: list[AuditReport] = [report.audit]
-    for number in numbers:
-        for batch, size in logs.batches(pieces[number]):
+    audits = _Audits()
+    for number, span in logs.spans(pieces, numbers).items():
+        for batch, size in logs.batches(span, rows.get(number, 0)):
             report.skipped.merge(batch.skipped)
             if batch.sequences:
-                audits.append(add_batch(report, batch))
-                if len(audits) > _WAITING:
-                    audits = [audits[0].merge(*audits[1:])]
+                audits.add(add_batch(report, batch))
+                if len(report.contexts) > _MOST_CONTEXTS:
+                    report.keep_contexts(audits.all())
             if advanced is not None:
                 advanced(size)
-        report.pieces.append(number)
-    report.audit = audits[0].merge(*audits[1:])
+    report.pieces = sorted(numbers)
+    report.audit = report.audit.merge(*audits.all())
     report.settle()
     return report
-
-
-def add_batch(report: RolloutReport, batch: RolloutBatch) -> AuditReport:
-    """The audit of a batch; its other figures are added to the report."""
-    ids = sequence_id(batch.file, batch.rows)
-    found = audit(
-        batch.rollout, batch.train, batch.mask, offsets=batch.offsets, tokens=batch.tokens,
-        sources=batch.labels.get("worker") or batch.labels.get("env"), rollout_entropy=batch.rollout_entropy,
-        train_entropy=batch.train_entropy, rewards=batch.reward, sequence_ids=ids,
-        length_differences=batch.length_differences,
-    )  # fmt: skip
-    sound = found.sound
-    assert sound is not None
-    log_ratio = batch.train[sound] - batch.rollout[sound]
-    starts = batch.offsets[:-1]
-    counted = np.ones(batch.rollout.size, bool) if batch.mask is None else batch.mask
-    lengths = np.add.reduceat(counted, starts, dtype=np.int64).astype(np.float64)
-    report.add(batch.labels, sums_of(batch, sound, log_ratio, starts), lengths, batch.reward)
-    begins, classes = _positions(batch, counted)
-    report.by_position.add(classes, sums_of(batch, sound, log_ratio, begins))
-    report.what_if = _tried(batch, sound, report.what_if)
-    if batch.tokens is not None:
-        _keep_contexts(batch, ids, found, report)
-    return found
-
-
-def _positions(batch: RolloutBatch, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int | None]]:
-    """Where classes of position begin, and what each begins with: 0, 1, 3, 7, ... counted tokens into the answer.
-
-    Classes double: a class of a sequence is one draw of what there is at such places.
-    """
-    starts = batch.offsets[:-1]
-    before: NDArray[np.int64] = np.cumsum(counted) - counted
-    places: NDArray[np.int64] = before - np.repeat(before[starts], np.diff(batch.offsets))
-    kind = np.frexp(places + 1.0)[1] - 1
-    new = np.diff(kind, prepend=-1) != 0
-    new[starts] = True
-    begins = np.flatnonzero(new)
-    some = np.add.reduceat(counted, begins, dtype=np.int64) > 0
-    return begins, [
-        (1 << k) - 1 if any_ else None for k, any_ in zip(kind[begins].tolist(), some.tolist(), strict=True)
-    ]
-
-
-# what a report tries, of all that `what_if` does by default: each costs time in proportion to the tokens
-_SETTINGS = (
-    ("none",), ("tis", 2.0), ("icepop", (0.5, 2.0)), ("tis", "sequence", 2.0), ("seq_mean_k1", 1.001),
-    ("seq_max_k3", 0.1), ("dppo_tv", 0.2),
-)  # fmt: skip
-
-
-def _tried(batch: RolloutBatch, sound: NDArray[np.bool_], before: WhatIf | None) -> WhatIf:
-    """What weights and masks would do, with that of the batches before."""
-    table = what_if(batch.rollout, batch.train, sound, batch.offsets, settings=_SETTINGS, nan_policy="omit")
-    return table if before is None else before.merge(table)
-
-
-def _keep_contexts(batch: RolloutBatch, ids: NDArray[np.int64], found: AuditReport, report: RolloutReport) -> None:
-    """The ids up to each of the worst tokens."""
-    worst = found.worst_tokens
-    assert batch.tokens is not None
-    for sequence, position in zip(worst["sequence"].tolist(), worst["position"].tolist(), strict=True):
-        row = int(np.searchsorted(ids, sequence))  # rows of a file rise
-        begin, end = int(batch.offsets[row]), int(batch.offsets[row]) + position + 1
-        report.contexts[sequence, position] = batch.tokens[max(begin, end - CONTEXT) : end].tolist()

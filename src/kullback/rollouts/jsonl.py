@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
@@ -109,22 +109,23 @@ def _to_newline(block: bytes, stream: BinaryIO) -> bytes:
     return b"".join(parts)
 
 
-def lines_before(file: LocalFile, start: int) -> int:
-    """How many lines begin before this byte: what numbers the rows of a part of a file."""
-    count = 0
+def lines_before(file: LocalFile, starts: Sequence[int]) -> list[int]:
+    """How many lines begin before each of these bytes, which rise; the file is read once."""
+    found = []
+    count = at = 0
+    last = b"\n"
     with file.open() as stream:
-        left = start
-        while left > 0:
-            block = stream.read(min(BLOCK, left))
-            if not block:
-                break
-            count += block.count(b"\n")
-            left -= len(block)
-        # the byte before `start` may be in the midst of a line, whose end then is before our first line
-        if start:
-            stream.seek(start - 1)
-            count += stream.read(1) != b"\n"
-    return count
+        for start in starts:
+            while at < start:
+                block = stream.read(min(BLOCK, start - at))
+                if not block:
+                    break
+                count += block.count(b"\n")
+                at += len(block)
+                last = block[-1:]
+            # a line that began before ends later: ours begins after it
+            found.append(count + (last != b"\n"))
+    return found
 
 
 def first_rows(file: LocalFile, count: int = 64) -> Iterator[dict[str, Any]]:
@@ -146,11 +147,10 @@ def first_rows(file: LocalFile, count: int = 64) -> Iterator[dict[str, Any]]:
 
 
 def read_lines(
-    file: LocalFile, number: int, names: dict[str, str], skipped: Skipped, start: int = 0, stop: int | None = None
+    file: LocalFile, number: int, names: dict[str, str], skipped: Skipped, start: int, stop: int, row: int
 ) -> Iterator[tuple[ParsedRows, int]]:
-    """ParsedRows of the lines that begin in these bytes, and how many bytes they took."""
+    """The lines that begin in these bytes, the first of which has the number `row`; and how many bytes they took."""
     loads = _parser()
-    row = lines_before(file, start)
     with opened(file) as (stream, raw):
         done = 0
         for block, cut in _blocks(stream, start, None if raw else stop, file.path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from kullback._engine import keywords
@@ -60,13 +61,37 @@ class Logs(NamedTuple):
         """All there is to read, in order; however it is dealt out, the result is the same to the bit."""
         return [piece for number, log in enumerate(self.files) for piece in _pieces(number, log)]
 
-    def batches(self, piece: Piece) -> Iterator[tuple[RolloutBatch, int]]:
-        """The sequences of a piece, some at a time, and how many bytes they took."""
+    def spans(self, pieces: Sequence[Piece], numbers: Sequence[int]) -> dict[int, Piece]:
+        """Pieces of these numbers, neighbours in a file as one, by the number of the first."""
+        found: dict[int, Piece] = {}
+        first = before = -1
+        for number in numbers:
+            piece = pieces[number]
+            if number == before + 1 and found and found[first].file == piece.file:
+                whole = found[first]
+                found[first] = whole._replace(stop=piece.stop, size=whole.size + piece.size)
+            else:
+                found[first := number] = piece
+            before = number
+        return found
+
+    def rows_before(self, pieces: Sequence[Piece], numbers: Iterable[int]) -> dict[int, int]:
+        """How many rows of its file lie before each of these pieces of lines; every file is read once."""
+        found: dict[int, int] = {}
+        inside = sorted(n for n in numbers if pieces[n].start and self.files[pieces[n].file].kind == "lines")
+        for file, some in groupby(inside, key=lambda n: pieces[n].file):
+            mine = list(some)
+            counts = jsonl.lines_before(LocalFile(self.files[file].path), [pieces[n].start for n in mine])
+            found |= dict(zip(mine, counts, strict=True))
+        return found
+
+    def batches(self, piece: Piece, row: int = 0) -> Iterator[tuple[RolloutBatch, int]]:
+        """The sequences of a piece, some at a time, and how many bytes they took; `row`: of `rows_before`."""
         log = self.files[piece.file]
         names = {role: name for role, name in log.fields.names.items() if role not in LABELS or role in self.labels}
         file, skipped = LocalFile(log.path), Skipped()
         if log.kind == "lines":
-            found = jsonl.read_lines(file, piece.file, names, skipped, piece.start, piece.stop)
+            found = jsonl.read_lines(file, piece.file, names, skipped, piece.start, piece.stop, row)
         elif log.kind == "table":
             found = tables.read_table(file, names, piece.start, piece.stop)
         else:

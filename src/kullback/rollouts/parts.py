@@ -11,8 +11,9 @@ import numpy as np
 
 from kullback.evaluation.outputs import PART_MARK, atomic_file
 from kullback.evaluation.sources.files import LocalFile
+from kullback.rollouts.adding import add_batch
 from kullback.rollouts.batches import RolloutBatch
-from kullback.rollouts.job import add_batch, begin
+from kullback.rollouts.job import begin
 from kullback.rollouts.logs import Logs
 from kullback.rollouts.report import RolloutReport, merged
 from kullback.rollouts.state import classes_in, decoded, encoded

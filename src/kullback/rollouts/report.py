@@ -116,10 +116,11 @@ class RolloutReport:
         """Give the worst tokens as text, by a function from ids to text."""
         self._decode = decode
 
-    def keep_contexts(self) -> None:
-        """Of the tokens that are still among the worst."""
-        worst = self.audit.worst_tokens
-        there = set(zip(worst["sequence"].tolist(), worst["position"].tolist(), strict=True)) if worst else set()
+    def keep_contexts(self, audits: Sequence[AuditReport] = ()) -> None:
+        """Of the tokens that are still among the worst, of this report's audit or of all these."""
+        there: set[tuple[int, int]] = set()
+        for worst in (audit.worst_tokens for audit in audits or [self.audit]):
+            there |= set(zip(worst["sequence"].tolist(), worst["position"].tolist(), strict=True))
         self.contexts = {place: ids for place, ids in sorted(self.contexts.items()) if place in there}
 
     @property
@@ -184,7 +185,7 @@ class RolloutReport:
                 {"reason": reason, "rows": count, "first": self.where_row(file, row)}
                 for reason, (count, file, row) in sorted(self.skipped.reasons.items())
             ],
-            "audit": self.audit.to_dict(),
+            "audit": self._audit_tree(),
             "total": _point(self.total),
             "by": {
                 name: [{"label": label, **_point(point)} for label, point in series.points.items()]
@@ -199,6 +200,15 @@ class RolloutReport:
         }  # fmt: skip
         found: dict[str, Any] = _strict(tree)
         return found
+
+    def _audit_tree(self) -> dict[str, Any]:
+        """That of the audit, with places in files; its worst tokens are told beside it."""
+        tree = {name: x for name, x in self.audit.to_dict().items() if name != "worst_tokens"}
+        for finding, found in zip(tree["findings"], self.audit.findings, strict=True):
+            finding["places"] = [
+                {"where": self.where(sequence), "position": position} for sequence, position in found.where
+            ]
+        return tree
 
     def to_html(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
         """Write the report as one page that needs nothing else; needs jinja2.
