@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import kullback.rollouts as rollouts
 from kullback.rlhf import audit
 from kullback.rollouts import audit_files, merge_parts, read_rollouts, save_part
 from kullback.rollouts.logs import find_logs
+
+PT = Path(__file__).parent / "data" / "torch" / "slime.pt"
 
 
 def run(seed=0, count=60):
@@ -318,6 +321,59 @@ def test_gzip_that_was_cut(tmp_path):
     report = audit_files(path)
     assert 0 < report.total.sequences < 60
     assert report.skipped.reasons["truncated last line"][0] == 1
+
+
+KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "arrow", "arrows", "npz", "pt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_read_as_far_as_they_go_or_refused_by_name(tmp_path, kind):
+    """Cut, changed and shortened at random: a report, or a ValueError that begins with the file's name.
+
+    Offsets of a damaged Arrow file led the library to a segmentation fault.
+    """
+    if kind in ("jsonl.zst", "parquet", "arrow", "arrows"):
+        pytest.importorskip("pyarrow")
+    good = PT.read_bytes() if kind == "pt" else written(tmp_path, run(count=12), kind).read_bytes()
+    path = tmp_path / f"damaged.{kind}"
+    rng = np.random.default_rng(1)
+    for number in range(40):
+        data = bytearray(good)
+        at = int(rng.integers(len(data)))
+        if number % 3 == 0:
+            data = data[:at]
+        elif number % 3 == 1:
+            for place in rng.integers(0, len(data), 3):
+                data[place] = rng.integers(256)
+        else:
+            data[at : at + int(rng.integers(1, 40))] = b""
+        path.write_bytes(data)
+        try:
+            report = audit_files(path)
+        except ValueError as error:
+            assert str(error).startswith(str(path))
+        else:
+            assert json.dumps(report.to_dict(), allow_nan=False) and str(report)
+
+
+def test_offsets_that_lead_out_of_an_arrow_file(tmp_path):
+    """They were followed, to a segmentation fault of the process."""
+    pytest.importorskip("pyarrow")
+    rows = run(count=5)
+    path = written(tmp_path, rows, "arrow")
+    offsets = np.concatenate([[0], np.cumsum([len(row["rollout"]) for row in rows])]).astype(np.int32)
+    data, right = path.read_bytes(), offsets.tobytes()
+    assert data.count(right) >= 2
+    offsets[2:] += 1 << 30
+    path.write_bytes(data.replace(right, offsets.tobytes()))
+    with pytest.raises(ValueError, match=r"log\.arrow: damaged"):
+        audit_files(path)
+
+
+def test_entropies_may_be_anything(tmp_path):
+    rows = run(count=40)
+    rows[3]["rollout_entropy"] = [1e200] * len(rows[3]["rollout"])
+    assert audit_files(written(tmp_path, rows, "jsonl")).audit.findings is not None
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, small_pieces):

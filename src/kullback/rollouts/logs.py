@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Literal, NamedTuple
 
 from kullback._engine import keywords
 from kullback.evaluation.sources.files import LocalFile
+from kullback.evaluation.sources.npz import DAMAGED
 from kullback.rollouts import arrays, jsonl, tables
-from kullback.rollouts.batches import RolloutBatch, Skipped, packed
+from kullback.rollouts.batches import ParsedRows, RolloutBatch, Skipped, packed
 from kullback.rollouts.fields import LABELS, PRESETS, Fields, choose, mapped, refusal, step_of
 
 __all__ = ["Log", "Logs", "Piece", "find_logs"]
@@ -96,7 +99,7 @@ class Logs(NamedTuple):
             found = tables.read_table(file, names, piece.start, piece.stop)
         else:
             found = arrays.read_arrays(file, names)
-        for rows, size in found:
+        for rows, size in _whole(log.path, found):
             batch = packed(rows, piece.file, self.labels, skipped)
             if log.step is not None and "step" in batch.labels and "step" not in names:
                 batch.labels["step"] = [log.step] * batch.sequences
@@ -125,7 +128,8 @@ def find_logs(
         raise ValueError("`paths` is empty, expected files or folders")
     found, left_out, reason = [], [], ""
     for name in (name for path in listed for name in _files(os.fspath(path))):
-        log, why = _look(name, preset, pairs, wished)
+        with _damage(name):
+            log, why = _look(name, preset, pairs, wished)
         if log is None:
             left_out.append((name, why))
             reason = reason or why
@@ -157,6 +161,30 @@ def _files(path: str) -> list[str]:
             f"{path}: a folder without logs ({', '.join(_SUFFIXES)}, lines also with {', '.join(_PACKED)})"
         )
     return sorted(found, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)])
+
+
+@contextmanager
+def _damage(path: str) -> Iterator[None]:
+    """ValueError that names the file for whatever a library says of one that is damaged."""
+    try:
+        yield
+    except (ValueError, OSError, *DAMAGED, NotImplementedError, KeyError, IndexError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the system
+        if isinstance(error, ValueError) and str(error).startswith(path):
+            raise
+        told = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: damaged, or not what it seems ({told})") from None
+
+
+def _whole(path: str, found: Iterator[tuple[ParsedRows, int]]) -> Iterator[tuple[ParsedRows, int]]:
+    """The same rows; `_damage` for what goes wrong in reading them."""
+    while True:
+        with _damage(path):
+            part = next(found, None)
+        if part is None:
+            return
+        yield part
 
 
 def _look(path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str]) -> tuple[Log | None, str]:

@@ -39,6 +39,7 @@ def read_table(file: LocalFile, names: dict[str, str], start: int, stop: int) ->
             row, size = table.groups[group]
             done = 0
             for batch in table.batches(group, wanted):
+                batch.validate(full=True)  # offsets of a damaged file may lead anywhere
                 numbers = np.arange(row + done, row + done + batch.num_rows)
                 columns = {role: batch.column(name) for role, name in names.items() if name in wanted}
                 done += batch.num_rows

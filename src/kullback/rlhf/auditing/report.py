@@ -57,7 +57,8 @@ class AuditReport:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        found = [*from_marks(self._state), *of_run(self._state), *self._rounding()]
+        with np.errstate(over="ignore", invalid="ignore"):  # entropies may be anything
+            found = [*from_marks(self._state), *of_run(self._state), *self._rounding()]
         found = without_echoes(found)
         found.sort(key=lambda f: (SEVERITIES.index(f.severity), -f.share_of_sequences, NAMES.index(f.check)))
         return found
