@@ -14,7 +14,7 @@ DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==
 	'pandas<3' 'scikit-learn<1.7' statsmodels
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -93,10 +93,11 @@ test-space: $(VENV)/.installed-test ## functions of rows on inputs nobody though
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(SETTLED),--settled)
 
-nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function; ROWS=..., FIRST=batch
+nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function, faults in 200 RL runs; ROWS=..., FIRST=batch
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
+	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
 	$(BIN)/python tests/wheel_check.py
@@ -127,6 +128,9 @@ bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small input
 
 generated: accuracy ## rewrite every number and picture of README.md and docs/ that a command makes
 	$(BIN)/python docs/generate.py
+
+audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and count what audits find: docs/audits.md; RUNS=
+	$(BIN)/python docs/audit_table.py --write --jobs $(or $(JOBS),2) --runs $(or $(RUNS),200)
 
 accuracy: $(VENV)/.installed-test ## measure the worst errors against long double: docs/accuracy.md
 	$(BIN)/python docs/accuracy.py

@@ -4,7 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from rollout_runs import FAULTS, WITH_ENTROPIES, audited, clean_run, with_fault
+from rollout_runs import (
+    FAULTS,
+    WITH_ENTROPIES,
+    at,
+    audited,
+    bad_source,
+    clean_run,
+    log_softmax,
+    rounding,
+    shift,
+    unrelated,
+    with_fault,
+    zero_filled,
+)  # fmt: skip
 
 from kullback.rlhf import AUDIT_CHECKS, AuditReport, audit, mismatch_report
 
@@ -37,6 +50,10 @@ def test_each_fault_is_named(run, fault):
     assert (found.severity, found.advice) == (known.severity, known.advice)
     assert found.confidence >= 1 - 1e-3
     assert str(found).startswith(f"{found.severity}: {found.check}: {found.seen}")
+    if fault not in (*WITH_ENTROPIES, rounding):  # of which all sequences have it
+        named = np.flatnonzero(report.sequences["check"] == found.check)
+        assert named.size == sum(f.sequences for f in report.findings if f.check == found.check)
+        assert {sequence for sequence, _ in found.where} <= set(named.tolist())
     if found.check not in ("rounding", "temperature"):
         # of two equal ones the second counts, whichever was there first
         either = {*which.tolist(), *(which ^ 1).tolist()} if found.check == "duplicates" else set(which.tolist())
@@ -147,6 +164,14 @@ def test_sides_of_different_lengths():
     assert "lag +1" in found.seen
 
 
+def test_short_sequences_say_where_they_agree():
+    """Answers of six tokens, all of them shifted."""
+    rollout = -RNG.exponential(0.7, (400, 6))
+    train = np.roll(np.minimum(rollout + RNG.normal(0, 0.01, rollout.shape), 0), 1, axis=1)
+    found = audit(rollout, train).findings[0]
+    assert found.check == "shift" and found.sequences > 300
+
+
 def test_an_audit_of_nothing():
     report = audit(np.zeros((0, 5)), np.zeros((0, 5)))
     assert report.findings == [] and report.tokens == 0 and np.isnan(report.kl)
@@ -180,3 +205,44 @@ def test_tables_of_pandas(run):
     assert report.to_pandas().shape[0] == 300
     assert list(report.to_pandas("findings").check) == [finding.check for finding in report.findings]
     assert len(report.to_pandas("worst_tokens")) == 64
+
+
+@pytest.mark.parametrize("cut", [lambda t: np.minimum(t, 0.0), lambda t: -np.abs(t)], ids=["cut at 0", "folded at 0"])
+@pytest.mark.parametrize("noise", [1e-4, 0.01, 0.05])
+@pytest.mark.parametrize("certain", [0.0, 0.5])
+def test_noise_of_no_logits_is_no_fault(cut, noise, certain):
+    """The same noise at all tokens, zeros that are no more zero: what people make up, and no engine does."""
+    for seed, mean in enumerate((0.1, 0.3, 1.0)):
+        rng = np.random.default_rng(seed)
+        rollout = -rng.exponential(mean, (200, 80)) * (rng.random((200, 80)) >= certain)
+        train = cut(rollout + noise * rng.normal(size=rollout.shape))
+        mask = np.arange(80) < rng.integers(10, 80, (200, 1))
+        assert not checks(audit(rollout, train, mask, sources=[i % 4 for i in range(200)]))
+
+
+def test_drift_of_the_policy_is_no_fault():
+    """A KL of 0.2 a token by noise of logits lowers log-odds at all tokens, as a truncated support does."""
+    for seed in range(3):
+        run = clean_run(seed, 300)
+        z = run.logits[1] + np.float32(1.2) * np.random.default_rng(seed).standard_normal(run.logits[1].shape)
+        run.train = at(log_softmax(z), run.tokens)
+        report = audited(run, entropies=True)
+        assert report.kl > 0.1 and checks(report) <= {"rounding"}
+
+
+def test_faults_of_a_few_sequences_leave_no_echo_of_another_name():
+    for seed in range(3):
+        run = clean_run(seed, 500)
+        for number, fault in enumerate((shift, unrelated, bad_source)):
+            for share in (0.05, 0.5):
+                faulty, _ = with_fault(run, fault, share, np.random.default_rng([seed, number]))
+                assert checks(audited(faulty)) - {"rounding"} == {fault.__name__}
+
+
+def test_a_source_is_named(run):
+    """What has one source in common says so."""
+    faulty = run.copy()
+    which = np.flatnonzero(np.array(run.sources) == "worker-3")
+    zero_filled(faulty, which, np.random.default_rng(0))
+    (found,) = audited(faulty).findings
+    assert found.check == "zero_filled" and "all of 'worker-3'" in found.seen

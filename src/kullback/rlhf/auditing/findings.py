@@ -161,7 +161,7 @@ def without_echoes(found: list[Finding]) -> list[Finding]:
     return [
         one
         for one in found
-        if not any(one.sequences <= 0.1 * most.get(check, 0) for check in _ECHOES.get(one.check, ()))
+        if not any(one.sequences <= 0.15 * most.get(check, 0) for check in _ECHOES.get(one.check, ()))
     ]
 
 

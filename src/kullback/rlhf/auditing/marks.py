@@ -176,7 +176,7 @@ def _shifted(
         apart = np.where(usable, np.minimum(np.abs(block.train - block.rollout), 3.0), 0.0)
         size = np.where(usable, np.minimum(np.abs(block.rollout), 3.0), 0.0)
     # only where the sides are about as far apart as strangers is there anything to look for
-    suspects = np.flatnonzero((block.sums(apart) > 0.4 * block.sums(size)) & (block.sums(apart > APART) >= FEW))
+    suspects = np.flatnonzero((block.sums(apart) > 0.4 * block.sums(size)) & (block.sums(apart > APART) >= FEW // 2))
     if not suspects.size:
         return lags
     tokens = np.concatenate([np.arange(s, s + n) for s, n in zip(*_of(block, suspects), strict=True)])
@@ -220,6 +220,7 @@ def _best_lags(block: Block) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         wins = block.sums(counted & (apart < own))
         left = np.divide(there, here, out=np.full(here.size, np.inf), where=here > 0.0)
         better = (pairs >= FEW) & (wins >= 0.8 * pairs) & (left < best)
+        better |= (pairs >= FEW // 2) & (wins == pairs) & (left < np.minimum(best, 0.15))  # of short sequences
         lags[better], best = lag, np.where(better, left, best)
         if abs(lag) == 1:
             nowhere &= (pairs >= 2 * FEW) & (left < 1.7)
@@ -235,4 +236,4 @@ def _correlation(block: Block, x: Float64s, y: Float64s) -> Float64s:
     sx, sy = (block.sums(v * v) / count - m * m for v, m in ((x, mx), (y, my)))
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (block.sums(x * y) / count - mx * my) / np.sqrt(sx * sy)
-    return np.where((sx > 1e-3) & (sy > 1e-3), r, 1.0)
+    return np.where((sx > 1e-2) & (sy > 1e-2), r, 1.0)

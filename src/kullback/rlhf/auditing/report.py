@@ -36,8 +36,8 @@ class AuditReport:
         sources) are about log-probs that are what they are, and stay in it.
     sequences : dict of arrays
         One entry a sequence, in the order of their ids: sequence, source, tokens, sound (tokens), nll_rollout,
-        nll_train, kl_k1, kl_k3, kept_mass (means over sound tokens), max_difference, reward, lag, check (what its
-        broken tokens are, "" where it has none).
+        nll_train, kl_k1, kl_k3, kept_mass (means over sound tokens), max_difference, reward, lag, check (the
+        first that found something in it, "" where none did).
     worst_tokens : dict of arrays
         The sound tokens of the greatest |train - rollout|: sequence, position, token (-1 where not known), rollout,
         train, difference.
@@ -57,11 +57,15 @@ class AuditReport:
 
     @cached_property
     def findings(self) -> list[Finding]:
-        with np.errstate(over="ignore", invalid="ignore"):  # entropies may be anything
-            found = [*from_marks(self._state), *of_run(self._state), *self._rounding()]
+        found = [*from_marks(self._state), *(finding for finding, _ in self._of_run), *self._rounding()]
         found = without_echoes(found)
         found.sort(key=lambda f: (SEVERITIES.index(f.severity), -f.share_of_sequences, NAMES.index(f.check)))
         return found
+
+    @cached_property
+    def _of_run(self) -> list[tuple[Finding, NDArray[np.bool_]]]:
+        with np.errstate(over="ignore", invalid="ignore"):  # entropies may be anything
+            return of_run(self._state)
 
     def _rounding(self) -> list[Finding]:
         found, state = [], self._state
@@ -95,6 +99,9 @@ class AuditReport:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = {name: table[name] / np.where(sound > 0, sound, np.nan) for name in _SUMS}
         names = np.full(sound.size, "", dtype="<U20")
+        for finding, rows in self._of_run[::-1]:
+            if finding in self.findings:
+                names[rows] = finding.check
         places = np.searchsorted(table["sequence"], marks["sequence"])
         names[places[::-1]] = np.array(NAMES)[marks["check"][::-1]]  # the first of several stays
         return {

@@ -24,20 +24,22 @@ ENOUGH = 4  # tokens of a sequence that make a mean
 DIRECTED = 3.5  # times its own noise: what the mean of a sequence must be
 TAIL = 1.4  # by how much the noise of one sequence is allowed to have longer tails than a normal one
 SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing is said of a sequence, of a run
+CERTAIN = 4  # sequences of which it is enough that one side is certain of some tokens, as few others are unlikely
+UNLIKELY = {29: 2.5, math.inf: 4.0}  # by that many sequences: standard deviations by which unlikely tokens have moved
 KEPT = 0.995  # mean of train/rollout above which no support is called truncated
 SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
-WORSE = math.log(2.0)  # of a source's mismatch
+WORSE = math.log(2.0) / 2.0  # of a source's differences: twice the squared ones
 
 
-def of_run(state: State) -> list[Finding]:
-    """Every sequence goes to the first check that explains it."""
+def of_run(state: State) -> list[tuple[Finding, Rows]]:
+    """Findings, each with its sequences; every sequence goes to the first check that explains it."""
     free = state.table["sound"] > 0
-    found: list[Finding] = []
+    found: list[tuple[Finding, Rows]] = []
     for check in (_prompts, _identical, _other_distribution, _surprise, _sources):
         for finding, rows in check(state, free):
-            found.append(finding)
+            found.append((finding, rows))
             free = free & ~rows
-    return found + [finding for finding, _ in _duplicates(state)]
+    return found + list(_duplicates(state))
 
 
 def threshold(tests: int) -> float:
@@ -111,13 +113,29 @@ def _other_distribution(state: State, free: Rows) -> Iterator[tuple[Finding, Row
         names[left] = whole
     for name in np.unique(names[names != ""]).tolist():
         own = names == name
-        kept = _kept_mass(table, own)
-        spikes = sum(int(table[f"spikes_{side}"][own].sum()) for side in SIDES)
-        if name.endswith("truncated") and KEPT < kept < 1.0 / KEPT and not spikes:
-            continue  # log-odds fall by much noise too, the mean of train/rollout does not
+        if not _holds(table, own, z_low, name):
+            continue
         p_value = two_sided(float(np.abs(np.where(own, z_high, 0.0)).max() / TAIL)) * table["sequence"].size
         check, seen = _SEEN[name]
         yield from_rows(state, check, own, p_value, seen + _figures(table, own, name)), own
+
+
+def _holds(table: dict[str, NDArray[np.float64]], rows: Rows, z_low: Float64s, name: str) -> bool:
+    """Whether unlikely tokens say so too, and of a support the mean of train/rollout.
+
+    Noise that is not that of logits (made up, or cut at 0) may move likely tokens alone; large noise of logits lowers
+    all log-odds, but not the mean of train/rollout.
+    """
+    spikes = sum(int(table[f"spikes_{side}"][rows].sum()) for side in SIDES)
+    count = int(np.count_nonzero(rows))
+    least = next(z for most, z in UNLIKELY.items() if count <= most)
+    told = abs(float(z_low[rows].sum())) > least * math.sqrt(count)
+    if not name.endswith("truncated"):
+        return told
+    kept = _kept_mass(table, rows)
+    return (told or (count <= CERTAIN and spikes > 0)) and (
+        kept < KEPT if name.startswith("rollout") else kept > 1.0 / KEPT
+    )
 
 
 def _certain(state: State, free: Rows) -> tuple[Rows, Rows]:
@@ -230,25 +248,26 @@ def _surprise(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
 
 
 def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
-    """Sources whose squared differences are several times those of the others."""
+    """Sources whose differences are larger than those of the others, in the median."""
     table = state.table
     told = table["high"] + table["low"]
-    rows = free & (told >= ENOUGH) & (table["change2"] > 0.0)
+    rows = free & (told >= ENOUGH)
     named = np.unique(table["source"][rows])
     if named.size < 2:
         return
-    size = np.log(np.where(rows, table["change2"], 1.0) / np.maximum(told, 1))
-    means = {name: float(np.mean(size[rows & (table["source"] == name)])) for name in named.tolist()}
+    size = table["change_size"] / np.maximum(told, 1)
+    # medians: a few sequences with another fault are no fault of their source
+    means = {name: float(np.median(size[rows & (table["source"] == name)])) for name in named.tolist()}
     middle = float(np.median(list(means.values())))
     within = size[rows] - np.array([means[name] for name in table["source"][rows].tolist()])
     noise = max(float(np.median(np.abs(within))) / 0.6745, 0.05)
     for name, mean in means.items():
         own = rows & (table["source"] == name)
         count = int(np.count_nonzero(own))
-        z = (mean - middle) * math.sqrt(count) / noise
+        z = (mean - middle) * math.sqrt(count / (math.pi / 2.0 if count > 2 else 1.0)) / noise
         if z > TAIL * threshold(named.size) and mean - middle > WORSE:
             mine = table["source"] == name
-            seen = f"{name!r} has {math.exp(mean - middle):.3g} times the squared difference of the other sources"
+            seen = f"{name!r} has {math.exp(mean - middle):.3g} times the differences of log-odds of the other sources"
             yield from_rows(state, "bad_source", free & mine, two_sided(z / TAIL) * named.size, seen), free & mine
 
 

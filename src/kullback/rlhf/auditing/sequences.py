@@ -16,6 +16,7 @@ Float64s = NDArray[np.float64]
 SURE = -1e-4  # log-probs above it: the rest of the mass is too small for float32 to tell
 UNITS = 1 << 20  # of a nat
 CLIP = 3.0  # of differences of log-odds
+LEAST = 1e-3  # difference of log-odds that is told from none
 SPIKE = (-1e-6, -0.02)  # log-probs that say "certain" on one side and not on the other
 INFORMATIVE = -1e-3  # log-probs below it are equal on two sides by chance alone
 
@@ -69,6 +70,8 @@ def _odds(block: Block, r: Float64s, t: Float64s, sound: NDArray[np.bool_]) -> d
     odds_r, odds_t = log_odds(r[told]), log_odds(t[told])
     change = np.zeros(r.size)
     change[told] = np.clip(odds_t - odds_r, -CLIP, CLIP)
+    size = np.zeros(r.size)
+    size[told] = np.log(np.maximum(np.abs(change[told]), LEAST))
     high = np.zeros(r.size, np.bool_)
     high[told] = odds_r + odds_t > 0.0
     low = np.zeros(r.size, np.bool_)
@@ -82,6 +85,7 @@ def _odds(block: Block, r: Float64s, t: Float64s, sound: NDArray[np.bool_]) -> d
         "low": block.sums(low),
         "low_change": block.sums(np.where(low, change, 0.0)),
         "change2": block.sums(change * change),
+        "change_size": block.sums(size),
     }
 
 
@@ -92,12 +96,13 @@ def _start(
 
     Of drawn tokens E[exp(θ·nll)] is exp(θ·H), H being the Rényi entropy of order 1 - θ, so that sums of nll - H over
     the first tokens stay below h but with probability exp(-θh), at any number of tokens (a supermartingale). H is the
-    entropy and 0.7 nats more, or where it is not known the mean of the second half and 1 nat more; θ is ½.
+    entropy and 0.7 nats more, or where it is not known the mean of the second half, two standard errors
+    (of an exponential number) and 1 nat more; θ is ½.
     """
     place = np.arange(r.size) - block.spread(block.starts)
     late = sound & (2 * place >= block.spread(block.lengths))
     usual = block.sums(np.where(late, -r, 0.0)) / np.maximum(block.sums(late), 1)
-    allowed = block.spread(usual + 1.0)
+    allowed = block.spread(usual * (1.0 + 2.0 / np.sqrt(np.maximum(block.sums(late), 1))) + 1.0)
     if entropy is not None:
         allowed = np.where(np.isfinite(entropy), entropy + 0.7, allowed)
     # in whole units, so that sums do not depend on what else is in the block
