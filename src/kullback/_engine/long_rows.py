@@ -10,6 +10,7 @@ in which no term is negative, so nothing cancels. P and Q are rows of logs (the 
 Rows so close that the rounding of these would be seen in the result stay whole.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,13 @@ def selected(batch: Batch, rows: NDArray[np.int64]) -> Batch:
         return batch
     offsets = [_places(place, batch.rows)[rows] for place in batch.places]
     return _moved(batch, offsets, batch.vocab)._replace(chosen=rows)
+
+
+def grouped(batch: Batch, groups: list[NDArray[np.int64]]) -> Iterator[Batch]:
+    """`selected` for each of many groups of rows: where rows lie is found once."""
+    offsets = [_places(place, batch.rows) for place in batch.places]
+    for rows in groups:
+        yield _moved(batch, [place[rows] for place in offsets], batch.vocab)._replace(chosen=rows)
 
 
 def _cut(batch: Batch) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kullback._engine import FloatArray, Given, choice, number
+from kullback._engine import FloatArray, Given, choice, number, reals
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = [
@@ -30,10 +30,21 @@ def _mixture(weight: float, first: float, second: float) -> tuple[str, tuple[flo
     return "linear", (0.5, first if weight == 0.0 else 0.0, second if weight == 1.0 else 0.0)
 
 
+def _weights(weight: Any) -> Any:
+    """`weight` as a float, or as an array of them where it has axes, each from 0 to 1."""
+    if not isinstance(weight, (list, tuple)) and getattr(weight, "ndim", None) in (None, 0):
+        return number(weight, "weight", 0.0, 1.0)
+    values = reals(weight, "weight")
+    outside = ~((values >= 0.0) & (values <= 1.0))
+    if outside.any():
+        raise ValueError(f"`weight` holds {values[outside][0]}, expected from 0 to 1")
+    return values
+
+
 def jensen_shannon_divergence(
     p: Any,
     q: Any,
-    weight: float = 0.5,
+    weight: Any = 0.5,
     *,
     given: Given = "probs",
     base: float | None = None,
@@ -50,9 +61,10 @@ def jensen_shannon_divergence(
     p, q : array_like, shape (..., V)
         As in `kl_divergence`, whose keywords apply too (`given`, `base`, `temperature`, `axis`, `vocab_size`, `out`,
         `num_threads`).
-    weight : float
+    weight : float or array_like of the leading shape
         Share of p in the mixture, from 0 to 1. At either end the divergence is 0; towards it the relative error grows
-        to 1e-16 / weight for rows that differ by more than a factor of 2.
+        to 1e-16 / weight for rows that differ by more than a factor of 2. An array has one weight a row (it
+        broadcasts to the leading shape); each distinct weight is one call of the kernel over its rows, in place.
 
     Returns
     -------
@@ -75,11 +87,18 @@ def jensen_shannon_divergence(
     >>> import kullback as kb
     >>> print(kb.jensen_shannon_divergence([1.0, 0.0], [0.0, 1.0], base=2))
     1.0
+    >>> print(kb.jensen_shannon_divergence([[1.0, 0.0]] * 3, [0.0, 1.0], [0.5, 0.25, 0.0], base=2).round(4))
+    [1.     0.8113 0.    ]
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
-    weight = number(weight, "weight", 0.0, 1.0)
-    kind, parameters = _mixture(weight, weight, 1.0 - weight)
-    return rows.evaluate(("p", p), ("q", q), kind, parameters, out, base=base)
+    weight = _weights(weight)
+
+    def of(w: float) -> tuple[str, tuple[float, float, float]]:
+        return _mixture(w, w, 1.0 - w)
+
+    if isinstance(weight, np.ndarray):
+        return rows.evaluate_each(("p", p), ("q", q), "weight", weight, of, out, base)
+    return rows.evaluate(("p", p), ("q", q), *of(weight), out, base=base)
 
 
 def jensen_shannon_distance(
