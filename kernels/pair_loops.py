@@ -17,6 +17,7 @@ import math
 import numpy as np
 from numba import types
 
+from .cumulants import SPAN
 from .decode import item_bytes
 from .encode import fill, write as write_row
 from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
@@ -38,10 +39,14 @@ def expm1_series(weight, first, second, value, slope):
 def near_value(outcomes, value):
     """Σ p·f(d) of a block in which every |d| ≤ 0.9."""
     probs, _, diffs, n, like = outcomes
-    total = splat(0.0, like)
-    for i in range(0, n, width(like)):
-        d = load(diffs, i, like)
-        total = fma(load(probs, i, like) * d * d, series(d, value), total)
+    zero = splat(0.0, like)
+    total = zero
+    for j in range(0, n, SPAN):
+        part = zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            d = load(diffs, i, like)
+            part = fma(load(probs, i, like) * d * d, series(d, value), part)
+        total = total + part
     return sum_lanes(total)
 
 

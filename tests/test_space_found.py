@@ -400,3 +400,28 @@ def test_gradients_of_half_a_divergence_beyond_float64():
     half = float(1e308 * np.exp(np.longdouble(-700)))  # ½·Q₀·(ln Q₁/P₁ - ln Q₀/P₀) for Q₁ = 1 - 1e-304
     assert result.loss[0] == pytest.approx(1e308, rel=1e-11)
     np.testing.assert_allclose(result.student_gradient, [[-0.5 - half, 0.5 + half]], rtol=1e-11)
+
+
+@pytest.mark.parametrize("moved", [-0.9225, 0.95, 1.3, 5.0])
+def test_one_token_moved_beside_many_that_are_alike(moved):
+    """A lane added 64 small terms to one that is nearly all: each was rounded, and all the same way."""
+    p, q = np.zeros((1, 1946), np.float32), np.zeros((1, 1946), np.float32)
+    p[0, ::2], q[0, 5] = -1.45e-5, moved
+    for x, y in ((p, q), (q, p)):
+        pair = truth(x, y, given="log_probs")
+        for weight in (0.5, 0.3, 0.9):
+            got = kb.generalized_jsd(y, x, weight, given="log_probs")
+            assert close(got, pair.jensen_shannon(weight), 2e-6).all()
+        assert close(kb.renyi_divergence(x, y, 0.5, given="log_probs"), pair.renyi(0.5), 2e-6).all()
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.9])
+def test_mixtures_just_beyond_the_series(weight):
+    """What is left of such a term is a seventh of what it was made of, where m lies near the lesser of p and q."""
+    p = np.zeros((400, 2), np.float32)
+    p[:, 1] = -7.58
+    moved = np.random.default_rng(5).uniform(0.9, 1.5, (400, 1)).astype(np.float32)
+    for q in (p + moved * [[0.0, 1.0]], p - moved * [[0.0, 1.0]]):
+        q = q.astype(np.float32)
+        got = kb.generalized_jsd(q, p, weight, given="logits")
+        assert close(got, truth(p, q).jensen_shannon(weight), 2e-6).all()

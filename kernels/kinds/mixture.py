@@ -7,9 +7,11 @@ r = c₂·ln(q/m) - κ·(p - q)/m, R = Σ q·r, κ = (1-w)·((1-w)·c₁ - w·c�
 import numpy as np
 from numba import types
 
-from ..elementary import log, phi_and_exp
+from ..cumulants import SPAN
+from ..elementary import log, phi_and_exp, scaled_exp2
 from ..lanes import (
     absolute,
+    both,
     equal,
     fma,
     horner,
@@ -17,6 +19,7 @@ from ..lanes import (
     kernel,
     load,
     maximum,
+    negative,
     number,
     select,
     smaller,
@@ -102,52 +105,51 @@ def near_sums(outcomes, terms, sums):
     probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
     total, total_moment = zero, zero
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        d = load(diffs, i, like)
-        pd = p * d
-        total = fma(pd * d, series(d, terms.value), total)
-        total_moment = fma(pd, series(d, terms.slope), total_moment)
+    for j in range(0, n, SPAN):
+        part, moment_part = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            d = load(diffs, i, like)
+            pd = p * d
+            part = fma(pd * d, series(d, terms.value), part)
+            moment_part = fma(pd, series(d, terms.slope), moment_part)
+        total, total_moment = total + part, total_moment + moment_part
     sums.value = sum_lanes(total)
     sums.moment = sum_lanes(total_moment)
 
 
 @inlined
-def log_of_one_and(e):
-    """ln(1 + e) of what is not near -1; a small e, as of a small weight, is not rounded into 1 + e first."""
-    one = number(e, "1")
-    s = e / ((one + one) + e)
-    return select(
-        smaller(absolute(s) * (one + one), number(e, "1/3")), (s + s) * horner(s * s, "atanh(s)/s"), log(one + e)
-    )
+def share_of(d):
+    """(exp(-|d|), |d|), |d| stopped where exp(-|d|) is nothing beside 1: lesser/greater of p and q.
+
+    Not their own quotient: each has the rounding of its normaliser, of which what is left of a term between the series
+    and a few nats would have the five-fold. With this one every term is its greater times a function of d.
+    """
+    x = maximum(negative(absolute(d)), number(d, "1/2") * number(d, "least exponent"))
+    return scaled_exp2(x, number(d, "log2(e)"), number(d, "round")), negative(x)
 
 
 @inlined
-def mixture_logs(p, q, d, weight, rest):
-    """(ln m/p, ln m/q) for lanes of p, q and d, not near equality; `rest` is 1 - weight."""
-    swapped = smaller(p, q)
-    great = maximum(p, q)
-    small = select(swapped, p, q)
-    share = small / maximum(great, number(p, "smallest normal"))
-    # m/great is 1 + e
-    ln = log_of_one_and(select(swapped, weight, rest) * (share - number(p, "1")))
-    return select(swapped, ln + d, ln), select(swapped, ln, ln - d)
+def mixture_logs(share, size, swapped, weight, rest):
+    """(ln m/p, ln m/q) from `share_of`, not near equality; `swapped`: q is the greater; `rest` is 1 - weight.
 
-
-@inlined
-def lopsided_mixture_logs(p, q, d, weight, rest):
-    """`mixture_logs` of a weight near 0 or 1: m may be near the lesser of p and q, whose log would be d's rounding."""
-    swapped = smaller(p, q)
-    great = maximum(p, q)
-    small = select(swapped, p, q)
-    rise = great - small
-    risen = select(swapped, rest, weight) * rise
-    by_small = smaller(risen, number(p, "1/2") * small)
-    base = select(by_small, small, great)
-    change = select(by_small, risen, select(swapped, weight, rest) * (small - great))
-    ln = log_of_one_and(change / maximum(base, number(p, "smallest normal")))
-    by_q = equal(base, q)
-    return select(by_q, ln + d, ln), select(by_q, ln, ln - d)
+    By whichever of p and q has the more weight in m and is near it: what is left of a term, which may be a small part
+    of p and q times these, is within ten times the rounding of one of them. With the greater as 1 that one is `base`.
+    """
+    one = number(share, "1")
+    own, others = select(swapped, rest, weight), select(swapped, weight, rest)
+    risen = own * (one - share)
+    by_small = both(smaller(own, number(share, "1/2")), smaller(risen, share + share))
+    base = select(by_small, share, one)
+    change = select(by_small, risen, others * (share - one))
+    # ln(1 + change/base); a small change, as of a small weight, is not rounded into base + change first
+    s = change / ((base + base) + change)
+    near = (s + s) * horner(s * s, "atanh(s)/s")
+    far = log(base + change) + select(by_small, size, number(share, "0"))
+    ln = select(smaller(absolute(s) * (one + one), number(share, "1/3")), near, far)
+    to_other = select(by_small, ln - size, ln + size)
+    by_p = equal(select(by_small, one, share), select(swapped, one, share))
+    return select(by_p, ln, to_other), select(by_p, to_other, ln)
 
 
 @separate(types.float64)
@@ -164,21 +166,21 @@ def jensen_shannon_value(outcomes, terms):
     limit = splat(NEAR, like)
     minus = splat(-terms.first, like)
     half = number(zero, "1/2")
-    tiniest = number(zero, "smallest normal")
+    one = number(zero, "1")
     logs = stack(32, like)
     for i in range(coefficient_count(like)):
         logs[i] = LOG_HALF[i] if i < len(LOG_HALF) else 0.0
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        q = load(partners, i, like)
-        d = load(diffs, i, like)
-        size = absolute(d)
-        great = maximum(p, q)
-        small = zero - maximum(zero - p, zero - q)
-        r = small / maximum(great, tiniest)
-        ln = series(r, logs) if width(like) == 16 else log(fma(r, half, half))
-        far = minus * fma(p + q, ln, small * size)
-        total = total + select(smaller(size, limit), p * d * d * series(d, terms.value), far)
+    for j in range(0, n, SPAN):
+        part = zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            q = load(partners, i, like)
+            d = load(diffs, i, like)
+            r, size = share_of(d)
+            ln = series(r, logs) if width(like) == 16 else log(fma(r, half, half))
+            far = (minus * maximum(p, q)) * fma(one + r, ln, r * size)
+            part = part + select(smaller(size, limit), p * d * d * series(d, terms.value), far)
+        total = total + part
     return sum_lanes(total)
 
 
@@ -189,7 +191,6 @@ def mixture_sums(outcomes, terms, sums):
     probs, partners, diffs, n, like = outcomes
     weight, first, second, value, moment = terms
     zero = splat(0.0, like)
-    lopsided = width(like) == 8 and min(weight, 1.0 - weight) <= LEAST_WEIGHT
     total, total_moment = zero, zero
     w = splat(weight, like)
     rest = splat(1.0 - weight, like)
@@ -199,22 +200,27 @@ def mixture_sums(outcomes, terms, sums):
     kappa = splat((1.0 - weight) * ((1.0 - weight) * first - weight * second), like)
     limit = splat(NEAR, like)
     tiniest = number(zero, "smallest normal")
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        q = load(partners, i, like)
-        d = load(diffs, i, like)
-        near = smaller(absolute(d), limit)
-        if lopsided:
-            to_p, to_q = lopsided_mixture_logs(p, q, d, w, rest)
-        else:
-            to_p, to_q = mixture_logs(p, q, d, w, rest)
-        gap = q - p
-        term = fma(tilt, gap, zero - fma(c1 * p, to_p, c2 * q * to_q))
-        pd = p * d
-        total = total + select(near, pd * d * series(d, value), term)
-        m = maximum(fma(w, p, rest * q), tiniest)
-        slope = q * fma(kappa, gap / m, zero - c2 * to_q)
-        total_moment = total_moment + select(near, pd * series(d, moment), slope)
+    for j in range(0, n, SPAN):
+        part, moment_part = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            q = load(partners, i, like)
+            d = load(diffs, i, like)
+            near = smaller(absolute(d), limit)
+            pd = p * d
+            swapped = smaller(p, q)
+            great = maximum(p, q)
+            share, size = share_of(d)
+            small = great * share
+            p, q = select(swapped, small, great), select(swapped, great, small)
+            to_p, to_q = mixture_logs(share, size, swapped, w, rest)
+            gap = q - p
+            term = fma(tilt, gap, zero - fma(c1 * p, to_p, c2 * q * to_q))
+            part = part + select(near, pd * d * series(d, value), term)
+            m = maximum(fma(w, p, rest * q), tiniest)
+            slope = q * fma(kappa, gap / m, zero - c2 * to_q)
+            moment_part = moment_part + select(near, pd * series(d, moment), slope)
+        total, total_moment = total + part, total_moment + moment_part
     sums.value = sum_lanes(total)
     sums.moment = sum_lanes(total_moment)
 
@@ -282,7 +288,8 @@ def mixture_gradient(outcomes, terms, moment, factor, out):
         p = load(probs, i, like)
         q = load(partners, i, like)
         d = load(diffs, i, like)
-        _, to_q = mixture_logs(p, q, d, w, rest)
+        share, size = share_of(d)
+        _, to_q = mixture_logs(share, size, smaller(p, q), w, rest)
         m = maximum(fma(w, p, rest * q), tiniest)
         far = q * fma(kappa, (q - p) / m, zero - c2 * to_q)
         near = (p * d) * series(d, slope)

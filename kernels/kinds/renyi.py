@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 
 from ..beyond import ABOUT_THE_END, renyi_beyond
+from ..cumulants import SPAN
 from ..decode import element
 from ..elementary import phi, phi_and_exp
 from ..far import apart, below
@@ -70,19 +71,22 @@ def renyi_sums(outcomes, rest, limit, value, sums):
     one = number(zero, "1")
     inverse = splat(1.0 / rest if abs(rest) > 1e-30 else 0.0, like)  # below, φ(ε·d)/ε is nothing beside φ(d)
     close = splat(limit, like)
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        d = load(diffs, i, like)
-        size = absolute(d)
-        far = maximum(size, far)
-        phi_d, ratio = phi_and_exp(d)
-        phi_tilted, tilted = phi_and_exp(epsilon * d)
-        f = phi_d - phi_tilted * inverse
-        if rest > 0.0:  # both φ are about -d where it is far below 0; without it they do not cancel
-            f = select(smaller(epsilon * d, zero - one), (ratio - one) - (tilted - one) * inverse, f)
-        f = select(smaller(size, close), (d * d) * series(d, value), f)
-        total = fma(p, f, total)
-        power_sum = fma(p, tilted, power_sum)
+    for j in range(0, n, SPAN):
+        part, power_part = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            d = load(diffs, i, like)
+            size = absolute(d)
+            far = maximum(size, far)
+            phi_d, ratio = phi_and_exp(d)
+            phi_tilted, tilted = phi_and_exp(epsilon * d)
+            f = phi_d - phi_tilted * inverse
+            if rest > 0.0:  # both φ are about -d where it is far below 0; without it they do not cancel
+                f = select(smaller(epsilon * d, zero - one), (ratio - one) - (tilted - one) * inverse, f)
+            f = select(smaller(size, close), (d * d) * series(d, value), f)
+            part = fma(p, f, part)
+            power_part = fma(p, tilted, power_part)
+        total, power_sum = total + part, power_sum + power_part
     sums.value = sum_lanes(total)
     sums.moment = sum_lanes(power_sum)
     sums.far = greatest(far)

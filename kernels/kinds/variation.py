@@ -7,6 +7,7 @@ would be lost to rounding. Blocks have s as `first`, and as `second` what float3
 
 import numpy as np
 
+from ..cumulants import SPAN
 from ..decode import element
 from ..far import below
 from ..lanes import absolute, inlined, kernel, load, number, rounded, select, smaller, splat, store, sum_lanes, width
@@ -36,12 +37,15 @@ def near_sums(outcomes, terms, sums):
     zero = splat(0.0, like)
     total, total_moment = zero, zero
     most, lost = splat(terms.first, like), splat(terms.second, like)
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        d = load(diffs, i, like) + lost
-        e = p * (d * series(d, terms.slope))
-        total = total + absolute(e)
-        total_moment = total_moment + (p + e) * (sign(d) - most)
+    for j in range(0, n, SPAN):
+        part, moment_part = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            d = load(diffs, i, like) + lost
+            e = p * (d * series(d, terms.slope))
+            part = part + absolute(e)
+            moment_part = moment_part + (p + e) * (sign(d) - most)
+        total, total_moment = total + part, total_moment + moment_part
     sums.value = 0.5 * sum_lanes(total)
     sums.moment = 0.5 * sum_lanes(total_moment)
 
@@ -54,13 +58,16 @@ def variation_sums(outcomes, terms, sums):
     total, total_moment = zero, zero
     limit = splat(NEAR, like)
     most, lost = splat(terms.first, like), splat(terms.second, like)
-    for i in range(0, n, width(like)):
-        p = load(probs, i, like)
-        q = load(partners, i, like)
-        d = load(diffs, i, like) + lost
-        near = smaller(absolute(d), limit)
-        total = total + absolute(select(near, p * (d * series(d, terms.slope)), q - p))
-        total_moment = total_moment + q * (sign(d) - most)
+    for j in range(0, n, SPAN):
+        part, moment_part = zero, zero
+        for i in range(j, min(j + SPAN, n), width(like)):
+            p = load(probs, i, like)
+            q = load(partners, i, like)
+            d = load(diffs, i, like) + lost
+            near = smaller(absolute(d), limit)
+            part = part + absolute(select(near, p * (d * series(d, terms.slope)), q - p))
+            moment_part = moment_part + q * (sign(d) - most)
+        total, total_moment = total + part, total_moment + moment_part
     sums.value = 0.5 * sum_lanes(total)
     sums.moment = 0.5 * sum_lanes(total_moment)
 
