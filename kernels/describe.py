@@ -6,7 +6,20 @@ from numba import types
 from .cumulants import in_reach
 from .decode import BLOCK, FLOAT64, NO_LOG, element, item_bytes, view
 from .far import below, far_row
-from .lanes import fma, kernel, load, pointer, pointer_like, splat, stack, storage_of, store, width
+from .lanes import (
+    AHEAD_OF_WRITING,
+    fma,
+    kernel,
+    load,
+    pointer,
+    pointer_like,
+    prefetch,
+    splat,
+    stack,
+    storage_of,
+    store,
+    width,
+)
 from .masses import NEGATIVE, mass_alone, mass_log_prob
 from .separate import separate
 from .single import log_row
@@ -74,6 +87,7 @@ def write_registers(a, n, like, k, beside, top, target, start):
     would not be unrolled."""
     tops, times, minus = splat(top, like), splat(k, like), splat(-beside, like)
     for i in range(0, n, width(like)):
+        prefetch(target, start + i + AHEAD_OF_WRITING)
         store(target, start + i, fma(load(a, i, like) - tops, times, minus))
 
 

@@ -544,6 +544,8 @@ def decoded(typingctx, ptr):
 # Elements asked for ahead of use: past the reach of the hardware's own prefetching, which stops at each page, and still
 # in the second-level cache when their turn comes. 29 -> 39 GB/s on one Zen 5 core; 2048 to 32768 do the same.
 AHEAD = 4096
+# The same of elements to be written, which are read first: 60 -> 42 µs for a row of 131,072 float32; 256 to 2048 do.
+AHEAD_OF_WRITING = 1024
 
 
 @intrinsic

@@ -22,7 +22,7 @@ from .decode import item_bytes
 from .encode import fill, write as write_row
 from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
 from .pairs import PAIRS, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
-from .records import DivergenceSums, Outcomes, Rooms, Terms, record
+from .records import DivergenceSums, Outcomes, Rooms, Terms, clear_record, record
 from .separate import separate
 
 
@@ -84,10 +84,10 @@ def sum_loop(block):
         partners = stack(1024, like)
         diffs = stack(1024, like)
         part = record(DivergenceSums)
-        part.value, part.moment, part.far = 0.0, 0.0, 0.0
+        clear_record(part)
         path = facts.state.path
         near = True
-        total, total_moment = 0.0, 0.0
+        total, total_moment, total_net = 0.0, 0.0, 0.0
         for start in range(0, pair.vocab, PAIRS):
             outcomes = Outcomes(probs, partners, diffs, min(PAIRS, pair.vocab - start), like)
             near = read_pairs(pair, start, path, limit, near, facts.scales, rooms, outcomes)
@@ -96,14 +96,23 @@ def sum_loop(block):
                 return False
             total += part.value
             total_moment += part.moment
-        sums.value, sums.moment = total, total_moment
+            total_net += part.net
+        sums.value, sums.moment, sums.net = total, total_moment, total_net
         return True
 
     return pair_sums
 
 
-def value_loops(block, write):
-    """(`row_value`, `summed`) of a kind: its sum over a row in the lanes that serve it, and in those it is told."""
+@kernel
+def as_it_is(sums, divergence):
+    return sums.value
+
+
+def value_loops(block, write, of=as_it_is):
+    """(`row_value`, `summed`) of a kind: its sum over a row in the lanes that serve it, and in those it is told.
+
+    `of(sums, divergence)` makes its value of the sums.
+    """
     write_series, pair_sums = series_writer(write), sum_loop(block)
 
     @separate(types.float64, of(block))
@@ -116,7 +125,7 @@ def value_loops(block, write):
         write_series(like, weight, first, second, terms.value, terms.slope)
         pair_sums(pair, like, limit, np.inf, terms, facts, with_moment, sums)
         facts.state.moment = sums.moment
-        return max(sums.value, 0.0)
+        return max(of(sums, divergence), 0.0)
 
     @kernel
     def row_value(pair, limit, divergence, facts, with_moment):

@@ -135,8 +135,9 @@ RowSums = _record(
     "mass_rest", "moment_rest", "mass_top", "moment_top", "top", "block",
 )  # fmt: skip
 
-# Sums of a block, or of all, of the terms of a divergence, of those of its moment, and the greatest |d| met.
-DivergenceSums = _record("value", "moment", "far")
+# Sums of a block, or of all, of the terms of a divergence, of those of its moment, the greatest |d| met, and Σq - Σp
+# where a kind asks for it.
+DivergenceSums = _record("value", "moment", "far", "net")
 
 # What is kept of a pair between the passes, as kullback_divergence writes it. Of logs `log_mass` is what lies beside
 # the greatest element: ln p = k·(a - greatest_p) - log_mass_p. `gap` is lse_q - lse_p, of DISTANT pairs log_mass_q -

@@ -35,19 +35,21 @@ def near_sums(outcomes, terms, sums):
     """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of a block in which every |d| ≤ 0.9."""
     probs, _, diffs, n, like = outcomes
     zero = splat(0.0, like)
-    total, total_moment = zero, zero
+    total, total_moment, net = zero, zero, zero
     most, lost = splat(terms.first, like), splat(terms.second, like)
     for j in range(0, n, SPAN):
-        part, moment_part = zero, zero
+        part, moment_part, net_part = zero, zero, zero
         for i in range(j, min(j + SPAN, n), width(like)):
             p = load(probs, i, like)
             d = load(diffs, i, like) + lost
             e = p * (d * series(d, terms.slope))
             part = part + absolute(e)
+            net_part = net_part + e
             moment_part = moment_part + (p + e) * (sign(d) - most)
-        total, total_moment = total + part, total_moment + moment_part
+        total, total_moment, net = total + part, total_moment + moment_part, net + net_part
     sums.value = 0.5 * sum_lanes(total)
     sums.moment = 0.5 * sum_lanes(total_moment)
+    sums.net = sum_lanes(net)
 
 
 @kernel
@@ -55,21 +57,24 @@ def variation_sums(outcomes, terms, sums):
     """(½ Σ|p - q|, ½ Σ q·(sign(q - p) - s)) of any block."""
     probs, partners, diffs, n, like = outcomes
     zero = splat(0.0, like)
-    total, total_moment = zero, zero
+    total, total_moment, net = zero, zero, zero
     limit = splat(NEAR, like)
     most, lost = splat(terms.first, like), splat(terms.second, like)
     for j in range(0, n, SPAN):
-        part, moment_part = zero, zero
+        part, moment_part, net_part = zero, zero, zero
         for i in range(j, min(j + SPAN, n), width(like)):
             p = load(probs, i, like)
             q = load(partners, i, like)
             d = load(diffs, i, like) + lost
             near = smaller(absolute(d), limit)
-            part = part + absolute(select(near, p * (d * series(d, terms.slope)), q - p))
+            e = select(near, p * (d * series(d, terms.slope)), q - p)
+            part = part + absolute(e)
+            net_part = net_part + e
             moment_part = moment_part + q * (sign(d) - most)
-        total, total_moment = total + part, total_moment + moment_part
+        total, total_moment, net = total + part, total_moment + moment_part, net + net_part
     sums.value = 0.5 * sum_lanes(total)
     sums.moment = 0.5 * sum_lanes(total_moment)
+    sums.net = sum_lanes(net)
 
 
 @kernel
@@ -80,7 +85,14 @@ def block(near, outcomes, limit, terms, with_moment, part):
         variation_sums(outcomes, terms, part)
 
 
-row_value, _ = value_loops(block, expm1_series)
+@kernel
+def balanced(sums, divergence):
+    """½ Σ|q - p| less what an error of GAP, the same in every d, adds to it: q·error where q is the greater, -q·error
+    where it is the lesser, R = moment + ½s times it together. The error itself is Σq - Σp."""
+    return sums.value - (sums.moment + 0.5 * divergence.first) * sums.net
+
+
+row_value, _ = value_loops(block, expm1_series, balanced)
 
 
 @kernel
