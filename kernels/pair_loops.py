@@ -108,10 +108,10 @@ def as_it_is(sums, divergence):
     return sums.value
 
 
-def value_loops(block, write, of=as_it_is):
+def value_loops(block, write, result=as_it_is):
     """(`row_value`, `summed`) of a kind: its sum over a row in the lanes that serve it, and in those it is told.
 
-    `of(sums, divergence)` makes its value of the sums.
+    `result(sums, divergence)` makes its value of the sums.
     """
     write_series, pair_sums = series_writer(write), sum_loop(block)
 
@@ -125,7 +125,7 @@ def value_loops(block, write, of=as_it_is):
         write_series(like, weight, first, second, terms.value, terms.slope)
         pair_sums(pair, like, limit, np.inf, terms, facts, with_moment, sums)
         facts.state.moment = sums.moment
-        return max(of(sums, divergence), 0.0)
+        return max(result(sums, divergence), 0.0)
 
     @kernel
     def row_value(pair, limit, divergence, facts, with_moment):
