@@ -2,6 +2,10 @@
 
 import gzip
 import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +288,27 @@ def test_processes_give_the_same_bits(tmp_path, plain, small_pieces):
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)
 
 
+def test_processes_that_are_killed_or_interrupted(tmp_path, small_pieces, monkeypatch):
+    """An error that says what to do; no process outlives the call."""
+    path = written(tmp_path, run(), "jsonl")
+
+    def killed(pool, call, *arguments):
+        return submit(pool, os._exit, 9)
+
+    submit = ProcessPoolExecutor.submit
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", killed)
+    with pytest.raises(OSError, match=r"was killed, perhaps for its memory: read in fewer \(--processes\)"):
+        audit_files(path, processes=2)
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_files(path, processes=2, progress=interrupt)
+    assert not multiprocessing.active_children()
+
+
 def test_a_cluster_gives_the_same_bits(tmp_path, plain, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr("kullback.rollouts.logs.PIECE", 3000)
@@ -313,6 +338,31 @@ def test_worst_tokens_have_their_context(tmp_path):
     report.show_tokens(lambda ids: "".join(chr(97 + i % 26) for i in ids))
     text = report.worst_tokens(1)[0]["text"]
     assert text["token"] == chr(97 + rows[30]["tokens"][4] % 26) and len(text["before"]) == 4
+
+
+def test_fields_that_only_later_rows_have(tmp_path):
+    rows = run(count=6)
+    del rows[0]["reward"], rows[0]["env"]
+    report = audit_files(written(tmp_path, rows, "jsonl"))
+    assert list(report.by["env"].points) == ["code", "math"] and report.total.means["reward"].count == 5
+
+
+@pytest.mark.integration
+def test_data_frames(plain):
+    frame = plain.to_pandas("step")
+    assert frame["step"].tolist() == [0, 1, 2] and frame["sequences"].tolist() == [20, 20, 20]
+    point = plain.by["step"].points[1]
+    assert frame["kl_k3"][1] == point.kl_k3.mean and frame["ess_standard_error"][1] == point.ess.standard_error
+    assert len(plain.to_pandas("position")) == len(plain.by_position.points)
+    with pytest.raises(ValueError, match="expected one of step, env, worker, position"):
+        plain.to_pandas("stage")
+
+
+def test_a_library_of_no_extra_is_named(plain, monkeypatch):
+    """It was a KeyError."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas: pip install pandas"):
+        plain.to_pandas("step")
 
 
 def test_gzip_that_was_cut(tmp_path):

@@ -30,4 +30,5 @@ def library(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise ImportError(f"{what} needs {package}: pip install kullback[{EXTRAS[package]}]") from error
+        wanted = f"kullback[{EXTRAS[package]}]" if package in EXTRAS else package
+        raise ImportError(f"{what} needs {package}: pip install {wanted}") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
 
 import numpy as np
@@ -146,18 +148,41 @@ def audit_files(
     rows = logs.rows_before(pieces, [task[0] for task in tasks])
     if processes == 1 or len(mine) < 2:
         return audit_pieces(logs, pieces, mine, rows, advanced)
+    return _in_processes(min(processes, len(tasks)), logs, pieces, tasks, rows, advanced)
+
+
+def _in_processes(
+    count: int,
+    logs: Logs,
+    pieces: Sequence[Piece],
+    tasks: Sequence[Sequence[int]],
+    rows: Mapping[int, int],
+    advanced: Callable[[int], None],
+) -> RolloutReport:
+    """The tasks in so many processes, which end with this call, however it ends."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks)), context) as pool:
-        futures = {pool.submit(audit_pieces, logs, pieces, task, rows): task for task in tasks}
-        reports = []
+    others = set(multiprocessing.active_children())
+    reports = []
+    with ProcessPoolExecutor(count, context, initializer=_leave_interrupts) as pool:
         try:
+            futures = {pool.submit(audit_pieces, logs, pieces, task, rows): task for task in tasks}
             for future in as_completed(futures):
                 reports.append(future.result())
                 advanced(sum(pieces[i].size for i in futures[future]))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
+        except BaseException as error:
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise OSError(
+                    "a process that read the logs was killed, perhaps for its memory: read in fewer (--processes)"
+                ) from None
             raise
     return merged(reports)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches all processes of a terminal: one of them answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def share_of(count: int, part: tuple[int, int] | None) -> list[int]:

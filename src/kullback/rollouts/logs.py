@@ -203,9 +203,9 @@ def _look(path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str
         kind = "lines"
         for row in jsonl.first_rows(file):
             present += row
-            fields = choose(row, preset, pairs, by)
-            if fields is not None:
-                break
+            fields = fields or choose(row, preset, pairs, by)
+        if fields is not None:  # what only later rows have, of the same preset
+            fields = choose(present, fields.preset or preset, pairs, by) or fields
         if not present:
             return None, f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz or .pt"
     fields = fields or choose(present, preset, pairs, by)

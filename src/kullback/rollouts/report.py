@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback._engine import keywords
+from kullback._engine import keywords, library
 from kullback.comparison import Estimate, json_number
 from kullback.evaluation.text import labels
 from kullback.rlhf import AuditReport, WhatIf
@@ -200,6 +200,20 @@ class RolloutReport:
         }  # fmt: skip
         found: dict[str, Any] = _strict(tree)
         return found
+
+    def to_pandas(self, by: str) -> Any:
+        """A data frame with a row for each label of "step", "env", ..., or "position": means and standard errors."""
+        series = self.by_position if by == "position" else self.by.get(by)
+        if series is None:
+            raise ValueError(f"`by` is {by!r}, expected one of {', '.join([*self.by, 'position'])}")
+        frame = library("pandas", "to_pandas").DataFrame
+        rows = []
+        for label, point in series.points.items():
+            row = {by: label, "sequences": point.sequences, "tokens": point.tokens}
+            for name, estimate in point.estimates().items():
+                row |= {name: estimate.mean, f"{name}_standard_error": estimate.standard_error}
+            rows.append(row)
+        return frame(rows)
 
     def _audit_tree(self) -> dict[str, Any]:
         """That of the audit, with places in files; its worst tokens are told beside it."""
