@@ -17,12 +17,15 @@ from kullback.rlhf import AUDIT_CHECKS, change_test
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from pictures import Chart  # noqa: E402
 from rollout_runs import FAULTS, WITH_ENTROPIES, audited, bad_source, clean_run, rounding, with_fault  # noqa: E402
 
 PAGE = ROOT / "docs" / "audits.md"
 SHARES = (0.001, 0.01, 0.1, 1.0)
 SEQUENCES = 1000
-PROMPTS, SIZES, REPEATS, NOISE, LEVEL = (1, 10, 100), (0.0, 0.001, 0.003, 0.01, 0.03), (10, 5), 0.01, 0.01
+PICTURE = ROOT / "docs" / "pictures" / "change_power.svg"
+PROMPTS, SIZES = (1, 10, 100), (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+REPEATS, NOISE, LEVEL = (10, 5), 0.01, 0.01
 
 
 def applies(fault, share):
@@ -57,6 +60,8 @@ def measured(runs, first, jobs):
 
 def fault_table(results):
     lines = [
+        f"Of {len(results)} runs:",
+        "",
         "| fault put in | check | 0.1 % of sequences | 1 % | 10 % | 100 % | sequences named, of 10 % |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -80,7 +85,8 @@ def fault_table(results):
 def alarm_table(clean):
     runs = 2 * len(clean)
     alarms = Counter(check for pair in clean for found in pair for check in found if check != "rounding")
-    lines = ["| check | looks for | severity | stated, at most | clean runs with it |", "|---|---|---|---|---|"]
+    lines = [f"Of {len(clean)} clean runs, with and without entropies:", ""]
+    lines += ["| check | looks for | severity | stated, at most | clean runs with it |", "|---|---|---|---|---|"]
     for name, check in AUDIT_CHECKS.items():
         seen = "where it is so" if name == "rounding" else f"{alarms[name]} of {runs}"
         lines.append(f"| {name} | {check.looks_for} | {check.severity} | {check.false_alarm_rate:g} | {seen} |")
@@ -98,11 +104,31 @@ def power(prompts, size, runs):
     return changed / runs
 
 
-def power_table(runs):
-    lines = [f"| prompts | {' | '.join(f'{size:g} nats' for size in SIZES)} |", "|---" * (len(SIZES) + 1) + "|"]
-    for prompts in PROMPTS:
-        lines.append(f"| {prompts} | {' | '.join(f'{100 * power(prompts, size, runs):.3g} %' for size in SIZES)} |")
+def power_table(powers, runs):
+    lines = [f"Of {runs} models each, the first column those that did not change:", ""]
+    lines += [f"| prompts | {' | '.join(f'{size:g} nats' for size in SIZES)} |", "|---" * (len(SIZES) + 1) + "|"]
+    for prompts, row in powers.items():
+        lines.append(f"| {prompts} | {' | '.join(f'{100 * share:.3g} %' for share in row)} |")
     return "\n".join(lines)
+
+
+def power_picture(powers):
+    """The same as curves, one doubling of the change after the other."""
+    chart = Chart("A changed model is called changed, level 0.01, noise of 0.01 nats", (-0.2, len(SIZES) - 1.5), (0, 1))
+    for share in (0, 0.5, 1):
+        chart.horizontal(share, f"{100 * share:g} %")
+    for (prompts, row), kind in zip(powers.items(), ("c", "b", "a"), strict=True):
+        chart.curve(range(len(SIZES) - 1), row[1:], f"{kind} line")
+        half = next((i for i, share in enumerate(row[1:]) if share >= 0.5), len(SIZES) - 2)
+        before, after = row[half], row[half + 1]
+        words = f"{prompts} prompt{'s' if prompts > 1 else ''}"
+        chart.note(half - (after - 0.4) / max(after - before, 0.1) + 0.1, 0.38, words, kind.replace("c", ""))  # pale
+    labels = [f"{size:g}" for size in SIZES[1:]]
+    chart.ticks(range(len(labels)), "size of the change, nats")
+    drawn = chart.svg()
+    for number, label in enumerate(labels):
+        drawn = drawn.replace(f'text-anchor="middle">{number}<', f'text-anchor="middle">{label}<')
+    return drawn
 
 
 def with_blocks(text, blocks):
@@ -121,10 +147,18 @@ def main():
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--write", action="store_true", help="rewrite the page")
+    parser.add_argument("--only", choices=("faults", "power"), help="audits or the change test alone")
     options = parser.parse_args()
-    clean, results = zip(*measured(options.runs, options.first, options.jobs), strict=True)
-    alarm, alarms = alarm_table(clean)
-    blocks = {"faults": fault_table(results), "alarms": alarm, "power": power_table(options.runs)}
+    blocks, alarms = {}, Counter()
+    if options.only != "power":
+        clean, results = zip(*measured(options.runs, options.first, options.jobs), strict=True)
+        blocks["alarms"], alarms = alarm_table(clean)
+        blocks["faults"] = fault_table(results)
+    if options.only != "faults":
+        powers = {prompts: [power(prompts, size, options.runs) for size in SIZES] for prompts in PROMPTS}
+        blocks["power"] = power_table(powers, options.runs)
+        if options.write:
+            PICTURE.write_text(power_picture(powers), encoding="utf-8")
     if options.write:
         PAGE.write_text(with_blocks(PAGE.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     else:
