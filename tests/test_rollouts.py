@@ -228,6 +228,18 @@ def test_a_folder_is_read_in_the_order_of_the_numbers_in_its_names(tmp_path):
     assert list(report.by["step"].points) == [1, 2, 10]
 
 
+def test_rows_without_a_label_are_shown_too(tmp_path):
+    """So that labels add up to all; a label that is not a number is none."""
+    rows = run()
+    rows[0]["env"], rows[1]["env"] = None, float("nan")
+    del rows[2]["env"]
+    report = audit_files(written(tmp_path, rows, "jsonl"))
+    points = report.by["env"].points
+    assert list(points) == ["(none)", "code", "math"] and points["(none)"].sequences == 3
+    assert sum(point.tokens for point in points.values()) == report.total.tokens
+    assert "(none)" in str(report)
+
+
 def test_any_field_may_break_results_down(tmp_path):
     rows = [row | {"level": f"l{i % 4}"} for i, row in enumerate(run())]
     report = audit_files(written(tmp_path, rows, "jsonl"), by=["level", "env"])
@@ -344,7 +356,7 @@ def test_fields_that_only_later_rows_have(tmp_path):
     rows = run(count=6)
     del rows[0]["reward"], rows[0]["env"]
     report = audit_files(written(tmp_path, rows, "jsonl"))
-    assert list(report.by["env"].points) == ["code", "math"] and report.total.means["reward"].count == 5
+    assert list(report.by["env"].points) == ["(none)", "code", "math"] and report.total.means["reward"].count == 5
 
 
 @pytest.mark.integration

@@ -1,6 +1,7 @@
 """Presets: a file written as each trainer writes it is read to the samples that went in."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,27 @@ def test_tensors_stay_within_their_storage(tmp_path):
             target.writestr(name, data[:8] if name.endswith("/data/0") else data)
     with pytest.raises(ValueError, match=r"short\.pt: not a readable file of torch\.save"):
         audit_files(path)
+
+
+def test_a_dump_of_one_side_says_how_to_get_the_other(tmp_path):
+    """THUDM/slime 624b824a: utils/types.py Sample.to_dict, which --save-debug-rollout-data saves."""
+    row = {"response": "b", "response_length": 2, "weight_versions": [], "rollout_log_probs": [-1.0, -2.0]}
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=r"response_length.*slime .*--save-debug-train-data"):
+        audit_files(path)
+    path.write_text(json.dumps({"rollout_log_probs": [-1.0, -2.0]}))  # verl's or slime's
+    with pytest.raises(ValueError, match=r"name the fields: --map"):
+        audit_files(path)
+
+
+def test_a_number_of_a_folder_is_no_step(tmp_path):
+    folder = tmp_path / "run2"
+    folder.mkdir()
+    np.savez(folder / "batch.npz", **writers.trl_batch(writers.sequences()))
+    assert list(audit_files(folder).by) == []
+    (folder / "batch.npz").rename(folder / "batch_7.npz")
+    assert list(audit_files(folder).by["step"].points) == [7]
 
 
 def test_the_command_offers_every_preset():

@@ -18,9 +18,11 @@ CONTEXT = 12  # ids before a worst token that are kept
 def add_batch(report: RolloutReport, batch: RolloutBatch) -> AuditReport:
     """The audit of a batch; its other figures are added to the report."""
     ids = sequence_id(batch.file, batch.rows)
+    known = (batch.labels.get(name, []) for name in ("worker", "env"))
+    sources = next((x for x in known if any(label is not None for label in x)), None)
     found = audit(
         batch.rollout, batch.train, batch.mask, offsets=batch.offsets, tokens=batch.tokens,
-        sources=batch.labels.get("worker") or batch.labels.get("env"), rollout_entropy=batch.rollout_entropy,
+        sources=sources, rollout_entropy=batch.rollout_entropy,
         train_entropy=batch.train_entropy, rewards=batch.reward, sequence_ids=ids,
         length_differences=batch.length_differences,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -28,9 +29,10 @@ class TrainerPreset(NamedTuple):
     fields : mapping of role to names
         The first name that a row has is taken.
     step_in_name : str
-        A pattern whose group is the step, in the name of the file or one of its folders; "" where rows say it.
+        A pattern whose group is the step, in the name of the file or, unless it ends in a bare number, of its folders;
+        "" where rows say it.
     text_only : tuple of str
-        Fields by which to know the trainer's dump of texts, which has no log-probs.
+        Fields by which to know a dump of the trainer that has texts, or log-probs of one side.
     advice : str
         How its log-probs come into a file, where the trainer writes none by itself.
     """
@@ -88,6 +90,7 @@ PRESETS: Mapping[str, TrainerPreset] = MappingProxyType({
             "step": ("rollout_id",), "worker": ("data_parallel_rank",),
         },
         step_in_name=r"(\d+)$",
+        text_only=("response", "response_length", "weight_versions"),
         advice="slime writes log-probs of both sides with --save-debug-train-data; --save-debug-rollout-data has the "
         "rollout's only",
     ),
@@ -156,18 +159,20 @@ def refusal(path: str, present: Iterable[str], preset: str | None) -> str:
     there = list(dict.fromkeys(present))
     shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
     line = f"{path}: no log-probs of both sides in it; its rows have {shown or 'no fields'}"
-    for name, known in PRESETS.items():
-        text_only = known.text_only and set(known.text_only) <= set(there)
-        one_side = {known.fields[side][0] for side in ("rollout", "train")} & set(there)
-        if known.advice and preset in (name, None) and (text_only or one_side):
-            return f"{line}. {known.advice}"
+    known = {name: x for name, x in PRESETS.items() if x.advice and preset in (name, None)}
+    by_text = [x for x in known.values() if x.text_only and set(x.text_only) <= set(there)]
+    by_side = [x for x in known.values() if {x.fields[side][0] for side in ("rollout", "train")} & set(there)]
+    meant = by_text or by_side
+    if len(meant) == 1:
+        return f"{line}. {meant[0].advice}"
     return f"{line}; name the fields: --map rollout=FIELD train=FIELD mask=FIELD (fields={{...}})"
 
 
 def step_of(path: str, fields: Fields) -> int | None:
     """The step that a file's name or folders tell, where its rows do not."""
     pattern = PRESETS[fields.preset].step_in_name if fields.preset else r"step_?(\d+)"
-    for part in reversed(os.fspath(path).replace("\\", "/").split("/")[-3:]):
+    parts = os.fspath(path).replace("\\", "/").split("/")
+    for part in reversed(parts[-1:] if pattern.startswith("(") else parts[-3:]):
         stem = re.sub(r"(\.(jsonl?|ndjson|gz|zst|parquet|pq|arrow|feather|ipc|npz|pt|pth))+$", "", part)
         found = re.search(pattern, stem)
         if found:
@@ -184,5 +189,5 @@ def plain_label(value: Any) -> str | int | float | None:
     if value is None or isinstance(value, (str, int)):
         return int(value) if isinstance(value, bool) else value
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
+        return None if math.isnan(value) else int(value) if value.is_integer() else value
     return str(value)[:200]

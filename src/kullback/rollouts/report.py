@@ -15,7 +15,7 @@ from kullback.comparison import Estimate, json_number
 from kullback.evaluation.text import labels
 from kullback.rlhf import AuditReport, WhatIf
 from kullback.rollouts.batches import Float64s, Skipped
-from kullback.rollouts.series import Point, Series, Sums, interval
+from kullback.rollouts.series import NO_LABEL, Point, Series, Sums, interval
 
 __all__ = ["RolloutReport", "merged", "place_of", "sequence_id"]
 
@@ -104,7 +104,8 @@ class RolloutReport:
         """Sums of sequences, with the labels of each."""
         self._all.add([""] * len(lengths), sums, lengths, reward)
         for name, series in self.by.items():
-            series.add(names[name], sums, lengths, reward)
+            labelled = [NO_LABEL if label is None else label for label in names[name]]
+            series.add(labelled, sums, lengths, reward)
 
     def settle(self) -> None:
         """Add up what waits, and forget what is no longer among the worst."""

@@ -14,11 +14,12 @@ from kullback.comparison import Estimate, Mean
 from kullback.rlhf import kl_estimate
 from kullback.rollouts.batches import Float64s, Int64s, RolloutBatch
 
-__all__ = ["Point", "Series", "Sums", "interval", "sums_of"]
+__all__ = ["NO_LABEL", "Point", "Series", "Sums", "interval", "sums_of"]
 
 # means over tokens; "both" is weight + weight², from which their covariance comes
 _OF_TOKENS = ("k1", "k3", "weight", "weight2", "both")
 _ENTROPIES = ("rollout_entropy", "train_entropy")
+NO_LABEL = "(none)"  # what rows are under that have no label, so that labels add up to all
 _WAITING = 1 << 16  # sequences whose sums are kept until they are added up: exact addition costs by the call
 
 

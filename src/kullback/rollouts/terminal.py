@@ -10,7 +10,7 @@ from kullback.evaluation.terminal import short
 from kullback.evaluation.text import visible
 from kullback.rollouts.series import Point, Series, interval
 
-__all__ = ["COLUMNS", "figure", "print_report", "remarks", "shares"]
+__all__ = ["COLUMNS", "figure", "print_report", "remarks", "shares", "thinned", "told"]
 
 # name, heading, note
 COLUMNS = (
@@ -113,7 +113,7 @@ def _print_series(out: Output, series: Series, title: str, header: str) -> None:
     counts = ("sequences", "tokens") if per_sequence else ("tokens",)
     headings = [text for _, h in known for text in ((h, "± s.e.") if h == COLUMNS[0][1] else (h,))]
     table = PrintedTable(header, *counts, *headings, title=title)
-    shown = _thinned(list(points.items()))
+    shown = thinned(list(points.items()), _MOST_ROWS)
     for label, point in shown:
         means = point.estimates()
         cells = [short(means[name].mean) if name in means else "-" for name, _ in known]
@@ -126,12 +126,12 @@ def _print_series(out: Output, series: Series, title: str, header: str) -> None:
         out.print(f"({len(points)} in all; --json and --html have every one)")
 
 
-def _thinned(points: list[Any]) -> list[Any]:
-    """As many as a terminal has room for, the first and the last among them."""
-    if len(points) <= _MOST_ROWS:
+def thinned(points: list[Any], most: int) -> list[Any]:
+    """As many as there is room for, the first and the last among them."""
+    if len(points) <= most:
         return points
-    step = (len(points) - 1) / (_MOST_ROWS - 1)
-    return [points[round(i * step)] for i in range(_MOST_ROWS)]
+    step = (len(points) - 1) / (most - 1)
+    return [points[round(i * step)] for i in range(most)]
 
 
 def _print_worst(out: Output, report: Any) -> None:

@@ -13,7 +13,7 @@ from kullback.evaluation.report import fill_page
 from kullback.evaluation.text import labels
 from kullback.rollouts.page import drawings
 from kullback.rollouts.series import Point, Series
-from kullback.rollouts.terminal import COLUMNS, figure, remarks, told
+from kullback.rollouts.terminal import COLUMNS, figure, remarks, thinned, told
 
 __all__ = ["render", "write"]
 
@@ -46,7 +46,9 @@ def render(report: Any, title: str | None = None) -> str:
             *drawings.of_positions(report.by_position),
             *drawings.of_ratios(report.audit),
         ],
-        tables=[(name, _table(series)) for name, series in report.by.items() if len(series.points) > 1],
+        tables=[
+            (name, len(series.points), _table(series)) for name, series in report.by.items() if len(series.points) > 1
+        ],
         what_if=[] if report.what_if is None else report.what_if.rows,
         worst=report.worst_sequences(20),
         tokens=report.worst_tokens(20),
@@ -54,6 +56,7 @@ def render(report: Any, title: str | None = None) -> str:
     )
 
 
+_MOST_ROWS = 1000  # of a table: JSON has all
 _CARDS = ("kl_k3", "ess", "kept_mass", "reward", "length")
 
 
@@ -68,7 +71,7 @@ def _table(series: Series) -> tuple[list[str], list[tuple[Any, Point, list[Any]]
     names = [(name, heading) for name, heading in COLUMNS if any(name in p.estimates() for p in points.values())]
     rows = [
         (label, point, [figure(known[name]) if name in known else None for name, _ in names])
-        for label, point in points.items()
+        for label, point in thinned(list(points.items()), _MOST_ROWS)
         for known in (point.estimates(),)
     ]
     return [heading for _, heading in names], rows

@@ -11,7 +11,7 @@ import numpy as np
 from kullback.evaluation.report.frame import Frame, nice, number
 from kullback.evaluation.text import visible
 from kullback.rlhf import AuditReport
-from kullback.rollouts.series import Point, Series, interval
+from kullback.rollouts.series import NO_LABEL, Point, Series, interval
 
 __all__ = ["Drawing", "of_positions", "of_ratios", "of_series"]
 
@@ -50,7 +50,7 @@ class Drawing(NamedTuple):
 
 def of_series(series: Series, name: str) -> list[Drawing]:
     """Everything known by a label; by environment or worker the KL alone."""
-    points = {label: point for label, point in series.points.items() if point.sequences}
+    points = {label: point for label, point in series.points.items() if point.sequences and label != NO_LABEL}
     if len(points) < 2:
         return []
     numeric = name == "step" and all(not isinstance(label, str) for label in points)
