@@ -1,7 +1,9 @@
 """Audits of RL runs: what is found, where, and what adds up."""
 
 import json
+import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 from rollout_runs import (
@@ -13,6 +15,7 @@ from rollout_runs import (
     clean_run,
     log_softmax,
     rounding,
+    sampling_temperature,
     shift,
     unrelated,
     with_fault,
@@ -246,3 +249,44 @@ def test_a_source_is_named(run):
     zero_filled(faulty, which, np.random.default_rng(0))
     (found,) = audited(faulty).findings
     assert found.check == "zero_filled" and "all of 'worker-3'" in found.seen
+
+
+@pytest.mark.parametrize("side", ["rollout", "train"])
+def test_entropies_tell_of_another_sampling_temperature(side):
+    """Of either side; of one environment alone too, which is then named."""
+    run = clean_run(2, 400)
+    faulty, _ = with_fault(run, sampling_temperature, 1.0, np.random.default_rng(0))
+    entropy = {f"{side}_entropy": faulty.rollout_entropy}
+    report = audit(faulty.rollout, faulty.train, offsets=faulty.offsets, **entropy)
+    assert checks(report) - {"rounding"} == {"temperature"} and f"{side}'s entropy" in report.findings[0].seen
+    if side == "train":
+        return
+    faulty = run.copy()
+    own = [i for i, name in enumerate(run.sources) if name in ("worker-1", "worker-2", "worker-5")]
+    for i in own:
+        faulty.sources[i] = "math"
+    faulty.first_train = run.train
+    sampling_temperature(faulty, np.array(own), np.random.default_rng(1))
+    (found,) = (f for f in audited(faulty, entropies=True).findings if f.check == "temperature")
+    assert found.sequences == len(own) and "(math)" in found.seen
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32", "float64"])
+def test_storage_of_any_width(run, name):
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    rollout, train = (side.astype(dtype) for side in (run.rollout, run.train))
+    report = audit(rollout, train, offsets=run.offsets)
+    found = [f.seen for f in report.findings]
+    assert len(found) == (2 if dtype.itemsize == 2 else 0) and all(f"is kept in {name}" in seen for seen in found)
+    if dtype.itemsize == 2:
+        # what rounding alone makes of equal sides, measured and as said
+        exact = run.rollout.astype(float)
+        measured = mismatch_report(rollout.astype(float), exact).kl_k3.mean
+        said = float(found[0].split("KL of ")[1].split()[0])
+        assert measured == pytest.approx(said, rel=0.1)
+
+
+def test_reports_travel_between_processes(run):
+    report = audited(with_fault(run, shift, 0.1, np.random.default_rng(0))[0])
+    twin = pickle.loads(pickle.dumps(report))
+    assert twin == report and twin.findings == report.findings

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, Severity
+from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, TESTED, Severity
 from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.state import State
 
-__all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "without_echoes"]
+__all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "threshold", "two_sided", "without_echoes"]
 
 SHOWN = 5  # places named in a finding
 
@@ -71,6 +72,16 @@ class Finding:
 
 def _percent(confidence: float) -> str:
     return "> 99.9 %" if confidence >= 0.999 else f"{100 * confidence:.4g} %"
+
+
+def threshold(tests: int) -> float:
+    """Of a normal number that is beyond it, either way, in TESTED of all runs at that many tests."""
+    return -NormalDist().inv_cdf(TESTED / (2 * max(tests, 1)))
+
+
+def two_sided(z: float) -> float:
+    """The chance of a normal number as far from 0."""
+    return math.erfc(abs(z) / math.sqrt(2.0))
 
 
 def total(values: NDArray[Any]) -> float:
