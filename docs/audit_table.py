@@ -5,7 +5,9 @@ run has a finding that its check's stated rate of false alarms cannot explain.
 """
 
 import argparse
+import math
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -50,11 +52,15 @@ def one_run(seed):
     return clean, results
 
 
-def measured(runs, first, jobs):
+def measured(runs, first, jobs, minutes):
+    end = time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(jobs) as pool:
         for number, result in enumerate(pool.map(one_run, range(first, first + runs))):
             print(f"\r{number + 1} of {runs} runs", end="", file=sys.stderr, flush=True)
             yield result
+            if time.monotonic() > end:
+                pool.shutdown(cancel_futures=True)
+                break
     print(file=sys.stderr)
 
 
@@ -146,12 +152,13 @@ def main():
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="as many runs as are done by then")
     parser.add_argument("--write", action="store_true", help="rewrite the page")
     parser.add_argument("--only", choices=("faults", "power"), help="audits or the change test alone")
     options = parser.parse_args()
     blocks, alarms = {}, Counter()
     if options.only != "power":
-        clean, results = zip(*measured(options.runs, options.first, options.jobs), strict=True)
+        clean, results = zip(*measured(options.runs, options.first, options.jobs, options.minutes), strict=True)
         blocks["alarms"], alarms = alarm_table(clean)
         blocks["faults"] = fault_table(results)
     if options.only != "faults":

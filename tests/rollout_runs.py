@@ -207,15 +207,19 @@ def truncated_support(run, which, rng):
 
 def masked_prompt(run, which, rng):
     """The first third of a sequence by somebody else: the model is uncertain of it and was not asked."""
-    for b in which:
-        start, stop = run.offsets[b : b + 2]
-        own = slice(start, start + (stop - start) // 3)
-        noise = run.logits[1][own] - run.logits[0][own]
-        z = np.float32(SCALES[-1]) * rng.standard_normal(noise.shape, np.float32)
-        run.tokens[own] = draw(rng, log_softmax(z / np.float32(PROMPT)))
-        run.rollout[own] = at(log_softmax(z), run.tokens[own])
-        run.train[own] = at(log_softmax(z + noise), run.tokens[own])
-        run.rollout_entropy[own] = entropy(log_softmax(z))
+    own = first_thirds(run, which)
+    noise = run.logits[1][own] - run.logits[0][own]
+    z = np.float32(SCALES[-1]) * rng.standard_normal(noise.shape, np.float32)
+    run.tokens[own] = draw(rng, log_softmax(z / np.float32(PROMPT)))
+    run.rollout[own] = at(log_softmax(z), run.tokens[own])
+    run.train[own] = at(log_softmax(z + noise), run.tokens[own])
+    run.rollout_entropy[own] = entropy(log_softmax(z))
+
+
+def first_thirds(run, which):
+    """Indices of their tokens."""
+    starts, lengths = run.offsets[which], np.diff(run.offsets)[which]
+    return np.concatenate([np.arange(a, a + n // 3) for a, n in zip(starts, lengths, strict=True)])
 
 
 def empty_prompt(run, which, rng):

@@ -290,3 +290,20 @@ def test_reports_travel_between_processes(run):
     report = audited(with_fault(run, shift, 0.1, np.random.default_rng(0))[0])
     twin = pickle.loads(pickle.dumps(report))
     assert twin == report and twin.findings == report.findings
+
+
+def test_small_sources_and_short_sequences_are_not_bad():
+    """Sources of one sequence each, of two tokens each, of few sequences in all."""
+    for seed, (sequences, tokens, named) in enumerate(((64, 8, 64), (400, 2, 50), (3, 8, 3), (64, 40, 50))):
+        run = clean_run(seed, sequences)
+        own = np.concatenate([np.arange(start, start + tokens) for start in run.offsets[:-1]])
+        sources = np.arange(sequences) % named
+        report = audit(run.rollout[own], run.train[own], offsets=np.arange(sequences + 1) * tokens, sources=sources)
+        assert checks(report) <= {"rounding"}
+
+
+def test_a_hundredth_of_a_temperature_is_not_told():
+    run = clean_run(3, 300)
+    for factor, expected in ((1.01, set()), (1.1, {"temperature"})):
+        run.train = at(log_softmax(run.logits[1] * np.float32(factor)), run.tokens)
+        assert checks(audited(run)) == expected

@@ -23,6 +23,7 @@ TAIL = 1.4  # by how much the noise of one sequence is allowed to have longer ta
 SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing is said of a sequence, of a run
 CERTAIN = 4  # sequences of which it is enough that one side is certain of some tokens, as few others are unlikely
 UNLIKELY = {29: 2.5, math.inf: 4.0}  # by that many sequences: standard deviations by which unlikely tokens have moved
+TEMPERATURE_EFFECT = 0.02
 KEPT = 0.995  # mean of train/rollout above which no support is called truncated
 
 
@@ -65,7 +66,7 @@ def _holds(table: dict[str, NDArray[np.float64]], rows: Rows, z_low: Float64s, n
     least = next(z for most, z in UNLIKELY.items() if count <= most)
     told = abs(float(z_low[rows].sum())) > least * math.sqrt(count)
     if not name.endswith("truncated"):
-        return told
+        return told and abs(_slope(table, rows)) > TEMPERATURE_EFFECT
     kept = _kept_mass(table, rows)
     return (told or (count <= CERTAIN and spikes > 0)) and (
         kept < KEPT if name.startswith("rollout") else kept > 1.0 / KEPT
@@ -148,8 +149,13 @@ def _kept_mass(table: dict[str, NDArray[np.float64]], rows: Rows) -> float:
     return 1.0 + float(table["weight"][rows].sum() / max(table["sound"][rows].sum(), 1))
 
 
+def _slope(table: dict[str, NDArray[np.float64]], rows: Rows) -> float:
+    """By what share the log-odds of likely tokens are greater in train."""
+    change, level = (float(table[f"high_{what}"][rows].sum()) for what in ("change", "level"))
+    return change / max(level, 1e-30)
+
+
 def _figures(table: dict[str, NDArray[np.float64]], rows: Rows, name: str) -> str:
     if name.endswith("truncated"):
         return f"; mean train/rollout {_kept_mass(table, rows):.4g}"
-    level, change = (float(table[f"high_{what}"][rows].sum()) for what in ("level", "change"))
-    return f"; log-odds of train are about {1.0 + change / max(level, 1e-30):.3g} of rollout's (temperature)"
+    return f"; log-odds of train are about {1.0 + _slope(table, rows):.3g} of rollout's (temperature)"

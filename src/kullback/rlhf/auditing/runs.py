@@ -23,6 +23,8 @@ Float64s = NDArray[np.float64]
 THETA = 0.5  # of the supermartingale of the first tokens
 SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
 WORSE = math.log(2.0) / 2.0  # of a source's differences: twice the squared ones
+SOME = 8  # sequences that make a spread
+LOGARITHMS, MEDIANS = 1.11, 1.25  # standard deviation of log |x| of a normal x; of a median over that of a mean
 
 
 def of_run(state: State) -> list[tuple[Finding, Rows]]:
@@ -120,18 +122,18 @@ def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
     told = table["high"] + table["low"]
     rows = free & (told >= ENOUGH)
     named = np.unique(table["source"][rows])
-    if named.size < 2:
+    if named.size < 2 or np.count_nonzero(rows) < SOME:
         return
     size = table["change_size"] / np.maximum(told, 1)
     # medians: a few sequences with another fault are no fault of their source
     means = {name: float(np.median(size[rows & (table["source"] == name)])) for name in named.tolist()}
     middle = float(np.median(list(means.values())))
-    within = size[rows] - np.array([means[name] for name in table["source"][rows].tolist()])
-    noise = max(float(np.median(np.abs(within))) / 0.6745, 0.05)
+    noise = float(np.median(np.abs(size[rows] - np.median(size[rows])))) / 0.6745
     for name, mean in means.items():
         own = rows & (table["source"] == name)
-        count = int(np.count_nonzero(own))
-        z = (mean - middle) * math.sqrt(count / (math.pi / 2.0 if count > 2 else 1.0)) / noise
+        # of one sequence what they differ by, but no less than logarithms of as many normal numbers do
+        error = max(noise / math.sqrt(np.count_nonzero(own)), LOGARITHMS / math.sqrt(float(told[own].sum())))
+        z = (mean - middle) / (MEDIANS * error)
         if z > TAIL * threshold(named.size) and mean - middle > WORSE:
             mine = table["source"] == name
             seen = f"{name!r} has {math.exp(mean - middle):.3g} times the differences of log-odds of the other sources"
