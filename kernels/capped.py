@@ -16,23 +16,8 @@ from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
 from .elementary import scaled_exp2, tanh_rise
 from .far import below, undefined
-from .lanes import (
-    inlined,
-    is_nan,
-    kernel,
-    load,
-    maximum,
-    number,
-    rounded,
-    select,
-    smaller,
-    splat,
-    stack,
-    stream,
-    sum_lanes,
-    widened,
-    width,
-)
+from .lanes import inlined, is_nan, kernel, maximum, number, rounded, select, smaller, splat, sum_lanes, widened, width
+from .memory import load, stack, stream
 from .order import see_block
 from .scans import LN2, greatest_of
 from .separate import separate

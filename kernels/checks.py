@@ -10,7 +10,8 @@ from numba.extending import intrinsic
 
 from .decode import takes_gradients
 from .kinds.registry import has_gradient, is_valid
-from .lanes import kernel, pointer
+from .lanes import kernel
+from .memory import pointer
 from .segments import summable
 from .status import ARGUMENT, LOGS, OK, TOKEN, readable
 

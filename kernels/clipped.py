@@ -18,23 +18,10 @@ from .describe import describe_row, log_prob
 from .elementary import phi
 from .kinds import KINDS
 from .kinds.mixture import summed
-from .lanes import (
-    both,
-    either,
-    equal,
-    kernel,
-    load,
-    load_codes,
-    number,
-    pointer,
-    select,
-    smaller,
-    splat,
-    stack,
-    store,
-    stream,
-)
-from .pairs import NEAR, SINGLE
+from .ladder import SINGLE
+from .lanes import both, either, equal, kernel, number, select, smaller, splat
+from .memory import load, load_codes, pointer, stack, store, stream
+from .pairs import NEAR
 from .records import Divergence, Facts, Pair, PairState, PairStatistics, Row, Scales, record
 from .status import LOGS
 

@@ -1,19 +1,17 @@
-"""The statistics of one pair of rows, by the kernel that serves it, and those of one outcome of it."""
+"""The statistics of one pair of rows and those of one outcome of it, written where they are wanted."""
 
 import numpy as np
 from numba import types
 
-from .decode import FLOAT64, element
+from .decode import element
 from .describe import greatest, log_prob
-from .direct import direct_row, normalised_row
 from .far import apart
-from .lanes import kernel, pointer
-from .masses import NEGATIVE, mass_alone
-from .probabilities import mass_difference, mass_pair
-from .records import RowStatistics, record
-from .rows import DONE, TOO_CLOSE, cumulant_row
+from .ladder import NEGATIVE_MASS, STATISTICS, alone_too, negative_side, serve_pair
+from .lanes import kernel
+from .memory import pointer
+from .probabilities import mass_difference
 from .separate import separate
-from .status import LOGS, NEGATIVE_P, NEGATIVE_Q, OK, write_number
+from .status import LOGS, MASSES, OK, write_number
 
 
 @kernel
@@ -32,26 +30,15 @@ def log_ratio(pair, v, gap, top_p, top_q, scales):
 
 @kernel
 def compare_row(pair, full, result, scales):
-    """The statistics of one pair of rows, by the kernel that serves it; OK, NEGATIVE_P or NEGATIVE_Q.
+    """The statistics of one pair of rows; OK, NEGATIVE_P or NEGATIVE_Q.
 
-    Of masses also their `scales`; entropies and what token log-probabilities need only if `full`.
+    Of masses also their `scales`; their entropies and what token log-probabilities need only if `full`.
     """
-    p, q, vocab, space, k = pair
-    double = p.storage == FLOAT64 or q.storage == FLOAT64
-    if space == LOGS:
-        outcome = TOO_CLOSE
-        if not double:
-            outcome = cumulant_row(p, q, vocab, k, np.float32(0.0), result)
-        if outcome == TOO_CLOSE:
-            outcome = cumulant_row(p, q, vocab, k, 0.0, result)
-        if outcome != DONE:
-            served = not double and normalised_row(p, q, vocab, k, np.float32(0.0), result)
-            if not served and not normalised_row(p, q, vocab, k, 0.0, result):
-                direct_row(p, q, vocab, k, result)
-        return OK
-    if mass_pair(pair, True, full, result, scales) != NEGATIVE:
-        return OK
-    return NEGATIVE_P if mass_alone(p, vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
+    if serve_pair(pair, STATISTICS, True, result, scales) == NEGATIVE_MASS:
+        return negative_side(pair)
+    if full and pair.space == MASSES:
+        alone_too(pair, result)
+    return OK
 
 
 @kernel

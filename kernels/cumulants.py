@@ -27,7 +27,6 @@ from .lanes import (
     greatest,
     inlined,
     kernel,
-    load,
     maximum,
     negative,
     number,
@@ -35,11 +34,11 @@ from .lanes import (
     select,
     smaller,
     splat,
-    stream,
     sum_lanes,
     widened,
     width,
-)  # fmt: skip
+)
+from .memory import load, stream
 from .separate import separate
 
 LOG2E = 1.44269504088896340736

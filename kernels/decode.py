@@ -8,7 +8,8 @@ decoded copy of that block in the caller's scratch (16 KiB, on the stack, in the
 import numpy as np
 from numba import types
 
-from .lanes import decoded, inlined, kernel, pointer, pointer_like, storage_of, store, stream, width
+from .lanes import inlined, kernel, width
+from .memory import decoded, pointer, pointer_like, storage_of, store, stream
 from .records import Row
 from .separate import separate
 from .storage import AFFINE16, FLOAT32, FLOAT64, FLOATS, STORAGES  # noqa: F401 (the loops take the tags from here)

@@ -1,28 +1,16 @@
-"""The statistics of one row, by the kernel that serves it: its normaliser, entropy and log-probabilities."""
+"""The statistics of one row, its normaliser, entropy and log-probabilities, written where they are wanted."""
 
 import numpy as np
 from numba import types
 
 from .cumulants import in_reach
-from .decode import BLOCK, FLOAT64, NO_LOG, element, item_bytes, view
-from .far import below, far_row
-from .lanes import (
-    AHEAD_OF_WRITING,
-    fma,
-    kernel,
-    load,
-    pointer,
-    pointer_like,
-    prefetch,
-    splat,
-    stack,
-    storage_of,
-    store,
-    width,
-)
-from .masses import NEGATIVE, mass_alone, mass_log_prob
+from .decode import BLOCK, NO_LOG, element, item_bytes, view
+from .far import below
+from .ladder import serve_mass_row, serve_row
+from .lanes import fma, kernel, splat, width
+from .masses import mass_log_prob
+from .memory import AHEAD_OF_WRITING, load, pointer, pointer_like, prefetch, stack, storage_of, store
 from .separate import separate
-from .single import log_row
 from .status import LOGS, MASSES, NEGATIVE_P, OK, TOKEN, write_number
 
 
@@ -49,13 +37,8 @@ def describe_row(row, vocab, space, k, entropy, result):
     """The statistics of one row (of logs entropy may be NaN where `entropy` is None; of masses all but greatest); OK or
     NEGATIVE_P."""
     if space == MASSES:
-        return NEGATIVE_P if mass_alone(row, vocab, result) == NEGATIVE else OK
-    if row.storage == FLOAT64:
-        served = log_row(row, vocab, k, 0.0, entropy, result)
-    else:
-        served = log_row(row, vocab, k, np.float32(0.0), entropy, result)
-    if not served:
-        far_row(row, vocab, k, None, result)
+        return OK if serve_mass_row(row, vocab, result) else NEGATIVE_P
+    serve_row(row, vocab, k, entropy, None, result)
     return OK
 
 

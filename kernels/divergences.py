@@ -5,11 +5,12 @@ from numba import types
 
 from .encode import fill
 from .kinds.registry import divergence_row, exchanged, gradient_row
-from .lanes import kernel, pointer
-from .masses import NEGATIVE, mass_alone
-from .pairs import NEGATIVE_MASS, turned
-from .records import STATE_BYTES, PairState, RowStatistics, copy_record, record, record_at
-from .status import NEGATIVE_P, NEGATIVE_Q, OK
+from .ladder import NEGATIVE_MASS, negative_side
+from .lanes import kernel
+from .memory import pointer
+from .pairs import turned
+from .records import STATE_BYTES, PairState, copy_record, record_at
+from .status import OK
 
 
 @kernel
@@ -17,7 +18,7 @@ def write_divergence(pair, divergence, facts, out, state, t):
     """The divergence of pair t into `out`, and its state into `state` unless that is null; OK, NEGATIVE_P or _Q."""
     value = divergence_row(pair, divergence, state != 0, facts)
     if facts.state.path == NEGATIVE_MASS:
-        return NEGATIVE_P if mass_alone(pair.p, pair.vocab, record(RowStatistics)) == NEGATIVE else NEGATIVE_Q
+        return negative_side(pair)
     pointer(out, types.float64)[t] = value
     if state != 0:
         copy_record(record_at(state + STATE_BYTES * t, PairState), facts.state)

@@ -6,24 +6,9 @@ the whole range, and `phi` is that of one number.
 
 import math
 
-from .lanes import (
-    absolute,
-    equal,
-    exponent,
-    fma,
-    greatest,
-    horner,
-    inlined,
-    is_nan,
-    kernel,
-    mantissa,
-    maximum,
-    number,
-    select,
-    shift_exponent,
-    smaller,
-    splat,
-)
+from .exponents import exponent, mantissa, shift_exponent
+from .lanes import absolute, equal, fma, greatest, inlined, is_nan, kernel, maximum, number, select, smaller, splat
+from .polynomials import horner
 
 _LOG2E_LOW = 2.0355273740931033e-17  # log2(e) less its float64
 _PHI_SERIES = 1.6  # greatest |x| of the series; beyond it exp(x) - 1 - x loses less than two bits

@@ -6,7 +6,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .decode import by_words, element, item_bytes
-from .lanes import F32, STORED, _constant, has_half_conversion, inlined, kernel, load, stack
+from .lanes import F32, _constant, inlined, kernel
+from .memory import STORED, has_half_conversion, load, stack
 from .records import Row
 from .separate import separate
 from .storage import STORAGES

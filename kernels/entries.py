@@ -15,7 +15,8 @@ from .describe import describe_row, write_description, write_log_probs, write_lo
 from .divergences import write_divergence, write_gradient
 from .estimates import write_phi
 from .gradients import softmax_gradient_row, write_at_ids
-from .lanes import kernel, pointer
+from .lanes import kernel
+from .memory import pointer
 from .records import (
     STATE_BYTES,
     Divergence,

@@ -3,7 +3,8 @@
 from numba import types
 
 from .elementary import phi_anywhere
-from .lanes import kernel, load, pointer, stack, store, width
+from .lanes import kernel, width
+from .memory import load, pointer, stack, store
 
 
 @kernel

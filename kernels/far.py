@@ -21,17 +21,15 @@ from .lanes import (
     inlined,
     is_nan,
     kernel,
-    load,
     maximum,
     number,
     select,
     smaller,
     splat,
-    stack,
-    stream,
     sum_lanes,
     width,
 )
+from .memory import load, stack, stream
 from .order import see_block
 from .scans import LN2, argmax, greatest_of
 from .separate import separate

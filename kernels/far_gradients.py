@@ -23,7 +23,8 @@ from .decode import NO_LOG, element, view
 from .direct import apart_constants, apart_lanes
 from .encode import write_block
 from .far import apart, below, half_weight, normaliser, unit_of
-from .lanes import equal, fma, inlined, kernel, load, select, splat, stack, store, sum_lanes, width
+from .lanes import equal, fma, inlined, kernel, select, splat, sum_lanes, width
+from .memory import load, stack, store
 from .pairs import PAIRS
 from .scans import argmax, greatest_of
 from .separate import separate
@@ -37,7 +38,7 @@ def slopes(a, b, slope, own, constants):
     _, root, ratio, _ = apart_lanes(a, b, constants)
     if slope == RATIO:
         return root, ratio
-    return root, own - a * constants[0]
+    return root, own - a * constants.unit
 
 
 @kernel

@@ -12,8 +12,8 @@ from numba import njit, types
 from .contract import structure
 from .decode import element, row_of
 from .far import apart, below
-from .lanes import pointer
-from .pairs import DISTANT, UNDEFINED
+from .ladder import DISTANT, UNDEFINED
+from .memory import pointer
 from .records import STATE_BYTES, PairState, record_at
 from .status import LOGS
 

@@ -10,7 +10,8 @@ from .decode import FLOAT64, NO_LOG, element, item_bytes, view
 from .elementary import scaled_exp2
 from .encode import fill, row_place, write, write_block
 from .far_gradients import PARTNER, far_gradient
-from .lanes import equal, fma, kernel, load, maximum, number, pointer, select, splat, stack, store, width
+from .lanes import equal, fma, kernel, maximum, number, select, splat, width
+from .memory import load, pointer, stack, store
 from .pairs import PAIRS
 from .records import Pair
 from .scans import LN2

@@ -25,29 +25,28 @@ from numba.extending import overload
 from .cumulants import SPAN
 from .decode import view
 from .elementary import log
+from .exponents import binades_between, shift_exponent
 from .lanes import (
     absolute,
-    binades_between,
     both,
     either,
     equal,
     fma,
     greatest,
-    horner,
     kernel,
     maximum,
     minimum,
     negative,
     number,
     select,
-    shift_exponent,
     smaller,
     splat,
-    stream,
     sum_lanes,
     width,
-)  # fmt: skip
+)
 from .masses import scaled_view
+from .memory import stream
+from .polynomials import horner
 from .separate import separate
 
 NEAR, NORMAL, ALL = 0, 1, 2  # which sums serve a row: of masses alike, of normal numbers, of any

@@ -15,26 +15,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .cumulants import LOG2E, SPAN
-from .decode import BLOCK, FLOAT64, element, view
+from .cumulants import SPAN
+from .decode import BLOCK, element, view
 from .elementary import log
-from .lanes import (
-    equal,
-    fma,
-    greatest,
-    kernel,
-    load,
-    maximum,
-    number,
-    select,
-    splat,
-    stack,
-    store,
-    stream,
-    sum_lanes,
-    widened,
-    width,
-)  # fmt: skip
+from .lanes import equal, fma, greatest, kernel, maximum, number, select, splat, sum_lanes, widened, width
+from .memory import load, stack, store, stream
 from .scans import greatest_of
 from .separate import separate
 
@@ -226,24 +211,6 @@ def argmax_of(row, vocab, block, top, room, scale):
         if x[i] == top:
             return block + i
     return -1
-
-
-@separate(types.int64)
-@kernel
-def mass_alone(row, vocab, result):
-    """lse (log of the total), entropy, argmax and beside of a row of masses: DONE or NEGATIVE. No mass: lse is -inf."""
-    outcome = OUT_OF_RANGE
-    if row.storage != FLOAT64:
-        outcome = mass_statistics(row, vocab, np.float32(0.0), None, result)
-    if outcome == OUT_OF_RANGE:
-        outcome = mass_statistics(row, vocab, 0.0, None, result)
-    if outcome == OUT_OF_RANGE:
-        room = stack(2048, 0.0)
-        top = greatest_mass(row, vocab, room)
-        exponent = np.rint(math.log(top) * LOG2E)
-        outcome = mass_statistics(row, vocab, 0.0, split_power(-exponent), result)
-        result.lse = math.log(top) + result.beside
-    return outcome
 
 
 @kernel

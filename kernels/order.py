@@ -11,7 +11,8 @@ from numba import types
 from numba.extending import overload
 
 from .decode import element
-from .lanes import any_lane, kernel, load, number, pointer, select, smaller, splat, sum_lanes, width
+from .lanes import any_lane, kernel, number, select, smaller, splat, sum_lanes, width
+from .memory import load, pointer
 
 
 class Order(NamedTuple):

@@ -20,8 +20,11 @@ from numba import types
 from .cumulants import SPAN
 from .decode import item_bytes
 from .encode import fill, write as write_row
-from .lanes import fma, kernel, load, pointer_like, rounded, splat, stack, storage_of, sum_lanes, width
-from .pairs import PAIRS, SINGLE, UNDEFINED, coefficient_count, read_pairs, scale_pair, series
+from .ladder import SINGLE, UNDEFINED
+from .lanes import fma, kernel, rounded, splat, sum_lanes, width
+from .memory import load, pointer_like, stack, storage_of
+from .pairs import PAIRS, read_pairs, scale_pair
+from .polynomials import coefficient_count, series
 from .records import DivergenceSums, Outcomes, Rooms, Terms, clear_record, record
 from .separate import separate
 

@@ -17,19 +17,19 @@ from numba import types
 from numba.extending import overload
 
 from .cumulants import LOG2E
-from .decode import BLOCK, FLOAT64, view
+from .decode import BLOCK, view
 from .elementary import log1p_minus
-from .lanes import kernel, load, splat, stack, store, sum_lanes, width
+from .lanes import kernel, splat, sum_lanes, width
 from .mass_sums import NEAR, block_of_masses
-from .masses import DONE, GREATEST_SHIFT, NEGATIVE, OUT_OF_RANGE, greatest_mass, mass_alone, scaled_view, split_power
-from .records import MassSums, Rooms, RowStatistics, record
+from .masses import DONE, GREATEST_SHIFT, NEGATIVE, OUT_OF_RANGE, greatest_mass, scaled_view, split_power
+from .memory import load, stack, store
+from .records import MassSums, Rooms, record
 from .scans import LN2, fused, index_of
 from .separate import separate
 
 # Rows of which no outcome differs by more are proportional: it is what the totals are known to.
 IDENTICAL = 2.0**-90
 
-SINGLE, DOUBLE = 0, 1  # the lanes that served a pair
 UNLIKE = 5  # the outcome of rows whose totals differ by as much as the rows do
 
 # totals that a type of lanes serves as they are, and the least total·KL whose terms do not leave its numbers
@@ -224,40 +224,3 @@ def served(mass, delta, forward, reverse, kl, reverse_kl, like):
     if (delta != 0.0 or forward + reverse > 0.0) and min(kl, reverse_kl) * mass < least_kl:
         return OUT_OF_RANGE
     return DONE
-
-
-@separate(types.int64)
-@kernel
-def mass_pair(pair, single, full, result, scales):
-    """The statistics of any pair of rows of masses and their `scales`: SINGLE, DOUBLE or NEGATIVE.
-
-    `single`: float32 lanes are good enough for 32-bit rows. `full`: with the entropies, and and `lse` and `beside` that
-    keep their digits where one outcome takes nearly all; else entropy_p and entropy_q are NaN and `beside` untouched.
-    """
-    p, q, vocab, _, _ = pair
-    path, outcome = DOUBLE, OUT_OF_RANGE
-    if single and p.storage != FLOAT64 and q.storage != FLOAT64:
-        path = SINGLE
-        outcome = mass_row(pair, np.float32(0.0), None, scales, result)
-    if outcome == OUT_OF_RANGE:
-        path = DOUBLE
-        outcome = mass_row(pair, 0.0, None, scales, result)
-    if outcome == NEGATIVE:
-        return NEGATIVE
-    if outcome != DONE:
-        path = DOUBLE
-        undefined(result)
-        if scale_rows(p, q, vocab, scales):
-            mass_row(pair, 0.0, (scales.excess, scales.excess_low), scales, result)
-    if full:
-        alone = record(RowStatistics)
-        defined = result.kl == result.kl
-        mass_alone(p, vocab, alone)
-        result.entropy_p = alone.entropy if defined else np.nan
-        result.lse_p = alone.lse if defined else np.nan
-        result.beside_p = alone.beside
-        mass_alone(q, vocab, alone)
-        result.entropy_q = alone.entropy if defined else np.nan
-        result.lse_q = result.lse_p + result.lse_gap
-        result.beside_q = alone.beside
-    return path

@@ -1,8 +1,10 @@
 """One pair of rows -> its statistics, in one read of memory.
 
-A pair is served by the cumulant sums (cumulants.py) in float32 lanes; where those could miss 1e-6 (rows nearly equal
-up to a large constant) in float64 lanes; and where exponents leave the range (|y| > 8) or a probability is zero on
-one side only, by `direct` (direct.py). With E = (A + B)/S and Z = S·(1 + E):
+The cumulant sums (cumulants.py) of a pair in float32 lanes may miss 1e-6 of rows nearly equal up to a large constant;
+where exponents leave the range (|y| > 8, 300 in float64 lanes) or a probability is zero on one side only, neither lanes
+can tell. Then they say so, and what serves the pair is the business of ladder.py.
+
+With E = (A + B)/S and Z = S·(1 + E):
 
     KL(p‖q) = A/S + log1p(E) - E                 the bracket is -E²/2 + ...: small, as centre is near E_p[k(b - a)];
             = log1p(E) - B/S                     the same, for E ≥ 1/2
@@ -21,7 +23,8 @@ from .cumulants import LOG2E, NEAR, WIDE, cumulants, cumulants_near, cumulants_w
 from .decode import BLOCK, NO_LOG, pair_by_words, view
 from .elementary import log1p_minus
 from .held import beside_p, beside_q, clear_held, forward_of, hold, shrink_held
-from .lanes import inlined, kernel, rounded, stack, width
+from .lanes import inlined, kernel, rounded, width
+from .memory import stack
 from .records import CumulantSums, Frame, HeldSums, Rooms, record
 from .scans import MAX_RISE, MAX_SHIFT, argmax, greatest_of, index_of
 from .separate import separate

@@ -4,7 +4,8 @@ import numpy as np
 
 from .cumulants import LOG2E
 from .decode import BLOCK, NO_LOG, view
-from .lanes import any_lane, equal, fma, greatest, kernel, load, maximum, rounded, splat, width
+from .lanes import any_lane, equal, fma, greatest, kernel, maximum, rounded, splat, width
+from .memory import load
 
 LN2 = 0.69314718055994530942
 

@@ -12,7 +12,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .decode import BLOCK, by_words, element, is_storage
-from .lanes import _MASKS, F64, both, equal, inlined, kernel, load, pointer, select, splat, stack, store, stream
+from .lanes import _MASKS, F64, both, equal, inlined, kernel, select, splat
+from .memory import load, pointer, stack, store, stream
 from .storage import AFFINE16, FLOATS
 
 LANES = 8  # of float64

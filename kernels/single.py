@@ -14,21 +14,8 @@ from .cumulants import LOG2E, SPAN, beside_heaviest, in_reach, least_argument, l
 from .decode import BLOCK, NO_LOG, by_words, view
 from .elementary import parted_exp2
 from .far import undefined
-from .lanes import (
-    fma,
-    greatest,
-    inlined,
-    kernel,
-    maximum,
-    number,
-    rounded,
-    splat,
-    stack,
-    stream,
-    sum_lanes,
-    widened,
-    width,
-)  # fmt: skip
+from .lanes import fma, greatest, inlined, kernel, maximum, number, rounded, splat, sum_lanes, widened, width
+from .memory import stack, stream
 from .order import see_block
 from .records import RowSums, clear_record, record
 from .scans import LN2, MAX_RISE, MAX_SHIFT, argmax, binades_above, greatest_of

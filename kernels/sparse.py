@@ -11,20 +11,8 @@ from .cumulants import LOG2E, in_reach, least_argument
 from .decode import FLOAT64, NO_LOG, element, view
 from .elementary import scaled_exp2
 from .far import half_weight, normaliser, unit_of
-from .lanes import (
-    equal,
-    fma,
-    kernel,
-    load,
-    maximum,
-    number,
-    select,
-    splat,
-    stack,
-    store,
-    sum_lanes,
-    width,
-)
+from .lanes import equal, fma, kernel, maximum, number, select, splat, sum_lanes, width
+from .memory import load, stack, store
 from .pairs import PAIRS
 from .scans import LN2, MAX_SHIFT
 

@@ -3,7 +3,8 @@
 from numba import types
 
 from .decode import is_storage
-from .lanes import kernel, pointer
+from .lanes import kernel
+from .memory import pointer
 from .storage import AFFINE16
 
 OK, NEGATIVE_P, NEGATIVE_Q, TOKEN, ARGUMENT = 0, 1, 2, 3, 4

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from .capped import SATURATED, capped, capped_row, rise
-from .decode import FLOAT64, element
-from .far import far_row, undefined
-from .lanes import kernel, pointer
+from .capped import capped, rise
+from .decode import element
+from .far import undefined
+from .ladder import serve_capped_row, serve_row
+from .lanes import kernel
+from .memory import pointer
 from .order import Order, offer, sort_heap
 from .separate import separate
-from .single import ordered_log_row
 from .status import OK, TOKEN, write_number
 
 
@@ -37,22 +38,12 @@ class Kept(NamedTuple):
 
 @kernel
 def all_outcomes(row, vocab, cap, order, result):
-    """lse, entropy and the order of a whole row, in float32 lanes where that is what the row is stored in."""
+    """lse, entropy and the order of a whole row."""
     slope, limit = cap
-    single = row.storage != FLOAT64
     if limit > 0.0:
-        reach = SATURATED * limit / slope
-        if single and 1e-30 < reach < 1e30 and 1e-30 < limit < 1e30:
-            capped_row(row, vocab, slope, limit, np.float32(0.0), order, result)
-        else:
-            capped_row(row, vocab, slope, limit, 0.0, order, result)
+        serve_capped_row(row, vocab, slope, limit, order, result)
     else:
-        if single:
-            served = ordered_log_row(row, vocab, slope, np.float32(0.0), True, order, result)
-        else:
-            served = ordered_log_row(row, vocab, slope, 0.0, True, order, result)
-        if not served:
-            far_row(row, vocab, slope, order, result)
+        serve_row(row, vocab, slope, True, order, result)
 
 
 @kernel

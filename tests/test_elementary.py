@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("numba")  # the functions exist for Numba alone; their compiled form is judged through every kernel
 
-from kullback.kernels import elementary, lanes
+from kullback.kernels import elementary, lanes, memory
 
 
 def over(function, x, like):
@@ -19,9 +19,9 @@ def over(function, x, like):
 
     @njit
     def run(source, target, n):
-        a, b = lanes.pointer_like(source, lanes.stack(1, like)), lanes.pointer_like(target, lanes.stack(1, like))
+        a, b = memory.pointer_like(source, memory.stack(1, like)), memory.pointer_like(target, memory.stack(1, like))
         for i in range(0, n, width):
-            lanes.store(b, i, function(lanes.load(a, i, like)))
+            memory.store(b, i, function(memory.load(a, i, like)))
 
     x = np.resize(np.asarray(x, kind), -(-len(x) // width) * width)
     out = np.empty_like(x)

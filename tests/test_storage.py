@@ -53,7 +53,7 @@ def test_bytes_and_bits_are_those_of_the_dtype(kind):
 def test_every_pattern_is_decoded_exactly(kind):
     """By the registers and the scalar of the kernels, and by the blocks that NumPy decodes."""
     from kullback.kernels.decode import element, view
-    from kullback.kernels.lanes import pointer, stack
+    from kullback.kernels.memory import pointer, stack
 
     tag, size = kind.tag, kind.bytes
 

@@ -11,8 +11,9 @@ import math
 import numpy as np
 
 from ..encode import fill
+from ..ladder import DISTANT, DOUBLE, RATIOS, SINGLE, UNDEFINED, normalise_pair
 from ..lanes import kernel
-from ..pairs import DISTANT, DOUBLE, SINGLE, UNDEFINED, normalise_pair, turned
+from ..pairs import turned
 from ..records import Divergence
 from . import KINDS, linear
 from .renyi import steep_gradient, upper_value
@@ -35,15 +36,15 @@ def value(pair, divergence, with_moment, facts):
     if mirrored:
         pair = turned(own_pair)
     if abs(power) < NEXT_TO:
-        found, grown = 2.0 * linear.value(pair, Divergence(LINEAR, 0.5, 1.0, 0.0), False, facts), 0.0
+        found, grown = 2.0 * linear.value(pair, Divergence(LINEAR, 0.5, 1.0, 0.0), with_moment, facts), 0.0
         within = True
     else:
         order = 1.0 + power
         grown = power * upper_value(pair, order, -power, False, power > 0.0, with_moment, facts)
         found = 2.0 * (math.expm1(grown) / power) / order
         within = state.moment == state.moment
-    if mirrored:
-        normalise_pair(own_pair, True, False, facts)
+    if mirrored and with_moment:
+        normalise_pair(own_pair, RATIOS, True, facts)
     if state.path < UNDEFINED:
         state.moment = grown
         if not within:  # some log-ratio is beyond the reach of the exponentials

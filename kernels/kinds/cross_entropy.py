@@ -11,7 +11,6 @@ from numba import types
 
 from ..cumulants import LOG2E, SPAN, in_reach, least_argument, lse_in_reach
 from ..decode import FLOAT64, NO_LOG, element, view
-from ..direct import rest
 from ..elementary import scaled_exp2
 from ..encode import fill, write_block
 from ..far_gradients import PARTNER, far_gradient
@@ -21,19 +20,18 @@ from ..lanes import (
     greatest,
     inlined,
     kernel,
-    load,
     maximum,
     number,
     rounded,
     select,
     smaller,
     splat,
-    stack,
-    store,
     sum_lanes,
     widened,
     width,
 )
+from ..memory import load, stack, store
+from ..normalised import rest
 from ..pairs import PAIRS
 from ..records import RowStatistics, record
 from ..separate import separate

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..decode import BLOCK, view
 from ..elementary import log, phi_anywhere, phi_near_one
+from ..ladder import DOUBLE, NEGATIVE_MASS, STATISTICS, normalise_pair
 from ..lanes import (
     absolute,
     both,
     either,
     equal,
     greatest,
-    horner,
     inlined,
     kernel,
     maximum,
@@ -25,14 +25,13 @@ from ..lanes import (
     select,
     smaller,
     splat,
-    stack,
-    stream,
     sum_lanes,
     width,
 )
 from ..mass_sums import gap
-from ..pairs import NEGATIVE_MASS, normalise_pair
-from ..probabilities import DOUBLE, scale_rows
+from ..memory import stack, stream
+from ..polynomials import horner
+from ..probabilities import scale_rows
 from ..records import DivergenceSums, clear_record, record
 from ..status import MASSES
 
@@ -109,7 +108,7 @@ def value(pair, divergence, with_moment, facts):
     clear_record(state)
     state.path = DOUBLE
     if not scale_rows(p, q, vocab, scales):
-        normalise_pair(pair, False, False, facts)  # which says what is wrong
+        normalise_pair(pair, STATISTICS, False, facts)  # which says what is wrong
         return np.nan
     room_p = stack(2048, 0.0)
     room_q = stack(2048, 0.0)

@@ -10,9 +10,12 @@ import numpy as np
 from ..beyond import linear_beyond
 from ..elementary import phi_and_exp
 from ..far_gradients import RATIO, far_gradient
-from ..lanes import absolute, equal, fma, kernel, load, select, smaller, splat, store, width
+from ..ladder import DISTANT, RATIOS, STATISTICS, UNDEFINED, normalise_pair
+from ..lanes import absolute, equal, fma, kernel, select, smaller, splat, width
+from ..memory import load, store
 from ..pair_loops import expm1_series, gradient_loop
-from ..pairs import DISTANT, NEAR, UNDEFINED, normalise_pair, series
+from ..pairs import NEAR
+from ..polynomials import series
 from ..records import Divergence
 from ..status import LOGS
 
@@ -33,7 +36,7 @@ def weighted_sum(first, forward, second, reverse):
 @kernel
 def value(pair, divergence, with_moment, facts):
     _, _, first, second = divergence
-    normalise_pair(pair, True, False, facts)
+    normalise_pair(pair, RATIOS if with_moment else STATISTICS, True, facts)
     state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:

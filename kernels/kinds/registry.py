@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numba import types
 
+from ..ladder import UNDEFINED
 from ..lanes import kernel
-from ..pairs import UNDEFINED
 from ..records import Divergence
 from ..separate import separate
 from ..status import LOGS

@@ -18,25 +18,12 @@ from ..decode import element
 from ..elementary import phi, phi_and_exp
 from ..far import apart, below
 from ..far_gradients import tilted_gradient
-from ..lanes import (
-    absolute,
-    equal,
-    fma,
-    greatest,
-    kernel,
-    load,
-    maximum,
-    number,
-    select,
-    smaller,
-    splat,
-    stack,
-    store,
-    sum_lanes,
-    width,
-)
+from ..ladder import DISTANT, RATIOS, SINGLE, UNDEFINED, normalise_pair
+from ..lanes import absolute, equal, fma, greatest, kernel, maximum, number, select, smaller, splat, sum_lanes, width
+from ..memory import load, stack, store
 from ..pair_loops import expm1_series, gradient_loop, near_value, series_writer, sum_loop
-from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, scale_pair, series, turned
+from ..pairs import NEAR, is_identical, scale_pair, turned
+from ..polynomials import series
 from ..probabilities import IDENTICAL, mass_difference
 from ..records import Divergence, DivergenceSums, Terms, record
 from ..separate import separate
@@ -217,7 +204,7 @@ def upper_value(pair, order, epsilon, mirrored, steep, with_moment, facts):
     sums = record(DivergenceSums)
     done = False
     for attempt in range(2):
-        normalise_pair(pair, single and attempt == 0, False, facts)
+        normalise_pair(pair, RATIOS, single and attempt == 0, facts)
         state.moment = np.nan
         if state.path >= UNDEFINED:
             return np.nan
@@ -253,7 +240,8 @@ def value(pair, divergence, with_moment, facts):
     if not 0.0 < order < 0.5:
         return upper_value(pair, order, epsilon, False, order > 1.5, with_moment, facts)
     found = upper_value(turned(pair), epsilon, order, True, False, with_moment, facts)
-    normalise_pair(pair, True, False, facts)
+    if with_moment:
+        normalise_pair(pair, RATIOS, True, facts)
     return found
 
 

@@ -10,9 +10,12 @@ import numpy as np
 from ..cumulants import SPAN
 from ..decode import element
 from ..far import below
-from ..lanes import absolute, inlined, kernel, load, number, rounded, select, smaller, splat, store, sum_lanes, width
+from ..ladder import DISTANT, OUTCOMES, RATIOS, SINGLE, UNDEFINED, normalise_pair
+from ..lanes import absolute, inlined, kernel, number, rounded, select, smaller, splat, sum_lanes, width
+from ..memory import load, store
 from ..pair_loops import expm1_series, gradient_loop, value_loops
-from ..pairs import DISTANT, NEAR, SINGLE, UNDEFINED, is_identical, normalise_pair, series
+from ..pairs import NEAR, is_identical
+from ..polynomials import series
 from ..records import Divergence
 from ..status import LOGS
 
@@ -115,7 +118,7 @@ def lost_of_gap(state):
 
 @kernel
 def value(pair, divergence, with_moment, facts):
-    normalise_pair(pair, True, not with_moment, facts)
+    normalise_pair(pair, RATIOS if with_moment else OUTCOMES, True, facts)
     state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:
