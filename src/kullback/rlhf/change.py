@@ -135,7 +135,9 @@ def change_test(
     if len(a) + len(b) < 3:
         raise ValueError(f"`reference` and `current` have {len(a)} and {len(b)} repeats, expected 3 at least together")
     if 1.0 / (permutations + 1) > level:
-        raise ValueError(f"`permutations` is {permutations}, expected {int(1 / level)} at least for a level of {level}")
+        raise ValueError(
+            f"`permutations` is {permutations}, expected {1 / level - 1:.6g} at least for a level of {level}"
+        )
     answers = np.concatenate([a, b])
     answers = answers - answers.mean(axis=0)
     spread = np.square(answers).mean(axis=0)
