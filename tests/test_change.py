@@ -88,6 +88,8 @@ def test_wrong_arguments():
         (lambda: change_test(-x, x), "`reference` holds numbers that are no log-probs"),
         (lambda: change_test(x[0], x), r"`reference` has shape \(3,\)"),
         (lambda: change_test(x, x, level=0.001, permutations=99), "`permutations` is 99, expected 999 at least"),
+        (lambda: change_test(x[:2], x, unit="round"), "2 and 4 repeats come in 15 orders, expected 100 at least"),
+        (lambda: change_test(x[:2, :1], x[:, :1]), "2 and 4 repeats come in 15 orders"),
         (lambda: change_test(x, x, level=1e-320), "expected inf at least"),
         (lambda: change_test(x, x, unit="day"), "`unit` is 'day'"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,9 +135,15 @@ def change_test(
         raise ValueError(f"`current` is of {b.shape[1:]} prompts and tokens, expected {a.shape[1:]} as in `reference`")
     if len(a) + len(b) < 3:
         raise ValueError(f"`reference` and `current` have {len(a)} and {len(b)} repeats, expected 3 at least together")
-    if 1.0 / (permutations + 1) > level:
+    least = 1.0 / level
+    if permutations + 1 < least:
         raise ValueError(
-            f"`permutations` is {permutations}, expected {1 / level - 1:.6g} at least for a level of {level}"
+            f"`permutations` is {permutations}, expected {least - 1:.6g} at least for a `level` of {level}"
+        )
+    orders = math.comb(len(a) + len(b), len(b))
+    if orders < least and (unit == "round" or orders ** min(a.shape[1], 64) < least):
+        raise ValueError(
+            f"{len(a)} and {len(b)} repeats come in {orders} orders, expected {least:.6g} at least for a `level` of {level}"
         )
     answers = np.concatenate([a, b])
     answers = answers - answers.mean(axis=0)
