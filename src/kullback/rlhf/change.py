@@ -137,13 +137,11 @@ def change_test(
         raise ValueError(f"`reference` and `current` have {len(a)} and {len(b)} repeats, expected 3 at least together")
     least = 1.0 / level
     if permutations + 1 < least:
-        raise ValueError(
-            f"`permutations` is {permutations}, expected {least - 1:.6g} at least for a `level` of {level}"
-        )
+        raise ValueError(f"`permutations` is {permutations}, expected {least - 1:.6g} at least for `level` {level}")
     orders = math.comb(len(a) + len(b), len(b))
     if orders < least and (unit == "round" or orders ** min(a.shape[1], 64) < least):
         raise ValueError(
-            f"{len(a)} and {len(b)} repeats come in {orders} orders, expected {least:.6g} at least for a `level` of {level}"
+            f"{len(a)} and {len(b)} repeats come in {orders} orders, expected {least:.6g} at least for `level` {level}"
         )
     answers = np.concatenate([a, b])
     answers = answers - answers.mean(axis=0)
