@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ import kullback.rollouts as rollouts
 from kullback.rlhf import audit
 from kullback.rollouts import audit_files, merge_parts, read_rollouts, save_part
 from kullback.rollouts.logs import find_logs
-
-PT = Path(__file__).parent / "data" / "torch" / "slime.pt"
 
 
 def run(seed=0, count=60):
@@ -148,45 +145,6 @@ def test_findings_are_those_of_audit_and_say_the_row(tmp_path):
     zero = next(f for f in report.audit.findings if f.check == "zero_filled")
     assert report.where(zero.where[0][0]) == "log.jsonl:18"
     assert "log.jsonl:18" in str(report)
-
-
-def test_broken_rows_are_counted_and_named(tmp_path):
-    rows = run(count=8)
-    del rows[1]["train"]
-    rows[2]["rollout"][1] = "x"
-    rows[3]["mask"] = [1]
-    rows[4]["tokens"] = [1, 2]
-    rows[5]["rollout"], rows[5]["train"] = [], []
-    rows[6]["mask"] = None
-    text = lines(rows).split(b"\n")
-    text[4:4] = [b"not json", b"[1, 2]", b"", b"   "]
-    path = tmp_path / "log.jsonl"
-    path.write_bytes(b"\n".join(text) + lines(rows[:1])[:-40])
-    report = audit_files(path)
-    assert report.skipped.reasons == {
-        "no train log-probs": (1, 0, 1),
-        "rollout log-probs are no list of numbers": (1, 0, 2),
-        "mask: of another length than the log-probs": (1, 0, 3),
-        "not a line of JSON": (1, 0, 4),
-        "JSON, but no object": (1, 0, 5),
-        "tokens: of another length than the log-probs": (1, 0, 8),
-        "empty sequence": (1, 0, 9),
-        "no mask, so that all tokens count": (1, 0, 10),
-        "truncated last line": (1, 0, 12),
-    }
-    assert report.total.sequences == 4
-    text = str(report)
-    assert "left out: truncated last line: 1 row, first log.jsonl:13" in text
-    assert all(reason in text for reason in report.skipped.reasons)
-
-
-def test_numbers_that_are_not_finite(tmp_path):
-    """NaN and Infinity, which Python writes, and null."""
-    rows = run(count=4)
-    rows[0]["train"][3], rows[1]["train"][4], rows[2]["rollout"][5] = float("nan"), float("-inf"), None
-    report = audit_files(written(tmp_path, rows, "jsonl"))
-    assert {"missing", "infinite"} <= {f.check for f in report.audit.findings}
-    assert not report.skipped.reasons and np.isfinite(report.total.kl_k3.mean)
 
 
 def test_sides_of_two_lengths_are_cut_and_told(tmp_path):
@@ -375,67 +333,6 @@ def test_a_library_of_no_extra_is_named(plain, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="to_pandas needs pandas: pip install pandas"):
         plain.to_pandas("step")
-
-
-def test_gzip_that_was_cut(tmp_path):
-    path = tmp_path / "log.jsonl.gz"
-    path.write_bytes(gzip.compress(lines(run()))[:-2000])
-    report = audit_files(path)
-    assert 0 < report.total.sequences < 60
-    assert report.skipped.reasons["truncated last line"][0] == 1
-
-
-KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "arrow", "arrows", "npz", "pt")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_are_read_as_far_as_they_go_or_refused_by_name(tmp_path, kind):
-    """Cut, changed and shortened at random: a report, or a ValueError that begins with the file's name.
-
-    Offsets of a damaged Arrow file led the library to a segmentation fault.
-    """
-    if kind in ("jsonl.zst", "parquet", "arrow", "arrows"):
-        pytest.importorskip("pyarrow")
-    good = PT.read_bytes() if kind == "pt" else written(tmp_path, run(count=12), kind).read_bytes()
-    path = tmp_path / f"damaged.{kind}"
-    rng = np.random.default_rng(1)
-    for number in range(40):
-        data = bytearray(good)
-        at = int(rng.integers(len(data)))
-        if number % 3 == 0:
-            data = data[:at]
-        elif number % 3 == 1:
-            for place in rng.integers(0, len(data), 3):
-                data[place] = rng.integers(256)
-        else:
-            data[at : at + int(rng.integers(1, 40))] = b""
-        path.write_bytes(data)
-        try:
-            report = audit_files(path)
-        except ValueError as error:
-            assert str(error).startswith(str(path))
-        else:
-            assert json.dumps(report.to_dict(), allow_nan=False) and str(report)
-
-
-def test_offsets_that_lead_out_of_an_arrow_file(tmp_path):
-    """They were followed, to a segmentation fault of the process."""
-    pytest.importorskip("pyarrow")
-    rows = run(count=5)
-    path = written(tmp_path, rows, "arrow")
-    offsets = np.concatenate([[0], np.cumsum([len(row["rollout"]) for row in rows])]).astype(np.int32)
-    data, right = path.read_bytes(), offsets.tobytes()
-    assert data.count(right) >= 2
-    offsets[2:] += 1 << 30
-    path.write_bytes(data.replace(right, offsets.tobytes()))
-    with pytest.raises(ValueError, match=r"log\.arrow: damaged"):
-        audit_files(path)
-
-
-def test_entropies_may_be_anything(tmp_path):
-    rows = run(count=40)
-    rows[3]["rollout_entropy"] = [1e200] * len(rows[3]["rollout"])
-    assert audit_files(written(tmp_path, rows, "jsonl")).audit.findings is not None
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, small_pieces):

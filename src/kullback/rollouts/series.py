@@ -14,7 +14,7 @@ from kullback.comparison import Estimate, Mean
 from kullback.rlhf import kl_estimate
 from kullback.rollouts.batches import Float64s, Int64s, RolloutBatch
 
-__all__ = ["NO_LABEL", "Point", "Series", "Sums", "interval", "sums_of"]
+__all__ = ["NO_LABEL", "Point", "Series", "Sums", "interval", "position_range", "sums_of"]
 
 # means over tokens; "both" is weight + weight², from which their covariance comes
 _OF_TOKENS = ("k1", "k3", "weight", "weight2", "both")
@@ -29,6 +29,11 @@ class Sums(NamedTuple):
     counts: Int64s
     sums: dict[str, Float64s]
     entropies: dict[str, tuple[Float64s, Int64s]]
+
+
+def position_range(first: int) -> str:
+    """The positions of a class by its first: 0, 1-2, 3-6, 7-14, ..."""
+    return f"{first}-{2 * first}" if first else "0"
 
 
 def interval(estimate: Estimate, level: float = 0.95) -> tuple[float, float]:

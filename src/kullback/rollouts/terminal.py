@@ -8,7 +8,7 @@ from typing import IO, Any
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.terminal import short
 from kullback.evaluation.text import visible
-from kullback.rollouts.series import Point, Series, interval
+from kullback.rollouts.series import Point, Series, interval, position_range
 
 __all__ = ["COLUMNS", "figure", "print_report", "remarks", "shares", "thinned", "told"]
 
@@ -119,7 +119,7 @@ def _print_series(out: Output, series: Series, title: str, header: str) -> None:
         cells = [short(means[name].mean) if name in means else "-" for name, _ in known]
         cells.insert(1, short(point.kl_k3.standard_error, 2))
         numbers = [str(getattr(point, count)) for count in counts]
-        table.add_row(str(label), *numbers, *cells)
+        table.add_row(position_range(label) if header == "position" else str(label), *numbers, *cells)
     out.print()
     out.print(table)
     if len(shown) < len(points):

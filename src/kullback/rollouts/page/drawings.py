@@ -11,7 +11,7 @@ import numpy as np
 from kullback.evaluation.report.frame import Frame, nice, number
 from kullback.evaluation.text import visible
 from kullback.rlhf import AuditReport
-from kullback.rollouts.series import NO_LABEL, Point, Series, interval
+from kullback.rollouts.series import NO_LABEL, Point, Series, interval, position_range
 
 __all__ = ["Drawing", "of_positions", "of_ratios", "of_series"]
 
@@ -76,7 +76,7 @@ def of_positions(series: Series) -> list[Drawing]:
     points = {label: point for label, point in series.points.items() if point.tokens}
     if len(points) < 2:
         return []
-    names = {f"{label}" if label == 0 else f"{label}+": point for label, point in points.items()}
+    names = {position_range(label): point for label, point in points.items()}
     svg = _lines(names, [("kl_k3", "k3")], "KL by position", "counted tokens before", False, True, joined=True)
     return [
         Drawing("KL, nats, by position", svg, "By how many counted tokens of its sequence come before; classes double.")
