@@ -1,76 +1,15 @@
-"""The pictures of README.md and docs/, as SVG of our own: the same bytes on every machine, readable in both themes."""
+"""The pictures of README.md and docs/ by name."""
 
 import math
 from pathlib import Path
 
 import numpy as np
+from chart import Chart
+from lesson_pictures import LESSONS
 
 import kullback as kb
 
 ROOT = Path(__file__).parent.parent
-WIDTH, HEIGHT = 720, 280
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 44
-STYLE = """<style>
-text { font: 13px system-ui, sans-serif; fill: #57606a }
-.title { font-size: 15px; fill: #24292f }
-.axis, .grid { stroke: #8c959f; stroke-width: 1; fill: none }
-.grid { stroke-opacity: .3 }
-.a { stroke: #0969da; fill: #0969da }
-.b { stroke: #cf222e; fill: #cf222e }
-.c { stroke: #8c959f; fill: #8c959f; fill-opacity: .25 }
-.line { fill: none; stroke-width: 2 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #8b949e } .title { fill: #e6edf3 } .a { stroke: #58a6ff; fill: #58a6ff }
-  .b { stroke: #ff7b72; fill: #ff7b72 }
-}
-</style>"""
-
-
-class Chart:
-    """One pair of axes; points are given in data coordinates."""
-
-    def __init__(self, title, x_range, y_range, *, log_y=False):
-        self.x_range, self.y_range, self.log_y = x_range, y_range, log_y
-        self.parts = [f'<text class="title" x="{LEFT}" y="24">{title}</text>']
-
-    def x(self, value):
-        low, high = self.x_range
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value):
-        low, high = self.y_range
-        if self.log_y:
-            value, low, high = math.log(value), math.log(low), math.log(high)
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    def horizontal(self, value, label, kind="grid"):
-        y = self.y(value)
-        self.parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        self.parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-
-    def ticks(self, values, label):
-        self.parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-        for value in values:
-            x, y = self.x(value), HEIGHT - BOTTOM
-            self.parts.append(f'<path class="axis" d="M{x:.1f} {y}v4"/>')
-            self.parts.append(f'<text x="{x:.1f}" y="{y + 18}" text-anchor="middle">{value}</text>')
-        self.parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{label}</text>')
-
-    def dots(self, xs, ys, kind):
-        for x, y in zip(xs, ys, strict=True):
-            self.parts.append(f'<circle class="{kind}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4"/>')
-
-    def curve(self, xs, ys, kind):
-        points = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
-        self.parts.append(f'<polyline class="{kind}" points="{points}"/>')
-
-    def note(self, x, y, text, kind="", anchor="start"):
-        style = f' class="{kind}" style="stroke:none"' if kind else ""
-        self.parts.append(f'<text{style} x="{self.x(x):.1f}" y="{self.y(y):.1f}" text-anchor="{anchor}">{text}</text>')
-
-    def svg(self):
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-        return "\n".join([head, STYLE, *self.parts, "</svg>", ""])
 
 
 def kl_per_token():
@@ -102,7 +41,7 @@ def two_directions():
     x = np.linspace(-12, 12, 241)
     chart = Chart("One Gaussian fitted to two modes", (-12, 12), (0, 0.44))
     chart.curve([-12, *x, 12], [0, *np.exp(target.log_density(x)), 0], "c")
-    for direction, kind, place in (("forward", "a line", (-2.6, 0.15)), ("reverse", "b line", (5.2, 0.3))):
+    for direction, kind, place in (("forward", "a line", (-8, 0.25)), ("reverse", "b line", (5.2, 0.3))):
         fit = kb.fit_normal(target, direction)
         mean, std = abs(float(fit.distribution.loc)), float(fit.distribution.scale)
         density = np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
@@ -114,4 +53,4 @@ def two_directions():
     return chart.svg()
 
 
-PICTURES = {"kl_per_token.svg": kl_per_token, "two_directions.svg": two_directions}
+PICTURES = {"kl_per_token.svg": kl_per_token, "two_directions.svg": two_directions, **LESSONS}

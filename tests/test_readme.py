@@ -4,6 +4,7 @@ import doctest
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+KEPT_PICTURES = sorted(path.name for path in (DOCS / "pictures").iterdir())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +31,7 @@ def test_generated_blocks_are_fresh():
     assert generate.with_blocks(README) == README, "run `make generated`"
 
 
-@pytest.mark.parametrize("name", ["kl_per_token.svg", "two_directions.svg"])
+@pytest.mark.parametrize("name", KEPT_PICTURES)
 def test_pictures_are_fresh(name):
     """The same text; positions may differ by what another processor's last bits do to a tenth of a pixel."""
     from pictures import PICTURES
@@ -38,6 +40,47 @@ def test_pictures_are_fresh(name):
     kept, made = (DOCS / "pictures" / name).read_text(encoding="utf-8"), PICTURES[name]()
     assert number.sub("#", kept) == number.sub("#", made), "run `make generated`"
     assert [float(x) for x in number.findall(kept)] == pytest.approx([float(x) for x in number.findall(made)], abs=0.11)
+
+
+def test_every_picture_is_kept_and_shown():
+    from pictures import PICTURES
+
+    assert sorted(PICTURES) == KEPT_PICTURES, "run `make generated`"
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert not [name for name in PICTURES if f"pictures/{name})" not in shown]
+
+
+def _marks(svg):
+    """(x, y) of points no more than two units apart along every curve, dot and bar of a picture."""
+    for drawn in re.findall(r'<polyline class="[^"]*" points="([^"]*)"', svg):
+        points = [tuple(map(float, point.split(","))) for point in drawn.split()]
+        for (x, y), (to_x, to_y) in pairwise(points):
+            steps = 1 + int(max(abs(to_x - x), abs(to_y - y)) / 2)
+            yield from ((x + (to_x - x) * i / steps, y + (to_y - y) * i / steps) for i in range(steps + 1))
+    for dot in re.findall(r'<circle [^>]*cx="([^"]*)" cy="([^"]*)"', svg):
+        yield tuple(map(float, dot))
+    for bar in re.findall(r'<rect class="[a-d]" x="([^"]*)" y="([^"]*)" width="([^"]*)" height="([^"]*)"', svg):
+        x, y, width, height = map(float, bar)
+        yield from ((x + width * i / 20, y + height * j / 40) for i in range(21) for j in range(41))
+
+
+@pytest.mark.parametrize("name", KEPT_PICTURES)
+def test_labels_of_pictures_stand_free(name):
+    """No label on a curve, a dot, a bar or another label, none beyond the edge."""
+    svg = (DOCS / "pictures" / name).read_text(encoding="utf-8")
+    width, height = map(int, re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    boxes = []
+    for attributes, words in re.findall(r"<text([^>]*)>([^<]+)</text>", svg):
+        x, y = (float(re.search(rf' {axis}="([^"]*)"', attributes)[1]) for axis in "xy")
+        long = len(words) * (7.2 if "title" in attributes else 6.4)  # of the widest usual system fonts
+        x -= long * (0.5 if '"middle"' in attributes else '"end"' in attributes)
+        boxes.append((words, x, x + long, y - 10, y + 3))
+    marks = list(_marks(svg))
+    for words, left, right, top, bottom in boxes:
+        assert left >= 0 and right <= width and top >= 0 and bottom <= height, f"{words!r} is cut off"
+        assert not [1 for x, y in marks if left < x < right and top < y < bottom], f"something runs through {words!r}"
+        over = [b[0] for b in boxes if b[0] != words and b[1] < right and left < b[2] and b[3] < bottom and top < b[4]]
+        assert not over, f"{words!r} lies on {over}"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
