@@ -19,7 +19,7 @@ from kullback.rlhf import AUDIT_CHECKS, change_test
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from pictures import Chart  # noqa: E402
+from chart import Chart  # noqa: E402
 from rollout_runs import FAULTS, WITH_ENTROPIES, audited, bad_source, clean_run, rounding, with_fault  # noqa: E402
 
 PAGE = ROOT / "docs" / "audits.md"
@@ -125,16 +125,11 @@ def power_picture(powers):
         chart.horizontal(share, f"{100 * share:g} %")
     for (prompts, row), kind in zip(powers.items(), ("c", "b", "a"), strict=True):
         chart.curve(range(len(SIZES) - 1), row[1:], f"{kind} line")
-        half = next((i for i, share in enumerate(row[1:]) if share >= 0.5), len(SIZES) - 2)
-        before, after = row[half], row[half + 1]
+        left = np.interp(0.36, np.maximum.accumulate(row[1:]), range(len(SIZES) - 1)) - 0.05
         words = f"{prompts} prompt{'s' if prompts > 1 else ''}"
-        chart.note(half - (after - 0.4) / max(after - before, 0.1) + 0.1, 0.38, words, kind.replace("c", ""))  # pale
-    labels = [f"{size:g}" for size in SIZES[1:]]
-    chart.ticks(range(len(labels)), "size of the change, nats")
-    drawn = chart.svg()
-    for number, label in enumerate(labels):
-        drawn = drawn.replace(f'text-anchor="middle">{number}<', f'text-anchor="middle">{label}<')
-    return drawn
+        chart.note(left, 0.38, words, kind.replace("c", ""), "end")  # grey words in c would be too pale
+    chart.ticks(range(len(SIZES) - 1), "size of the change, nats", [f"{size:g}" for size in SIZES[1:]])
+    return chart.svg()
 
 
 def with_blocks(text, blocks):

@@ -16,6 +16,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 KEPT_PICTURES = sorted(path.name for path in (DOCS / "pictures").iterdir())
+MINUTES = {"change_power.svg"}  # drawn with its table by `make audit-table`, too long for a test
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +32,7 @@ def test_generated_blocks_are_fresh():
     assert generate.with_blocks(README) == README, "run `make generated`"
 
 
-@pytest.mark.parametrize("name", KEPT_PICTURES)
+@pytest.mark.parametrize("name", sorted({*KEPT_PICTURES} - MINUTES))
 def test_pictures_are_fresh(name):
     """The same text; positions may differ by what another processor's last bits do to a tenth of a pixel."""
     from pictures import PICTURES
@@ -45,9 +46,9 @@ def test_pictures_are_fresh(name):
 def test_every_picture_is_kept_and_shown():
     from pictures import PICTURES
 
-    assert sorted(PICTURES) == KEPT_PICTURES, "run `make generated`"
+    assert sorted({*PICTURES, *MINUTES}) == KEPT_PICTURES, "run `make generated`"
     shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert not [name for name in PICTURES if f"pictures/{name})" not in shown]
+    assert not [name for name in KEPT_PICTURES if f"pictures/{name})" not in shown]
 
 
 def _marks(svg):
