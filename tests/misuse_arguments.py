@@ -9,6 +9,7 @@ import threading
 
 import ml_dtypes
 import numpy as np
+from scipy import sparse
 
 import kullback as kb
 from kullback import closed_form, drift, rlhf
@@ -162,6 +163,9 @@ OVERRIDES = {
     "knn_kl_divergence_from_density": POINTS,
     "knn_mutual_information": POINTS,
     "wasserstein_distance": {name: lambda rng: rng.normal(size=9) for name in ("x", "y")},
+    "energy_distance": {name: lambda rng: rng.normal(size=9) for name in ("x", "y")},
+    "conditional_mutual_information": {"counts": lambda rng: rng.integers(1, 20, (2, T, V))},
+    "sparse_divergence": {name: lambda rng: sparse.csr_array(rows(rng)) for name in ("p", "q")},
     "renyi_divergence": {"alpha": lambda rng: 0.5},
     "topk_divergence": LISTED,
     "topk_kl_interval": LISTED,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import choice, flag, generator, same_axis, share, shown, unit as nats_in, whole
+from kullback._engine import choice, flag, generator, share, shown, unit as nats_in, whole
+from kullback.samples.labelled import Align, matched
 from kullback.samples.shares import DIVERGENCES, evaluate
 from kullback.samples.smoothing import Smoothing, as_counts, smooth
 
@@ -43,6 +44,8 @@ class CountEstimate:
         Cells without a count on each side, before smoothing.
     divergence, smoothing : str
         What was estimated, and the rule that made shares of counts.
+    labels : tuple or None
+        Of the cells, in their order, where they were aligned by label.
     """
 
     value: Any
@@ -55,13 +58,15 @@ class CountEstimate:
     empty_q: Any
     divergence: str
     smoothing: str
+    labels: tuple[Any, ...] | None = None
 
 
 def divergence_from_counts(
-    p_counts: ArrayLike,
-    q_counts: ArrayLike | None = None,
+    p_counts: ArrayLike | Mapping[Any, float],
+    q_counts: ArrayLike | Mapping[Any, float] | None = None,
     divergence: CountDivergence = "kl",
     *,
+    align: Align = None,
     smoothing: Smoothing = None,
     bias_correction: Literal["miller-madow", "jackknife"] | None = None,
     q_known: bool = False,
@@ -76,10 +81,15 @@ def divergence_from_counts(
     Parameters
     ----------
     p_counts, q_counts : array_like, (..., K)
-        Counts of the same K categories. Leading axes broadcast. `q_counts` is left out for "entropy" only.
+        Counts of the same K categories, of any type of number (`np.bincount`, tensors). Leading axes broadcast.
+        `q_counts` is left out for "entropy" only. With labels: a pandas Series (`value_counts()`), the frame of a
+        Polars `value_counts()`, a dict or `Counter` of one count a label.
     divergence : str
         "kl" for KL(p‖q), "reverse_kl", "js" (divergence), "js_distance", "psi", "hellinger" (distance),
         "tv" (total variation), "chi2", or "entropy" of p.
+    align : {"union"}, optional
+        How labels meet. By default both sides must have the same ones in the same order, or ValueError says so;
+        "union" matches them: the cells are all labels of either side, 0 where a side lacks one.
     smoothing : str, tuple or None
         A rule of `smooth`, applied to both sides.
     bias_correction : {"miller-madow", "jackknife"}, optional
@@ -113,8 +123,8 @@ def divergence_from_counts(
     Raises
     ------
     ValueError
-        Shapes that do not match, counts that are negative or infinite, unknown names, a correction that does
-        not exist for this divergence or with smoothing, fractions where counts are resampled.
+        Shapes or labels that do not match, a label twice, counts that are negative or infinite, unknown names, a
+        correction that does not exist for this divergence or with smoothing, fractions where counts are resampled.
     TypeError
         Counts that are not numbers.
 
@@ -132,15 +142,21 @@ def divergence_from_counts(
     (0.0101, -0.0099)
     >>> float(divergence_from_counts([1, 1], [1, 0]).value)
     inf
+    >>> found = divergence_from_counts({"a": 3, "b": 1}, {"b": 2, "a": 2}, align="union", base=2)
+    >>> found.labels, round(float(found.value), 4)
+    (('a', 'b'), 0.1887)
     """
     choice(divergence, "divergence", DIVERGENCES)
     kind = DIVERGENCES[divergence]
     if kind.pairs == (q_counts is None):
         wanted = "counts" if kind.pairs else "None"
         raise ValueError(f"`q_counts` is {shown(q_counts)}, expected {wanted} for {divergence!r}")
-    same_axis(-1, ("p_counts", p_counts), ("q_counts", q_counts))
-    p_n = as_counts("p_counts", p_counts)
-    q_n = p_n if q_counts is None else as_counts("q_counts", q_counts)
+    if kind.pairs:
+        p_given, q_given, labels = matched(p_counts, q_counts, align)
+    else:
+        p_given, _, labels = matched(p_counts, p_counts, align)
+        q_given = p_given
+    p_n, q_n = as_counts("p_counts", p_given), as_counts("q_counts", q_given)
     if p_n.shape[-1] != q_n.shape[-1]:
         cells = p_n.shape[-1]
         raise ValueError(f"`q_counts` has shape {q_n.shape}, expected (..., {cells}) to match `p_counts`")
@@ -187,6 +203,7 @@ def divergence_from_counts(
         empty_q=np.count_nonzero(q_n == 0, axis=-1),
         divergence=divergence,
         smoothing=str(smoothing),
+        labels=labels,
     )
 
 

@@ -12,7 +12,7 @@ from kullback.rows import relative_entropy_term
 from kullback.samples.smoothing import as_counts
 from kullback.samples.trees import as_points, scipy_modules, tree_workers
 
-__all__ = ["knn_mutual_information", "mutual_information"]
+__all__ = ["conditional_mutual_information", "knn_mutual_information", "mutual_information"]
 
 
 def mutual_information(
@@ -46,7 +46,9 @@ def mutual_information(
 
     Notes
     -----
-    2N times the result in nats is the G statistic of independence, χ² with (R-1)(C-1) degrees of freedom.
+    2N times the plug-in in nats is the G statistic of independence. Its distribution is χ² with (R-1)(C-1) degrees of
+    freedom only for many counts a cell: at two counts a cell of a 10 by 10 table, tests at 5 % reject 27 % of the
+    time where there is nothing to find. `mutual_information_estimate` has a test that keeps its level, and an interval.
 
     Examples
     --------
@@ -55,18 +57,79 @@ def mutual_information(
     >>> float(mutual_information([[10, 20], [30, 60]]))
     0.0
     """
-    table = as_counts("counts", counts)
-    if table.ndim < 2:
-        raise ValueError(f"`counts` has shape {table.shape}, expected (..., R, C)")
+    table = _as_table(counts, 2)
     choice(bias_correction, "bias_correction", ("miller-madow", None))
-    rows, columns = table.sum(-1, keepdims=True), table.sum(-2, keepdims=True)
-    total = rows.sum(-2, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        information = relative_entropy_term(table, rows * columns / total).sum(axis=(-2, -1)) / total[..., 0, 0]
-        if bias_correction:
-            seen = [np.count_nonzero(part, axis=(-2, -1)) for part in (table, rows, columns)]
-            information = information - (seen[0] - seen[1] - seen[2] + 1) / (2 * total[..., 0, 0])
+        statistic, freedom = gain(table), seen_freedom(table) if bias_correction else 0
+        information = (statistic - freedom / 2) / table.sum((-2, -1))
     return np.asarray(information / unit(base))[()]
+
+
+def conditional_mutual_information(
+    counts: ArrayLike, *, bias_correction: Literal["miller-madow"] | None = None, base: float | None = None
+) -> NDArray[np.float64]:
+    """Mutual information of two categorical variables given a third, I(X; Y | Z), from counts of triples.
+
+    Σ_z (N_z/N)·I(X; Y | Z = z), of which each is `mutual_information` of one layer: never negative, and 0 to the last
+    digit where every layer is independent.
+
+    Parameters
+    ----------
+    counts : array_like, (..., S, R, C)
+        How often each triple was seen: one table of (R, C) for each of the S values of z.
+    bias_correction : {"miller-madow"}, optional
+        Subtract Σ_z (K_xy - K_x - K_y + 1)/2N, K the pairs, rows and columns seen in that layer; may turn the result
+        negative.
+    base : float, optional
+        Base of the logarithm; nats by default.
+
+    Returns
+    -------
+    ndarray, (...)
+        float64; layers without counts count nothing, NaN where all are.
+
+    Raises
+    ------
+    ValueError
+        Fewer than three axes, negative or infinite counts, an unknown correction.
+
+    Examples
+    --------
+    X and Y agree because both follow Z, and say nothing of each other once it is known:
+
+    >>> counts = [[[40, 10], [8, 2]], [[2, 8], [10, 40]]]
+    >>> import numpy as np
+    >>> round(float(mutual_information(np.sum(counts, axis=0))), 4), float(conditional_mutual_information(counts))
+    (0.0823, 0.0)
+    """
+    table = _as_table(counts, 3)
+    choice(bias_correction, "bias_correction", ("miller-madow", None))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        statistic, freedom = gain(table), seen_freedom(table) if bias_correction else np.zeros(table.shape[:-2])
+        information = (statistic - freedom / 2).sum(-1) / table.sum((-3, -2, -1))
+    return np.asarray(information / unit(base))[()]
+
+
+def _as_table(counts: ArrayLike, axes: int) -> NDArray[np.float64]:
+    """Counts with at least so many axes."""
+    table = as_counts("counts", counts)
+    if table.ndim < axes:
+        raise ValueError(f"`counts` has shape {table.shape}, expected ({'..., R, C' if axes == 2 else '..., S, R, C'})")
+    return table
+
+
+def gain(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """N·I of tables (..., R, C) in nats, half of the G statistic; 0 for one without counts."""
+    rows, columns = table.sum(-1, keepdims=True), table.sum(-2, keepdims=True)
+    total = np.maximum(rows.sum(-2, keepdims=True), np.finfo(np.float64).tiny)
+    return np.asarray(relative_entropy_term(table, rows * columns / total).sum(axis=(-2, -1)))
+
+
+def seen_freedom(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """K_xy - K_x - K_y + 1 of tables (..., R, C), K what was seen; 0 without counts."""
+    pairs = np.count_nonzero(table, axis=(-2, -1))
+    rows, columns = (np.count_nonzero(table.any(axis=axis), axis=-1) for axis in (-1, -2))
+    return np.where(pairs > 0, pairs - rows - columns + 1, 0).astype(np.float64)
 
 
 def knn_mutual_information(

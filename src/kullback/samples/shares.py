@@ -59,7 +59,7 @@ def chi2_terms(p: Float64s, q: Float64s) -> Float64s:
 def entropy_terms(p: Float64s, q: Float64s | None = None) -> Float64s:
     """-p·ln(p), 0 at 0; q is not looked at."""
     with np.errstate(all="ignore"):
-        return np.where(p > 0, -p * np.log(p), 0.0)
+        return np.where(p == 0, 0.0, -p * np.log(p))  # NaN stays NaN
 
 
 Curvature = Callable[[Float64s, Float64s], Any]

@@ -1,7 +1,8 @@
-"""Wasserstein-1 in one dimension: the area between two distribution functions."""
+"""Distances on the line from what lies between two distribution functions: Wasserstein-1 and energy."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from kullback._engine import choice, plain, reals, same_axis
 from kullback.samples.smoothing import as_counts
 
-__all__ = ["wasserstein_distance", "wasserstein_distance_histograms"]
+__all__ = ["energy_distance", "wasserstein_distance", "wasserstein_distance_histograms"]
 
 Float64s = NDArray[np.float64]
 
@@ -50,19 +51,63 @@ def wasserstein_distance(
     >>> wasserstein_distance([0.0, 1.0], [0.0, 1.0], [3.0, 1.0], [2.0, 2.0])
     0.25
     """
+    steps = _between(x, y, x_weights, y_weights)
+    return float("nan") if steps is None else float(np.sum(steps[0] * steps[1]))
+
+
+def energy_distance(
+    x: ArrayLike, y: ArrayLike, x_weights: ArrayLike | None = None, y_weights: ArrayLike | None = None
+) -> float:
+    """Energy distance of two samples on the line: √(2·∫ (F_x(t) - F_y(t))² dt), a metric.
+
+    Parameters
+    ----------
+    x, y, x_weights, y_weights
+        As in `wasserstein_distance`.
+
+    Returns
+    -------
+    float
+        Its square is 2·E|X - Y| - E|X - X'| - E|Y - Y'|, in the unit of the samples, of which it takes no differences:
+        0 exactly for equal samples, never NaN by rounding. inf if one holds an infinity that the other does not
+        match; NaN if any value is NaN.
+
+    Raises
+    ------
+    ValueError
+        As `wasserstein_distance`.
+
+    Notes
+    -----
+    G. Székely, "E-statistics", 2002; as `scipy.stats.energy_distance`. O((n + m)·log(n + m)) time. On the line alone:
+    in more dimensions the double sums are all there is.
+
+    Examples
+    --------
+    >>> energy_distance([0.0, 8.0], [0.0, 8.0], [3.0, 1.0], [2.0, 2.0])
+    1.0
+    """
+    steps = _between(x, y, x_weights, y_weights)
+    return float("nan") if steps is None else math.sqrt(2 * float(np.sum(steps[0] ** 2 * steps[1])))
+
+
+def _between(
+    x: ArrayLike, y: ArrayLike, x_weights: ArrayLike | None, y_weights: ArrayLike | None
+) -> tuple[Float64s, Float64s] | None:
+    """abs(F_x - F_y) and the length of each stretch where they differ; None where a value is NaN."""
     same_axis(0, ("x", x), ("x_weights", x_weights))
     same_axis(0, ("y", y), ("y_weights", y_weights))
     x_values, x_mass = _sample("x", x, x_weights)
     y_values, y_mass = _sample("y", y, y_weights)
     if np.isnan(x_values[-1]) or np.isnan(y_values[-1]):  # NaN sorts last
-        return float("nan")
+        return None
     points = np.concatenate([x_values, y_values])
     points.sort(kind="stable")  # two sorted runs: one merge
     before = points[:-1]
     gap = np.abs(_distribution(x_values, x_mass, before) - _distribution(y_values, y_mass, before))
     with np.errstate(invalid="ignore"):
         steps = np.diff(points)  # inf - inf is NaN, where the two agree
-    return float(np.sum(np.where(gap > 0, gap * np.where(gap > 0, steps, 0.0), 0.0)))
+    return gap, np.where(gap > 0, steps, 0.0)
 
 
 def _sample(name: str, values: ArrayLike, weights: ArrayLike | None) -> tuple[Float64s, Float64s | None]:
