@@ -14,7 +14,7 @@ DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==
 	'pandas<3' 'scikit-learn<1.7' statsmodels
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table coverage docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -134,6 +134,9 @@ audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and co
 
 accuracy: $(VENV)/.installed-test ## measure the worst errors against long double: docs/accuracy.md
 	$(BIN)/python docs/accuracy.py
+
+coverage: $(VENV)/.installed-test ## how often intervals hold the truth: docs/intervals.md (minutes); REPEATS=...
+	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),1000) --write
 
 docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site

@@ -13,6 +13,7 @@ from scipy import sparse
 
 import kullback as kb
 from kullback import closed_form, drift, rlhf
+from kullback.comparison import Spread
 from kullback.integrations import scipy as scipy_face
 
 T, V = 3, 5
@@ -232,7 +233,7 @@ METHODS = {
     "TokenComparison.summary": lambda rng: _comparison(rng).summary,
     "ComparisonSummary.merge": lambda rng: _comparison(rng).summary().merge,
     "Spread.quantile": lambda rng: _comparison(rng).summary().kl.quantile,
-    "Spread.group_interval": lambda rng: _comparison(rng).summary([0, 0, 1]).kl.group_interval,
+    "Spread.group_interval": lambda rng: Spread.of(rng.random(12), np.arange(12) % 6).group_interval,
     "Spread.histogram": lambda rng: _comparison(rng).summary().kl.histogram,
     "AdaptiveKLController.update": lambda rng: kb.AdaptiveKLController(0.1, 6.0, 1000).update,
     "AuditReport.quantile": lambda rng: rlhf.audit(-rows(rng), -rows(rng)).quantile,

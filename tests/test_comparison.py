@@ -281,13 +281,16 @@ def test_impossible_tokens():
 
 
 def test_groups_give_the_error_of_clustered_tokens():
-    """√(g/(g-1) Σ_g (Σ_i (x_i - mean))²)/n, also when a merge cuts through a group."""
-    groups = np.repeat([5, -2, 9, 7], [3, 17, 8, 12])
+    """The jackknife's: √((g-1)/g Σ_g (mean without g - mean)²), also when a merge cuts through a group."""
+    names = [5, -2, 9, 7, 0]
+    groups = np.repeat(names, [3, 13, 8, 12, 4])
     c = kb.compare(P, Q, TOKENS)
     s = c.summary(groups)
-    sums = [(c.kl - c.kl.mean())[groups == g].sum() for g in np.unique(groups)]
-    expected = np.sqrt(4 / 3 * np.square(sums).sum()) / 40
-    assert s.kl.group_standard_error == pytest.approx(expected, rel=1e-12)
+    for name in ("kl", "entropy_p", "cross_entropy"):
+        values = getattr(c, name)
+        moves = [values[groups != g].mean() - values.mean() for g in names]
+        expected = np.sqrt(4 / 5 * np.square(moves).sum())
+        assert getattr(s, name).group_standard_error == pytest.approx(expected, rel=1e-11)
     halves = [kb.compare(P[i], Q[i], TOKENS[i]).summary(groups[i]) for i in (slice(0, 25), slice(25, 40))]
     assert halves[1].merge(halves[0]) == s
     assert np.isnan(c.summary().kl.group_standard_error)

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 import kullback as kb
 from kullback.cli import main
 from kullback.comparison import Spread, columns
-from kullback.comparison.summary import GROUPED
+from kullback.comparison.summary import SPREADS
 
 ROWS, V = 60, 12
 RNG = np.random.default_rng(3)
@@ -38,12 +38,12 @@ def test_a_printed_job_makes_everything_once(monkeypatch, files, tmp_path, capsy
     calls = Counter()
     counted(monkeypatch, columns, "agreement", calls)
     counted(monkeypatch, columns, "probability_change", calls)
-    counted(monkeypatch, Spread, "_bootstrap", calls)
+    counted(monkeypatch, Spread, "_group_interval", calls)
     counted(monkeypatch, kb.TokenComparison, "__init__", calls)
     outputs = ["--json", str(tmp_path / "result.json"), "--html", str(tmp_path / "page.html")]
     assert main(["compare", *files, *outputs]) == 0
     # the share of equal tops has Wilson's interval instead of drawn ones
-    assert calls == {"agreement": 1, "probability_change": 1, "_bootstrap": len(GROUPED) - 1}
+    assert calls == {"agreement": 1, "probability_change": 1, "_group_interval": len(SPREADS) - 1}
     assert "same top token" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import interval_coverage
 import mpmath
 import numpy as np
 import pytest
@@ -356,17 +357,53 @@ def test_repeated_points():
     assert np.isfinite(samples.knn_kl_divergence(rounded[0], rounded[1], 100).value)
 
 
-def test_subsampling_interval():
-    """90 % intervals of 40 samples hold the truth at least 30 times."""
-    truth = np.log(2) + (1 + 1) / 8 - 0.5
-    inside = 0
-    for seed in range(40):
-        rng = RNG(seed)
-        x, y = rng.normal(0, 1, 400), rng.normal(1, 2, 400)
-        ours = samples.knn_kl_divergence(x, y, 3, resamples=100, confidence=0.9, rng=seed)
-        assert ours.low < ours.high
-        inside += ours.low <= truth <= ours.high
-    assert inside >= 30
+@pytest.mark.parametrize("case", interval_coverage.NEIGHBOURS[::3])
+def test_subsampling_intervals(case):
+    """95 % intervals of 20 samples hold the truth at least 17 times (fewer are seen once in 60 by chance)."""
+    assert interval_coverage.neighbour_coverage(case, 20, resamples=16) >= 17 / 20
+
+
+def test_the_bias_is_said():
+    """N(0, I) and N(μ, I), KL = 1.25, 500 points: both methods fall short, "bias-reduced" by more in 10 dimensions."""
+    found = {}
+    for method in ("nearest", "bias-reduced"):
+        for d in (2, 10):
+            values = []
+            for seed in range(5):
+                x, y, truth = interval_coverage.samples(("shift", d, method), seed)
+                values.append(samples.knn_kl_divergence(x, y, method=method, num_threads=1).value)
+            found[method, d] = np.mean(values)
+    assert truth == 1.25
+    assert found["nearest", 10] == pytest.approx(0.81, abs=0.1)
+    assert found["bias-reduced", 10] == pytest.approx(0.69, abs=0.1)
+    x, y, _ = interval_coverage.samples(("shift", 2, "nearest"), 0)
+    with pytest.warns(UserWarning, match="neighbours are|bias is larger"):
+        ours = samples.knn_kl_divergence(x, y, resamples=40, rng=0)
+    assert -0.6 < ours.bias < -0.05
+    assert ours.low < ours.value < 1.25 < ours.high
+
+
+def test_far_neighbours_are_warned_of():
+    x, y, _ = interval_coverage.samples(("shift", 10, "nearest"), 0)
+    with pytest.warns(UserWarning, match=r"with 500 points in `x`, about 8\.\d dimensions locally and k = 5"):
+        ours = samples.knn_kl_divergence(x, y, resamples=10, rng=0)
+    assert (ours.low, ours.high, ours.bias) == (None, None, None)
+    assert ours.caution.endswith("too far for an interval")
+    assert 7 < ours.dimension <= 10
+    with pytest.warns(UserWarning, match=r"neighbours are 0\.6 of"):
+        samples.knn_kl_divergence_from_density(x, np.zeros(500))
+    near = samples.knn_kl_divergence(RNG(0).normal(size=4000), RNG(1).normal(size=4000))
+    assert (near.caution, near.low) == ("", None)
+    assert near.dimension == pytest.approx(1, abs=0.05)
+    with pytest.warns(UserWarning, match="bias is larger than the standard error"):
+        samples.knn_kl_divergence(RNG(0).normal(size=600), 1.5 + RNG(1).normal(size=600), resamples=30, rng=0)
+
+
+def test_local_dimension_of_a_surface():
+    """A plane rolled up in five coordinates has two dimensions; of whole ones there are as many as coordinates."""
+    flat = RNG(0).uniform(size=(3000, 2))
+    rolled = np.column_stack([np.cos(3 * flat[:, 0]), np.sin(3 * flat[:, 0]), flat[:, 1], 2 * flat[:, 1], flat[:, 1]])
+    assert samples.knn_kl_divergence(rolled, rolled[::-1] + 1e-3).dimension == pytest.approx(2, abs=0.15)
 
 
 def test_neighbour_errors():
@@ -379,6 +416,8 @@ def test_neighbour_errors():
         ((x, y), {"method": "kde"}, "`method` is 'kde', expected one of nearest, bias-reduced"),
         ((x, np.zeros((2, 2, 2))), {}, r"`y` has shape \(2, 2, 2\), expected \(n, d\) or \(n,\)"),
         ((x, y), {"resamples": 5, "confidence": 1.0}, "`confidence` is 1.0"),
+        ((x, y), {"resamples": 1}, "`resamples` is 1 with 20 points in `x`, 20 in `y`, k = 5: expected 0, or 2"),
+        ((x, y, 5), {"resamples": 5}, "with 24 points in `x` and 20 in `y`"),
     ]:
         with pytest.raises(ValueError, match=message):
             samples.knn_kl_divergence(*args, **options)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import kullback as kb
 from kullback.comparison import Mean, Spread, share_text
@@ -244,7 +245,9 @@ def test_intervals_of_shares_widen_with_groups():
     groups = np.repeat(np.arange(40), 50)
     same = Spread.of((groups % 4 > 0).astype(float), groups)  # a document agrees everywhere or nowhere
     low, high = same.share_interval()
-    assert (low, high) == pytest.approx(wilson_interval(0.75, 0.75 * 0.25 / same.group_standard_error**2))
+    assert same.group_degrees_of_freedom == pytest.approx(39)
+    fewer = (1.959963984540054 / stats.t.ppf(0.975, 39)) ** 2
+    assert (low, high) == pytest.approx(wilson_interval(0.75, fewer * 0.75 * 0.25 / same.group_standard_error**2))
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 40), rel=0.1)
     alone = Spread.of((groups % 4 > 0).astype(float))
     assert alone.share_interval() == wilson_interval(0.75, 2000)
@@ -268,7 +271,7 @@ def test_group_interval_covers_the_mean_of_correlated_tokens():
         naive += abs(spread.mean) <= 1.96 * spread.standard_error
         half = (high - low) / 2
         assert half == pytest.approx(1.96 * spread.group_standard_error, rel=0.35)
-    assert 178 <= covered <= 198  # 95 % asked for; 60 groups and the percentile method give a little less
+    assert 186 <= covered <= 197
     assert naive < 120
 
 
@@ -300,4 +303,6 @@ def test_many_groups_have_the_normal_interval():
     values = rng.normal(size=10_001)[groups] + rng.normal(size=groups.size)
     many, fewer = Spread.of(values, groups), Spread.of(values[:29_999], groups[:29_999])
     np.testing.assert_allclose(many.group_interval(), fewer.group_interval(), atol=1e-3)
-    assert many.group_interval()[0] == pytest.approx(many.mean - 1.959964 * many.group_standard_error, rel=1e-6)
+    t = stats.t.ppf(0.975, many.group_degrees_of_freedom)
+    assert many.group_interval()[0] == pytest.approx(many.mean - t * many.group_standard_error, rel=1e-6)
+    assert many.group_degrees_of_freedom == pytest.approx(10_000, rel=1e-3)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kullback.comparison.log_probs import LogProbs
 from kullback.comparison.spread import Spread
-from kullback.comparison.summary import GROUPED, SPREADS, ComparisonSummary, Part
+from kullback.comparison.summary import SPREADS, ComparisonSummary, Part
 
 Columns = Mapping[str, NDArray[Any]]
 _DEFINED = ("kl", "reverse_kl", "entropy_p", "entropy_q", "log_prob_p", "log_prob_q")  # NaN in no row that is compared
@@ -61,7 +61,7 @@ def summarize(
     spreads = {}
     for name in SPREADS:
         known = np.where(kept, whole[name], np.nan)[there] if name in whole else None
-        spreads[name] = Spread() if known is None else Spread.of(known, inside if name in GROUPED else None)
+        spreads[name] = Spread() if known is None else Spread.of(known, inside)
     log_p = log_q = np.empty(0)
     if "log_prob_p" in whole:
         log_p, log_q = whole["log_prob_p"][kept] * unit, whole["log_prob_q"][kept] * unit

@@ -256,6 +256,14 @@ class Group(NamedTuple):
         return Group(self.size + other.size, self.infinite + other.infinite, total)
 
 
+def deviation(part: ExactSum, size: int, whole: ExactSum, count: int) -> float:
+    """(part - whole·size/count)/count, rounded once: how far a group's sum moves the mean."""
+    try:
+        return (part._units * count - whole._units * size) / (count**2 << _LEAST)
+    except OverflowError:
+        return math.inf
+
+
 def ratio_factor(clusters: int, tokens: int) -> Fraction:
     """c/(c - 1)/(Σn)²: what makes Σ(s - mean·n)² over clusters the variance of the mean."""
     return Fraction(clusters, (clusters - 1) * tokens**2)

@@ -8,21 +8,20 @@ fewer where the values fill more than 32 octaves), in any order to the same bits
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import generator, keywords, views
+from kullback._engine import keywords, views
 from kullback.comparison.binned import Binned
-from kullback.comparison.exact import ExactSum, Group, Mean, json_number, ratio_factor
-from kullback.comparison.shares import wilson_interval
+from kullback.comparison.exact import ExactSum, Group, Mean, json_number
+from kullback.comparison.grouped import Grouped
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
 
-class Spread:
+class Spread(Grouped):
     """The distribution of one quantity over tokens: exact moments, exact quantiles, mergeable.
 
     NaN values (rows without a distribution, ignored tokens) are counted in `undefined` and left out of the rest.
@@ -155,58 +154,6 @@ class Spread:
         return self._mean.standard_error
 
     @property
-    def groups(self) -> int:
-        return len(self._groups)
-
-    @property
-    def group_standard_error(self) -> float:
-        """Of the mean, with groups as the independent draws: √(g/(g-1)·Σ(s - mean·n)²)/Σn. NaN without groups."""
-        g = len(self._groups)
-        if g < 2 or not self._mean.total.finite:
-            return math.nan
-        mean = self._mean.total.exact() / self.count
-        squares = sum((group.total.exact() - mean * group.size) ** 2 for group in self._groups.values())
-        return math.sqrt(float(squares * ratio_factor(g, self.count)))
-
-    def group_means(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """(group, values in it, their mean), by group."""
-        names = sorted(self._groups)
-        counts = np.array([self._groups[name].size for name in names], np.int64)
-        totals = np.array([float(self._groups[name].total) for name in names])
-        return np.array(names, np.int64), counts, totals / np.maximum(counts, 1)
-
-    def group_interval(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """A bootstrap interval of the mean that draws whole groups; (NaN, NaN) with fewer than two.
-
-        Percentile method (Efron & Tibshirani, An Introduction to the Bootstrap, ch. 13); the draws are the same at
-        every call. Above 10,000 groups the normal interval, which it then comes to.
-        """
-        level, draws = keywords.number(level, "level", 0.0, 1.0), keywords.whole(draws, "draws", 1)
-        if type(seed) is not int:
-            return self._bootstrap(level, draws, seed)
-        wish = level, draws, seed
-        if wish not in self._intervals:  # JSON, table and page of a job ask for the same
-            self._intervals[wish] = self._bootstrap(level, draws, seed)
-        return self._intervals[wish]
-
-    def _bootstrap(self, level: float, draws: int, seed: Any) -> tuple[float, float]:
-        rng = generator(seed, "seed")
-        _, counts, means = self.group_means()
-        if counts.size < 2 or not self._mean.total.finite:
-            return math.nan, math.nan
-        if counts.size > 10_000:
-            reach = NormalDist().inv_cdf((1 + level) / 2) * self.group_standard_error
-            return self.mean - reach, self.mean + reach
-        found = np.empty(draws)
-        step = max(1, (1 << 20) // counts.size)
-        for start in range(0, draws, step):
-            n = min(step, draws - start)
-            weights = rng.multinomial(counts.size, np.full(counts.size, 1.0 / counts.size), size=n) * counts
-            found[start : start + n] = (weights * means).sum(1) / weights.sum(1)
-        low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-    @property
     def min(self) -> float:
         return self._end(-1)
 
@@ -246,18 +193,6 @@ class Spread:
         binned = self._settled()._binned
         return float(self._sorted()[place]) if binned is None else binned.at(place)
 
-    def share_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Wilson's interval of a mean of zeros and ones.
-
-        Where groups make the error larger than that of independent tokens, for as many independent draws as would have
-        it (E. L. Korn & B. I. Graubard, "Confidence intervals for proportions with small expected number of positive
-        counts estimated from survey data", 1998).
-        """
-        share, error, count = self.mean, self.group_standard_error, float(self.count)
-        if error > 0:
-            count = min(count, share * (1 - share) / error**2)
-        return wilson_interval(share, count, level)
-
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
         edges = views.reals(edges, "edges")
@@ -276,8 +211,7 @@ class Spread:
             name: json_number(getattr(self, name)) for name in ("mean", "standard_error", "median", "max", "min")
         }
         if self._groups:
-            tree["group_standard_error"] = json_number(self.group_standard_error)
-            tree["group_interval"] = [json_number(end) for end in self.group_interval()]
+            tree |= self.group_figures() | {"group_interval": [json_number(end) for end in self.group_interval()]}
         tree["undefined"] = self.undefined
         tree["infinite"] = self.infinite
         tree["quantiles"] = {f"{level:g}": json_number(self.quantile(level)) for level in QUANTILES}

@@ -8,7 +8,6 @@ from typing import Any, Protocol, Self
 
 from kullback.comparison.exact import json_number
 from kullback.comparison.log_probs import LogProbs
-from kullback.comparison.shares import share_text
 from kullback.comparison.spread import Spread
 
 SPREADS = (
@@ -21,7 +20,6 @@ SPREADS = (
     "delta_prob",
     "same_top1",
 )
-GROUPED = ("kl", "reverse_kl", "log_ratio", "delta_prob", "same_top1")  # compared between documents
 
 
 class Part(Protocol):
@@ -189,8 +187,7 @@ class ComparisonSummary:
         share = self.same_top1
         tree["same_top1"] = {"mean": json_number(share.mean), "standard_error": json_number(share.standard_error)}
         tree["same_top1"]["interval"] = [json_number(end) for end in share.share_interval()]
-        if share.groups:
-            tree["same_top1"]["group_standard_error"] = json_number(share.group_standard_error)
+        tree["same_top1"] |= share.group_figures()
         tree["delta_prob"]["rms"] = json_number(self.delta_prob.rms)
         for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
             tree[name] = json_number(getattr(self, name))
@@ -210,8 +207,7 @@ class ComparisonSummary:
                     figure: json_number(getattr(finite, figure))
                     for figure in ("mean", "standard_error", "median", "max", "min")
                 }
-                if finite.groups:
-                    tree[name]["group_standard_error"] = json_number(finite.group_standard_error)
+                tree[name] |= finite.group_figures()
         if self.impossible:
             finite_one = self.finite
             tree["tokens"] = self._finite_log_probs.count
@@ -236,24 +232,31 @@ class ComparisonSummary:
         return f"ComparisonSummary(tokens={self.tokens}, kl.mean={self.kl.mean:.6g})"
 
     def __str__(self) -> str:
-        lines = [f"{self.tokens} tokens, {self.unit}"]
-        lines.append(f"{'':14}{'mean':>12}{'± s.e.':>11}{'median':>12}{'90 %':>11}{'99 %':>11}{'max':>11}")
+        grouped = self.kl.enough_groups
+        inside = f" in {self.kl.groups} groups" if self.kl.groups else ""
+        lines = [f"{self.tokens} tokens{inside}, {self.unit}"]
+        column = f"{'± group':>11}" if grouped else ""
+        lines.append(f"{'':14}{'mean':>12}{'± s.e.':>11}{column}{'median':>12}{'90 %':>11}{'99 %':>11}{'max':>11}")
         for name in ("kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "log_ratio"):
             s = self._spreads[name]
             if s.count:
                 digits = s.quantile_digits
                 lines.append(
-                    f"{name:14}{s.mean:>12.4g}{s.standard_error:>11.4g}{s.median:>12.{digits}g}"
-                    f"{s.quantile(0.9):>11.{digits}g}{s.quantile(0.99):>11.{digits}g}{s.max:>11.4g}"
+                    f"{name:14}{s.mean:>12.4g}{s.standard_error:>11.4g}"
+                    + (f"{s.group_standard_error:>11.4g}" if grouped else "")
+                    + f"{s.median:>12.{digits}g}{s.quantile(0.9):>11.{digits}g}{s.quantile(0.99):>11.{digits}g}"
+                    f"{s.max:>11.4g}"
                 )
             if s.infinite:
                 f = s.finite
+                error, label = f.error
                 lines.append(
-                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} ± s.e. {f.standard_error:.2g}, 99 % "
+                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} {label} {error:.2g}, 99 % "
                     f"{f.quantile(0.99):.{f.quantile_digits}g}, max {f.max:.4g}"
                 )
-        share = self.same_top1
-        lines.append(f"same top 1    {share_text(share.mean, share.standard_error, share.count)}")
+        lines.append(f"same top 1    {self.same_top1.share_text()}")
+        if self.kl.group_note:
+            lines.append(self.kl.group_note)
         if self._log_probs.count:
             lines.append(f"perplexity    p {self.perplexity_p:.6g}, q {self.perplexity_q:.6g}")
             if self.impossible:

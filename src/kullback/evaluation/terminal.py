@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import IO, Any
 
-from kullback.comparison import ComparisonSummary, Mean, Spread, share_text
+from kullback.comparison import ComparisonSummary, Mean, share_text
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
 from kullback.evaluation.text import labels, visible
 
-__all__ = ["error_of", "percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]
+__all__ = ["percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]
 
 _ROWS = (
     ("kl", "KL(p‖q)"),
@@ -36,25 +36,10 @@ def short(x: float | None, digits: int = 4) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def _share(share: Spread) -> str:
-    """A share of all tokens with its error, or with its interval where the error would be 0."""
-    error, label = error_of(share)
-    if not error > 0:
-        error, label = share.standard_error, "± s.e."
-    return share_text(share.mean, error, share.count, label)
-
-
 def percent(x: float, error: float | None = None) -> str:
     """A number of another kind than a share, in per cent."""
     text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
     return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
-
-
-def error_of(spread: Spread) -> tuple[float, str]:
-    """The error that is printed beside a figure, and its label: by groups where there are two at least."""
-    if spread.groups > 1:
-        return spread.group_standard_error, "± group"
-    return spread.standard_error, "± s.e."
 
 
 def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
@@ -92,7 +77,7 @@ def _without_infinite(s: ComparisonSummary) -> list[str]:
         line = f"{label} is infinite in {spread.infinite} rows: {why}"
         known = spread.finite
         if known.count:
-            error, label = error_of(known)
+            error, label = known.error
             line += f"; without these rows: {short(known.mean)} {label} {short(error, 2)}, "
             line += f"99 % {short(known.quantile(0.99), min(3, known.quantile_digits))}, max {short(known.max, 3)}"
         lines.append(line)
@@ -113,11 +98,11 @@ def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]
 
 
 def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> None:
-    label = error_of(summaries[0].kl)[1]  # the groups are p's
+    label = summaries[0].kl.error[1]  # the groups are p's
     table = PrintedTable("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
     for s, name in zip(summaries, side_labels(summaries)[1], strict=True):
         table.add_row(
-            name, short(s.kl.mean), short(error_of(s.kl)[0], 2),
+            name, short(s.kl.mean), short(s.kl.error[0], 2),
             short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s, ""),
         )  # fmt: skip
     out.print(table)
@@ -127,13 +112,13 @@ def _ratio(s: ComparisonSummary, label: str | None = None) -> str:
     """With its error, named unless the heading does (an empty `label`)."""
     if not s.log_ratio.count:
         return "-"
-    error, found = error_of(s.log_ratio)
+    error, found = s.log_ratio.error
     return f"{ratio_text(s)} {(found if label is None else label) or '±'} {short(s.perplexity_ratio * error, 2)}"
 
 
 def ratio_text(s: ComparisonSummary) -> str:
     """The ratio of perplexities: 5 decimals, and more where its error is smaller than these."""
-    ratio, error = s.perplexity_ratio, s.perplexity_ratio * error_of(s.log_ratio)[0]
+    ratio, error = s.perplexity_ratio, s.perplexity_ratio * s.log_ratio.error[0]
     if not 0.1 <= ratio < 1e5:
         return short(ratio, 6)
     return f"{ratio:.{min(12, max(5, 1 - math.floor(math.log10(error)))) if 0 < error < 1 else 5}f}"
@@ -151,7 +136,11 @@ def _print_summary(out: Output, s: ComparisonSummary) -> None:
     vocab = f", vocabulary {facts['vocab_size']}" if "vocab_size" in facts else ""
     for line in remarks(s):
         out.print(line, bold=True)
-    out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.unit}\n")
+    out.print(f"{s.tokens} tokens{inside}{vocab}; in {s.unit}")
+    if s.kl.group_note:
+        out.print(s.kl.group_note, bold=True)
+        out.print("± s.e. takes tokens as independent: too small where they are not")
+    out.print()
     _print_spreads(out, s)
     _print_lines(out, s)
     for name, title, header in (
@@ -171,7 +160,7 @@ def _print_summary(out: Output, s: ComparisonSummary) -> None:
 
 
 def _print_spreads(out: Output, s: ComparisonSummary) -> None:
-    grouped = s.kl.groups > 1
+    grouped = s.kl.enough_groups
     columns = ("", "mean", "± s.e.", *(["± group"] if grouped else []), "median", "99 %", "99.9 %", "max")
     table = PrintedTable(*columns)
     for name, label in _ROWS:
@@ -191,7 +180,7 @@ def _print_spreads(out: Output, s: ComparisonSummary) -> None:
 def _print_lines(out: Output, s: ComparisonSummary) -> None:
     """One line a quantity that is no distribution, and one a warning."""
     table = PrintedTable("", "", text=True)
-    table.add_row("same top token", _share(s.same_top1))
+    table.add_row("same top token", s.same_top1.share_text())
     agreement = s.parts.get("top_k_agreement")
     if isinstance(agreement, Agreement):
         for k, mean in agreement.overlap.items():
@@ -204,7 +193,7 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
         d = s.delta_prob
         table.add_row(
             "Δp of the token",
-            f"mean {percent(d.mean, d.standard_error).replace('±', '± s.e.')}, rms {percent(d.rms)}",
+            f"mean {percent(d.mean, d.error[0]).replace('±', d.error[1])}, rms {percent(d.rms)}",
         )
     null = s.parts.get("null_control")
     if isinstance(null, Mean) and null.count:

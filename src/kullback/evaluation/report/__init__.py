@@ -20,7 +20,7 @@ from kullback.comparison import ComparisonSummary, Mean, Spread, share_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention, WorstTokens
 from kullback.evaluation.report import drawings
-from kullback.evaluation.terminal import error_of, percent, ratio_text, remarks, short, side_labels
+from kullback.evaluation.terminal import percent, ratio_text, remarks, short, side_labels
 from kullback.evaluation.text import visible
 
 __all__ = ["check_library", "fill_page", "render_report", "write_report"]
@@ -103,12 +103,13 @@ def _printable(value: Any) -> Any:
 
 def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
     """What the page shows of one candidate, as plain values."""
-    error, label = error_of(s.kl)
+    error, label = s.kl.error
     low, high = s.kl.group_interval()
     null, clipping = s.parts.get("null_control"), s.parts.get("clipping")
     worst, convention = s.parts.get("worst_tokens"), s.parts.get("llama_cpp")
     confidence, agreement = s.parts.get("by_confidence"), s.parts.get("top_k_agreement")
-    log_error, log_label = error_of(s.log_ratio)
+    agreement_ends = s.same_top1.share_interval()
+    log_error, log_label = s.log_ratio.error
     return {
         "name": name,
         "index": index,
@@ -117,7 +118,7 @@ def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
         "kl_error": f"{label} {short(error, 2)}",
         "interval": None if math.isnan(low) else (low, high),
         "ratio_error": f"{log_label} {short(s.perplexity_ratio * log_error, 2)}",
-        "agreement_interval": s.same_top1.share_interval(),
+        "agreement_interval": None if math.isnan(agreement_ends[0]) else agreement_ends,
         "spreads": [
             (label, note, spread)
             for key, label, note in _SPREADS
