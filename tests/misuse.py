@@ -213,6 +213,7 @@ def save_rows():
     rng = np.random.default_rng(0)
     np.save("rows.npy", rows(rng))
     np.save("other.npy", rows(rng))
+    kb.drift.fit({"a": rng.normal(size=50)}).save("state.json")
 
 
 def work():

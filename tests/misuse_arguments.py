@@ -190,6 +190,13 @@ OVERRIDES = {
     "change_test": {name: lambda rng: -rng.exponential(1, (T, V)) for name in ("reference", "current")},
     "audit": {"tokens": lambda rng: rng.integers(0, V, (T, V))},
     "convert": {"path": lambda rng: "converted.npy"},
+    "load": {"path": lambda rng: "state.json"},
+    "save": {"path": lambda rng: "saved.json"},
+    "by_time": {
+        "batch": lambda rng: RIGHT["reference"](rng) | {"when": rng.integers(0, 99, 50).astype("M8[D]")},
+        "time": lambda rng: "when",
+        "every": lambda rng: "30d",
+    },
 }
 # right values of keywords that have a default, so that they meet wrong ones of others
 OPTIONAL = {
@@ -216,7 +223,18 @@ OPTIONAL = {
 }
 # what asks for that much work or memory gets it
 WORK = (
-    *("permutations", "resamples", "samples", "starts", "draws", "components", "bins", "resolution", "max_categories"),
+    *(
+        "permutations",
+        "resamples",
+        "chunks",
+        "samples",
+        "starts",
+        "draws",
+        "components",
+        "bins",
+        "resolution",
+        "max_categories",
+    ),
     "top_k",
 )
 
@@ -242,9 +260,12 @@ METHODS = {
     "DriftState.update": lambda rng: _state(rng).update,
     "DriftState.merge": lambda rng: _state(rng).merge,
     "DriftState.report": lambda rng: _state(rng).report,
+    "DriftState.by_time": lambda rng: _state(rng).by_time,
+    "DriftState.save": lambda rng: _state(rng).save,
 }
 RIGHT |= {"other": lambda rng: None, "batch": lambda rng: RIGHT["reference"](rng)}
 FILES = ("open_logits", "open_sparse", "compare_files", "compare_candidates", "convert", "merge_logs")
+FILES += ("drift.load", "DriftState.save")
 
 
 def public():

@@ -73,6 +73,8 @@ WHOLE = {
     "rows": [lambda x: kb.linear_distillation_loss(ROWS, ROWS, ROWS, ROWS, rows=x)],
     "resolution": [lambda x: drift.fit({"a": np.arange(9.0)}, resolution=x)],
     "max_categories": [lambda x: drift.fit({"a": np.arange(9.0)}, max_categories=x)],
+    "chunks": [lambda x: drift.fit({"a": np.arange(9.0)}, chunks=x)],
+    "seed": [lambda x: drift.fit({"a": np.arange(9.0)}).report(seed=x)],
     "chunk_bytes": [lambda x: kb.compare_files("rows.npy", "rows.npy", chunk_bytes=x)],
 }
 REAL = {
@@ -83,7 +85,11 @@ REAL = {
         lambda x: kb.aggregate(ROWS, mode="token-sum-norm", scale=x),
     ],
     "denominator": [lambda x: kb.aggregate(ROWS, denominator=x)],
-    "alpha": [lambda x: kb.renyi_divergence(ROWS, ROWS, x), lambda x: kb.preference_scores([1.0], alpha=x)],
+    "alpha": [
+        lambda x: drift.fit({"a": np.arange(9.0)}).report(alpha=x),
+        lambda x: kb.renyi_divergence(ROWS, ROWS, x),
+        lambda x: kb.preference_scores([1.0], alpha=x),
+    ],
     "confidence": [
         lambda x: kb.knn_kl_divergence(POINTS, OTHERS, confidence=x),
         lambda x: kb.divergence_from_counts(COUNTS, COUNTS, confidence=x),

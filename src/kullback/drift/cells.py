@@ -22,7 +22,7 @@ class NumericCells:
 
     `bins` (n + 1,) says to which bin of the report each cell belongs; bins are few, cells fine enough for W1.
     `unit` is what distances beyond the outermost edges are counted in, `scale` the standard deviation of the
-    reference.
+    reference. `temporal`: seconds of dates; `identifier`: row numbers or a clock, which move without drift.
     """
 
     edges: Float64s
@@ -30,6 +30,8 @@ class NumericCells:
     step_inverse: float
     unit: float
     scale: float
+    temporal: bool = False
+    identifier: bool = False
 
     def same_as(self, other: object) -> bool:
         """Whether counts in both may be added."""
@@ -38,9 +40,13 @@ class NumericCells:
 
 @dataclass(frozen=True)
 class CategoricalCells:
-    """One cell a category, then one for every other value, then one for missing ones."""
+    """One cell a category, then one for every other value, then one for missing ones.
+
+    `identifier`: most values occurred once, so that most of a batch is new without drift.
+    """
 
     categories: tuple[Hashable, ...]
+    identifier: bool = False
 
     def same_as(self, other: object) -> bool:
         """Whether counts in both may be added."""
@@ -48,6 +54,9 @@ class CategoricalCells:
 
 
 Cells = NumericCells | CategoricalCells
+
+_FEWEST_ROWS = 20  # from which a column may be called an identifier
+_COLLISIONS = 10.0  # that independent draws would have had: none at all has probability exp(-10)
 
 
 def numeric_cells(name: str, finite: Float64s, bins: Bins, spacing: str, resolution: int, outside: str) -> NumericCells:
@@ -135,16 +144,39 @@ def _step_inverse(edges: Float64s) -> float:
         return float(1.0 / step) if uniform else 0.0
 
 
-def categorical_cells(counts: Mapping[Hashable, int], max_categories: int) -> CategoricalCells:
+def is_identifier(values: Float64s, temporal: bool) -> bool:
+    """Whether finite values in the order of rows are row numbers or a clock, by what independent draws cannot be.
+
+    Whole numbers that only rise, or all differ where n draws from their range R would have met n²/2R times at
+    least ten times over; times that never fall.
+    """
+    if values.size < _FEWEST_ROWS:
+        return False
+    if temporal:
+        return bool(values[0] < values[-1] and np.all(values[1:] >= values[:-1]))
+    first = values[:_FEWEST_ROWS]
+    if np.any(first != np.floor(first)) or np.any(values != np.floor(values)) or np.abs(values).max() > 2.0**53:
+        return False
+    if np.all(values[1:] > values[:-1]):
+        return True
+    extent = float(values.max()) - float(values.min()) + 1.0
+    return values.size**2 / (2.0 * extent) >= _COLLISIONS and np.unique(values).size == values.size
+
+
+def categorical_cells(counts: Mapping[Hashable, int], max_categories: int, detect: bool = True) -> CategoricalCells:
     """The most frequent categories, in an order that depends on nothing else."""
     ranked = sorted(counts, key=lambda value: (-counts[value], type(value).__name__, str(value)))
-    return CategoricalCells(tuple(ranked[:max_categories]))
+    total, once = sum(counts.values()), sum(count == 1 for count in counts.values())
+    return CategoricalCells(tuple(ranked[:max_categories]), detect and total >= _FEWEST_ROWS and 2 * once > total)
 
 
-def category_row(cells: CategoricalCells, counts: Mapping[Hashable, int], missing: int) -> NDArray[np.int64]:
-    """Counts of the cells of one column: categories, others, missing."""
-    known = [counts.get(value, 0) for value in cells.categories]
-    return np.array([*known, sum(counts.values()) - sum(known), missing], dtype=np.int64)
+def category_row(
+    cells: CategoricalCells, counts: Mapping[Hashable, int], missing: int
+) -> tuple[NDArray[np.int64], dict[Hashable, int]]:
+    """Counts of the cells of one column (categories, others, missing), and the others by value."""
+    others = dict(counts)
+    known = [others.pop(value, 0) for value in cells.categories]
+    return np.array([*known, sum(others.values()), missing], dtype=np.int64), others
 
 
 def padded(cells: Sequence[NumericCells]) -> tuple[NDArray[Any], ...]:

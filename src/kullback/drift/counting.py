@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from kullback._engine import numba_kernel, over_rows, thread_count
 from kullback.drift.cells import CategoricalCells, Cells, NumericCells, category_row, padded
-from kullback.drift.tables import Table, category_counts, numbers
+from kullback.drift.tables import NUMERIC, TEMPORAL, Table, category_counts, numbers
 
 _TASK_BYTES = 1 << 30  # what a task counts as: each is worth a thread of its own
 _BLOCK = 1 << 16  # rows a thread converts to float64 at a time, for the dtypes the kernel does not read
+_MOST_OTHERS = 100_000  # values beyond the categories that are counted each; of more, only how many there were
 _Result = TypeVar("_Result")
 
 
@@ -63,6 +64,9 @@ class Counts:
     excess : dict of int64 arrays (2, 2)
         Summed distances below the first edge and above the last, in units of the column's cells: the low 31
         bits of each, and the rest.
+    others : dict of dict or None
+        How often each value occurred that is none of the categories; None for identifiers and beyond 100,000
+        different ones.
     """
 
     cells: dict[str, Cells]
@@ -70,6 +74,7 @@ class Counts:
     by_column: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     extremes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     excess: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    others: dict[str, dict[Hashable, int] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start from nothing, unless counts were given."""
@@ -80,6 +85,7 @@ class Counts:
                 self.excess.setdefault(name, np.zeros((2, 2), np.int64))
             else:
                 self.by_column.setdefault(name, np.zeros(len(cells.categories) + 2, np.int64))
+                self.others.setdefault(name, None if cells.identifier else {})
 
     def add(self, table: Table, num_threads: int | None = None) -> None:
         """Count the rows of a table; nothing changes if a column is missing or of the wrong type."""
@@ -88,9 +94,11 @@ class Counts:
             raise ValueError(f"the batch has no column {absent[0]!r}, expected {', '.join(self.cells)}")
         tasks = _tasks(self.cells, table, thread_count(num_threads))
         for part in in_parallel(lambda task: task(), tasks, num_threads):
-            for name, (counts, reach) in part.items():
+            for name, (counts, reach, others) in part.items():
                 self.by_column[name] += counts
-                if reach is not None:
+                if reach is None:
+                    self._join(name, others)
+                else:
                     self._widen(name, *reach)
         self.rows += table.rows
 
@@ -101,12 +109,25 @@ class Counts:
             self.by_column[name] += counts
         for name, extremes in other.extremes.items():
             self._widen(name, extremes, other.excess[name])
+        for name, others in other.others.items():
+            self._join(name, others)
         self.rows += other.rows
 
     def _widen(self, name: str, extremes: NDArray[np.float64], excess: NDArray[np.int64]) -> None:
         mine = self.extremes[name]
         mine[0], mine[1] = min(mine[0], extremes[0]), max(mine[1], extremes[1])
         self.excess[name] += excess
+
+    def _join(self, name: str, others: dict[Hashable, int] | None) -> None:
+        """Add counts by value; once there are too many values, in whichever part, there are in the whole."""
+        mine = self.others[name]
+        if mine is None or others is None:
+            self.others[name] = None
+            return
+        for value, count in others.items():
+            mine[value] = mine.get(value, 0) + count
+        if len(mine) > _MOST_OTHERS:
+            self.others[name] = None
 
 
 def check_same_cells(ours: dict[str, Cells], theirs: dict[str, Cells]) -> None:
@@ -121,7 +142,7 @@ def check_same_cells(ours: dict[str, Cells], theirs: dict[str, Cells]) -> None:
 _Range = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
-_Part = dict[str, tuple[NDArray[np.int64], _Range | None]]
+_Part = dict[str, tuple[NDArray[np.int64], _Range | None, dict[Hashable, int] | None]]
 
 
 def _tasks(cells: dict[str, Cells], table: Table, workers: int) -> list[Callable[[], _Part]]:
@@ -145,11 +166,16 @@ def _tasks(cells: dict[str, Cells], table: Table, workers: int) -> list[Callable
 
 
 def _categorical_task(name: str, cells: CategoricalCells, column: Any) -> Callable[[], _Part]:
-    return lambda: {name: (category_row(cells, *category_counts(column)), None)}
+    def work() -> _Part:
+        row, others = category_row(cells, *category_counts(column))
+        return {name: (row, None, None if cells.identifier else others)}
+
+    return work
 
 
 def _column_task(name: str, cells: NumericCells, column: Any) -> Callable[[], _Part]:
-    return lambda: _count_block(numbers(name, column)[:, None], [name], padded([cells]))
+    kind = TEMPORAL if cells.temporal else NUMERIC
+    return lambda: _count_block(numbers(name, column, kind)[:, None], [name], padded([cells]))
 
 
 def _count_block(block: NDArray[Any], names: list[str], cells: tuple[NDArray[Any], ...]) -> _Part:
@@ -166,4 +192,4 @@ def _count_block(block: NDArray[Any], names: list[str], cells: tuple[NDArray[Any
         values = values if direct else values.astype(np.float64)
         count_table(values, *cells, counts, extremes, excess)
     rows = zip(names, counts, extremes, excess, sizes, strict=True)
-    return {name: (row[: n + 2], (bounds, beyond)) for name, row, bounds, beyond, n in rows}
+    return {name: (row[: n + 2], (bounds, beyond), None) for name, row, bounds, beyond, n in rows}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from kullback._engine import choice, real
-from kullback.drift import rules
+from kullback.drift import chunk_rules, rules
 from kullback.drift.counting import in_parallel
-from kullback.drift.report import psi_threshold
-from kullback.drift.tables import CATEGORICAL, NUMERIC, as_table, category_counts, kind_of, names_of, numbers
+from kullback.drift.significance import limit_threshold
+from kullback.drift.tables import CATEGORICAL, NUMERIC, TEMPORAL, as_table, category_counts, kind_of, names_of, numbers
 
 __all__ = ["PRESETS", "PresetResult", "reproduce"]
 
@@ -33,9 +34,12 @@ _RANGES = {  # of the tools' parameters: least, greatest, whether whole
 
 @dataclass(frozen=True)
 class Preset:
-    """A rule, the kinds of column it takes, its default threshold and whether meeting it is drift already."""
+    """A rule, the kinds of column it takes, its default threshold and whether meeting it is drift already.
 
-    rule: Callable[..., float]
+    A rule with a threshold from chunks takes the reference, and returns what takes a chunk.
+    """
+
+    rule: Callable[..., Any]
     kinds: tuple[str, ...]
     threshold: float | str | None = None
     inclusive: bool = True
@@ -73,10 +77,10 @@ PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
         "evidently.jensenshannon": Preset(rules.evidently_js, BOTH, 0.1, finite_only=True),
         "evidently.hellinger": Preset(rules.evidently_hellinger, BOTH, 0.1, finite_only=True),
         "evidently.wasserstein": Preset(rules.evidently_wasserstein, (NUMERIC,), 0.1, finite_only=True),
-        "nannyml.jensen_shannon": Preset(rules.nannyml_js, BOTH, "chunks", inclusive=False),
-        "nannyml.hellinger": Preset(rules.nannyml_hellinger, BOTH, "chunks", inclusive=False),
-        "nannyml.wasserstein": Preset(rules.nannyml_wasserstein, (NUMERIC,), "chunks", inclusive=False),
-        "nannyml.l_infinity": Preset(rules.nannyml_l_infinity, (CATEGORICAL,), "chunks", inclusive=False),
+        "nannyml.jensen_shannon": Preset(chunk_rules.nannyml_js, BOTH, "chunks", inclusive=False),
+        "nannyml.hellinger": Preset(chunk_rules.nannyml_hellinger, BOTH, "chunks", inclusive=False),
+        "nannyml.wasserstein": Preset(chunk_rules.nannyml_wasserstein, (NUMERIC,), "chunks", inclusive=False),
+        "nannyml.l_infinity": Preset(chunk_rules.nannyml_l_infinity, (CATEGORICAL,), "chunks", inclusive=False),
         "feature_engine.psi": Preset(rules.feature_engine_psi, BOTH, 0.25, inclusive=False),
         "frouros.psi": Preset(rules.frouros_psi, (NUMERIC,)),
         "frouros.kl": Preset(rules.frouros_kl, (NUMERIC,)),
@@ -195,6 +199,7 @@ def reproduce(
 
     def compare(name: str) -> PresetResult:
         kind = CATEGORICAL if name in by_value else kind_of(name, ours.columns[name])
+        kind = NUMERIC if kind == TEMPORAL else kind  # seconds
         if kind not in chosen.kinds:
             if kind == CATEGORICAL:
                 raise ValueError(f"column {name!r} is categorical, expected numbers for {preset!r}")
@@ -205,13 +210,15 @@ def reproduce(
             if len(data) == 0:
                 raise ValueError(f"column {name!r} of `{side}` has no values, expected at least one")
             sides.append(data)
-        value = chosen.rule(*sides, **options)
+        chunked = chosen.threshold == "chunks"
+        measure = chosen.rule(sides[0], **options) if chunked else partial(chosen.rule, sides[0], **options)
+        value = measure(sides[1])
         limit = chosen.threshold if threshold is None else threshold
         if limit == "chunks":
-            limit = _nannyml_threshold(chosen, name, ours.columns[name], kind, sides[0], options)
+            limit = _nannyml_threshold(measure, name, ours.columns[name], kind)
         elif limit == "auto":
             cells = options.get("bins", 10) if kind == NUMERIC else len({*sides[0], *sides[1]})
-            limit = psi_threshold(ours.rows, theirs.rows, cells, p_value or 0.001)
+            limit = limit_threshold(ours.rows, theirs.rows, cells, p_value or 0.001)
         if limit is None or isinstance(limit, str):
             return PresetResult(value, None, None)
         return PresetResult(value, limit, bool(value >= limit if chosen.inclusive else value > limit))
@@ -235,18 +242,16 @@ def _prepared(name: str, column: Any, kind: str, finite_only: bool) -> Any:
     """Values without missing ones, or counts by category."""
     if kind == CATEGORICAL:
         return category_counts(column)[0]
-    values = numbers(name, column).astype(np.float64)
+    values = numbers(name, column, kind_of(name, column)).astype(np.float64)
     return values[np.isfinite(values) if finite_only else ~np.isnan(values)]
 
 
-def _nannyml_threshold(
-    preset: Preset, name: str, column: Any, kind: str, reference: Any, options: dict[str, Any]
-) -> float:
+def _nannyml_threshold(measure: chunk_rules.Measure, name: str, column: Any, kind: str) -> float:
     """Mean + 3 standard deviations of the values of the reference's own chunks."""
     rows = len(column)
     step = max(rows // _NANNYML_CHUNKS, 1)
     values = []
     for start in range(0, rows, step):
-        chunk = _prepared(name, column[start : start + step], kind, preset.finite_only)
-        values.append(preset.rule(reference, chunk, **options) if len(chunk) else np.nan)
+        chunk = _prepared(name, column[start : start + step], kind, finite_only=False)
+        values.append(measure(chunk) if len(chunk) else np.nan)
     return float(np.nanmean(values) + 3.0 * np.nanstd(values))

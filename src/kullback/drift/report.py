@@ -2,158 +2,113 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import choice, library, number, reals, share, shown, whole
-from kullback.drift.cells import Cells, NumericCells
+from kullback._engine import choice, number, reals, shown
+from kullback.drift.cells import CategoricalCells, Cells, NumericCells
 from kullback.drift.counting import Counts
-from kullback.drift.tables import narwhals
-from kullback.rows import relative_entropy_term
-from kullback.samples import Smoothing, evaluate, integral_of_absolute, smooth, smoothing_parameters
+from kullback.drift.distances import NAMES, distances
+from kullback.drift.results import DriftReport
+from kullback.drift.significance import (
+    ValueTests,
+    adjusted,
+    missing_test,
+    pooled_cells,
+    smoothed_where_empty,
+    unseen_test,
+    value_tests,
+)
+from kullback.samples import Smoothing, evaluate, smooth, smoothing_parameters
 
 Float64s = NDArray[np.float64]
+Int64s = NDArray[np.int64]
+Bands = tuple[float, float] | str
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "tv")
-_SHOWN = 30
+USUAL = (0.1, 0.25)  # of PSI
+NOISE = {"psi": 1.0, "kl": 0.5, "reverse_kl": 0.5, "js": 0.125}  # of PSI's without drift: all four are like Σ (r-c)²/r
 
 
 @dataclass(frozen=True)
-class DriftReport:
-    """What changed, column by column; every attribute is an array (columns,) unless said otherwise.
+class Settings:
+    """What `DriftState.report` was asked for, checked."""
 
-    Attributes
-    ----------
-    column, kind : str
-        Name, "numeric" or "categorical".
-    band : str
-        "stable", "watch" or "act"; "empty" where either side has no values.
-    n_reference, n_current : int
-        Values counted, without missing ones.
-    missing_reference, missing_current : int
-        NaN or null.
-    below, above : int
-        Current values beyond the reference's outermost edges (numeric).
-    unseen : int
-        Current values that are none of the categories kept (categorical).
-    bins, empty_reference, empty_current : int
-        Bins compared, and how many of them hold nothing on one side.
-    kl, reverse_kl : float
-        KL(reference‖current) and KL(current‖reference), nats.
-    js, js_distance : float
-        Jensen-Shannon divergence, nats, and its square root.
-    psi : float
-        Population stability index, Σ (r-c)·ln(r/c) = kl + reverse_kl.
-    hellinger, tv : float
-        In [0, 1].
-    wasserstein, wasserstein_bound, wasserstein_scaled : float
-        W1 in the unit of the column, from the fine cells; the most by which it can be off; W1 over the
-        standard deviation of the reference `fit` saw. NaN for categories.
-    psi_p_value : float
-        Chance of a PSI at least this large without drift: PSI/(1/n + 1/m) ~ χ² with (bins in use - 1) degrees
-        of freedom, before smoothing. 0 where PSI is inf, however few values that took: see the other.
-    g_test_p_value : float
-        The same for the likelihood-ratio statistic 2·(n·KL(r‖pooled) + m·KL(c‖pooled)), which is always
-        finite.
-    smoothing : str (one for all)
-        The rule that was applied.
-
-    Notes
-    -----
-    B. Yurdakul, "Statistical properties of population stability index", Western Michigan University, 2018;
-    fixed thresholds raise too many alarms for few values and too few for many: R. Potgieter et al.,
-    arXiv:2307.11878.
-    """
-
-    column: NDArray[Any]
-    kind: NDArray[Any]
-    band: NDArray[Any]
-    n_reference: NDArray[np.int64]
-    n_current: NDArray[np.int64]
-    missing_reference: NDArray[np.int64]
-    missing_current: NDArray[np.int64]
-    below: NDArray[np.int64]
-    above: NDArray[np.int64]
-    unseen: NDArray[np.int64]
-    bins: NDArray[np.int64]
-    empty_reference: NDArray[np.int64]
-    empty_current: NDArray[np.int64]
-    kl: Float64s
-    reverse_kl: Float64s
-    js: Float64s
-    js_distance: Float64s
-    psi: Float64s
-    hellinger: Float64s
-    tv: Float64s
-    wasserstein: Float64s
-    wasserstein_bound: Float64s
-    wasserstein_scaled: Float64s
-    psi_p_value: Float64s
-    g_test_p_value: Float64s
-    smoothing: str
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        """One list a field, one entry a column: what any table or JSON writer takes."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "smoothing"}
-        return {name: array.tolist() for name, array in named.items()}
-
-    def to_table(self, backend: str) -> Any:
-        """The report as a table of "pandas", "polars" or "pyarrow"."""
-        return narwhals().from_dict(self.to_dict(), backend=backend).to_native()
-
-    def __str__(self) -> str:
-        """The columns with the largest PSI."""
-        order = np.argsort(-np.nan_to_num(self.psi, nan=-1.0, posinf=np.inf), kind="stable")
-        head = f"{'column':<20} {'band':<7} {'psi':>9} {'kl':>9} {'js':>9} {'W1/sd':>9} {'p':>8} {'missing':>8}"
-        lines = [head]
-        for j in order[:_SHOWN]:
-            numbers = [self.psi[j], self.kl[j], self.js[j], self.wasserstein_scaled[j]]
-            lines.append(
-                f"{self.column[j]:<20} {self.band[j]:<7} "
-                + " ".join(f"{number:9.4g}" for number in numbers)
-                + f" {self.g_test_p_value[j]:8.2g} {self.missing_current[j]:8d}"
-            )
-        if order.size > _SHOWN:
-            lines.append(f"... and {order.size - _SHOWN} more")
-        lines.append(f"smoothing: {self.smoothing}; p: likelihood-ratio test; unseen: {self.unseen.sum()}")
-        return "\n".join(lines)
+    smoothing: Smoothing
+    missing: str
+    bands: tuple[float, float] | None  # None: by the reference's own variation
+    band_metric: str
+    alpha: float
+    seed: int
 
 
-def make_report(
-    reference: Counts,
-    current: Counts,
-    smoothing: Smoothing,
-    missing: str,
-    bands: tuple[float, float],
-    band_metric: str,
-) -> DriftReport:
-    """The report of two Counts with the same cells."""
-    smoothing_parameters(smoothing)
+def settings(smoothing: Smoothing, missing: str, bands: Any, band_metric: str, alpha: float, seed: int) -> Settings:
+    """Settings, or an error that names what is wrong."""
+    if not (isinstance(smoothing, str) and smoothing == "auto"):
+        smoothing_parameters(smoothing)
     choice(missing, "missing", ("drop", "bin"))
-    limits = reals(bands, "bands")
-    if limits.shape != (2,) or not 0 <= limits[0] <= limits[1]:
-        raise ValueError(f"`bands` is {shown(bands)}, expected two rising numbers")
-    low, high = map(float, limits)
-    choice(band_metric, "band_metric", (*METRICS, "wasserstein", "wasserstein_scaled"))
+    choice(band_metric, "band_metric", (*METRICS, "wasserstein", "wasserstein_scaled", "energy", "ks"))
+    own = isinstance(bands, str) and bands == "reference"
+    limits = None
+    if not own:
+        given = reals(bands, "bands")
+        if given.shape != (2,) or not 0 <= given[0] <= given[1]:
+            raise ValueError(f"`bands` is {shown(bands)}, expected two rising numbers or 'reference'")
+        limits = (float(given[0]), float(given[1]))
+    return Settings(smoothing, missing, limits, band_metric, number(alpha, "alpha", 0.0, 1.0), seed)
+
+
+def make_report(reference: Counts, current: Counts, chunks: Sequence[Counts], asked: Settings) -> DriftReport:
+    """The report of two Counts with the same cells; `chunks` are those of the reference."""
+    if asked.bands is None and len(chunks) < 2:
+        raise ValueError("`bands` is 'reference', expected two numbers for a state fitted without `chunks`")
     rows = []
+    others = [_merged(chunk, chunks) for chunk in chunks] if asked.bands is None else []
     for name, cells in reference.cells.items():
-        r, c = reference.by_column[name], current.by_column[name]
-        row = {"column": name} | _occupancy(cells, r, c)
-        row |= _divergences(_binned(cells, r, missing), _binned(cells, c, missing), smoothing)
-        row |= _wasserstein(name, cells, reference, current)
-        row["band"] = _band(row[band_metric], (low, high))
+        row = _column(name, cells, reference, current, asked)
+        row |= _tests(name, cells, reference, current, row, asked.seed)
+        pairs = zip(others, chunks, strict=False)
+        row["watch_from"], row["act_from"] = asked.bands or _own_limits(name, cells, pairs, asked)
         rows.append(row)
+    q_values = adjusted(np.array([row["p_value"] for row in rows]))
+    alarms = np.count_nonzero(q_values <= asked.alpha)
+    allowed = asked.alpha * alarms / max(len(rows), 1) if alarms else -1.0  # where Benjamini and Hochberg's line ends
+    for row, q in zip(rows, q_values, strict=True):
+        tested = row.pop("tested")
+        row["q_value"] = q
+        row["alarm"] = ", ".join(test for test, p in tested.items() if min(p * len(tested), 1.0) <= allowed)
+        row["band"] = _band(row, row.pop("effect"), q, asked)
     table = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
-    return DriftReport(**table, smoothing=str(smoothing))
+    return DriftReport(**table, smoothing=str(asked.smoothing), alpha=asked.alpha)
 
 
-def _occupancy(cells: Cells, r: NDArray[np.int64], c: NDArray[np.int64]) -> dict[str, Any]:
+def _column(name: str, cells: Cells, reference: Counts, current: Counts, asked: Settings) -> dict[str, Any]:
+    """Counts, divergences and distances of one column."""
+    r, c = reference.by_column[name], current.by_column[name]
+    row = {"column": name} | _occupancy(cells, r, c)
+    tests = _value_tests(name, cells, reference, current, asked.seed)
+    row["psi_noise"] = tests.noise
+    row |= {"psi_p_value": tests.psi, "g_test_p_value": tests.g, "ks_p_value": tests.ks}
+    if cells.identifier:
+        row |= {"bins": 0, "empty_reference": 0, "empty_current": 0} | dict.fromkeys((*METRICS, *NAMES), np.nan)
+    else:
+        row |= _divergences(*_bins(name, cells, reference, current, asked), asked.smoothing)
+        row |= distances(name, cells, reference, current)
+    row["missing_psi"], moved = _missing_effect(r, c, asked.band_metric)
+    row["effect"] = np.fmax(_excess(asked.band_metric, row), moved)
+    return row
+
+
+def _occupancy(cells: Cells, r: Int64s, c: Int64s) -> dict[str, Any]:
     """Counts of the special cells."""
     numeric = isinstance(cells, NumericCells)
+    kind = "categorical" if not isinstance(cells, NumericCells) else "datetime" if cells.temporal else "numeric"
     return {
-        "kind": "numeric" if numeric else "categorical",
+        "kind": "identifier" if cells.identifier else kind,
         "n_reference": r[:-1].sum(),
         "n_current": c[:-1].sum(),
         "missing_reference": r[-1],
@@ -164,119 +119,126 @@ def _occupancy(cells: Cells, r: NDArray[np.int64], c: NDArray[np.int64]) -> dict
     }
 
 
-def _binned(cells: Cells, counts: NDArray[np.int64], missing: str) -> NDArray[np.int64]:
-    """Cells added up to bins, with one for missing values if it was asked for."""
-    present = counts[:-1]
+def _by_value(name: str, reference: Counts, current: Counts) -> tuple[Int64s, Int64s] | None:
+    """Counts of every category of either side; None where there were too many to count each."""
+    ours, theirs = reference.others[name], current.others[name]
+    if ours is None or theirs is None:
+        return None
+    keys = list(ours | theirs)
+    rest = (np.fromiter((side.get(key, 0) for key in keys), np.int64, len(keys)) for side in (ours, theirs))
+    known = (counts.by_column[name][:-2] for counts in (reference, current))
+    r, c = (np.concatenate(pair) for pair in zip(known, rest, strict=True))
+    return r, c
+
+
+def _bins(name: str, cells: Cells, reference: Counts, current: Counts, asked: Settings) -> tuple[Int64s, Int64s]:
+    """The bins that divergences are taken of."""
+    r, c = reference.by_column[name], current.by_column[name]
+    sides = (r[:-1], c[:-1])
     if isinstance(cells, NumericCells):
-        bins = np.zeros(int(cells.bins.max()) + 1, np.int64)
-        np.add.at(bins, cells.bins, present)
-        present = bins
-    return np.append(present, counts[-1]) if missing == "bin" else present
+        width = int(cells.bins.max()) + 1
+        sides = (_summed(cells.bins, sides[0], width), _summed(cells.bins, sides[1], width))
+    elif asked.smoothing == "auto" and (each := _by_value(name, reference, current)) is not None:
+        sides = pooled_cells(*each)
+    if asked.missing == "bin":
+        sides = (np.append(sides[0], r[-1]), np.append(sides[1], c[-1]))
+    return sides
 
 
-def _divergences(r: NDArray[np.int64], c: NDArray[np.int64], smoothing: Smoothing) -> dict[str, Any]:
-    """Every metric of two rows of bins, and the p-values."""
-    used = (r > 0) | (c > 0)
-    n, m = r.sum(), c.sum()
-    result: dict[str, Any] = {
-        "bins": r.size,
-        "empty_reference": np.count_nonzero(r == 0),
-        "empty_current": np.count_nonzero(c == 0),
-    }
-    if n == 0 or m == 0:
-        return result | dict.fromkeys((*METRICS, "psi_p_value", "g_test_p_value"), np.nan)
-    p, q = smooth(r, smoothing), smooth(c, smoothing)
-    result |= {metric: float(evaluate(metric, p, q)) for metric in METRICS}
-    p, q, pooled = r[used] / n, c[used] / m, (r + c)[used] / (n + m)
-    g = 2.0 * (n * relative_entropy_term(p, pooled).sum() + m * relative_entropy_term(q, pooled).sum())
-    freedom = int(np.count_nonzero(used)) - 1
-    result["psi_p_value"] = chi2_survival(float(evaluate("psi", p, q)) / (1 / n + 1 / m), freedom)
-    result["g_test_p_value"] = chi2_survival(g, freedom)
-    return result
+def _summed(bins: Int64s, counts: Int64s, width: int) -> Int64s:
+    total = np.zeros(width, np.int64)
+    np.add.at(total, bins, counts)
+    return total
 
 
-def _special() -> Any:
-    return library("scipy.special", "a p-value")
+def _divergences(r: Int64s, c: Int64s, smoothing: Smoothing) -> dict[str, Any]:
+    """Every metric of two rows of bins."""
+    empty = {"bins": r.size, "empty_reference": np.count_nonzero(r == 0), "empty_current": np.count_nonzero(c == 0)}
+    if r.sum() == 0 or c.sum() == 0:
+        return empty | dict.fromkeys(METRICS, np.nan)
+    if isinstance(smoothing, str) and smoothing == "auto":
+        p, q = smoothed_where_empty(r, c)
+    else:
+        p, q = smooth(r, smoothing), smooth(c, smoothing)
+    return empty | {metric: float(evaluate(metric, p, q)) for metric in METRICS}
 
 
-def chi2_survival(statistic: float, freedom: int) -> float:
-    """P(χ² > statistic); 1 without degrees of freedom."""
-    return float(_special().chdtrc(freedom, statistic)) if freedom > 0 else 1.0
-
-
-def psi_threshold(n_reference: int, n_current: int, bins: int, p_value: float = 0.001) -> float:
-    """The PSI that two samples of one distribution exceed with probability `p_value`.
-
-    χ²(1 - p_value, bins - 1)·(1/n_reference + 1/n_current): B. Yurdakul, 2018, equation 5.2.
-
-    Parameters
-    ----------
-    n_reference, n_current : int
-        Values on either side.
-    bins : int
-        Bins, at least two.
-    p_value : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        A parameter out of its range.
-
-    Examples
-    --------
-    >>> round(psi_threshold(1000, 1000, 10), 4)
-    0.0558
-    """
-    freedom = number(whole(bins, "bins", 2) - 1, "bins", 1, 2.0**53)
-    n, m = (number(x, name, 1, np.inf) for x, name in ((n_reference, "n_reference"), (n_current, "n_current")))
-    chance = share(p_value, "p_value")
-    return float(_special().chdtri(freedom, chance) * (1 / n + 1 / m))
-
-
-def _wasserstein(name: str, cells: Cells, reference: Counts, current: Counts) -> dict[str, float]:
-    """W1 and how far it can be off.
-
-    Between the outermost edges mass is spread evenly within its cell, which moves it by half the cell's width
-    h at most: Σ (r + c)·h/2. Outside, where all but one of the distribution functions are usually constant,
-    the area between them is the difference of the summed distances a and b to the edge; it is a + b at most.
-    """
+def _value_tests(name: str, cells: Cells, reference: Counts, current: Counts, seed: int) -> ValueTests:
+    """Whether values differ; NaN for identifiers."""
+    if cells.identifier:
+        return ValueTests(np.nan, np.nan, np.nan, np.nan)
+    stream = [seed, zlib.crc32(name.encode()), 0]
     r, c = reference.by_column[name][:-1], current.by_column[name][:-1]
-    n, m = r.sum(), c.sum()
-    if not isinstance(cells, NumericCells) or cells.edges.size == 0 or n == 0 or m == 0:
-        return dict.fromkeys(("wasserstein", "wasserstein_bound", "wasserstein_scaled"), np.nan)
-    width = np.diff(cells.edges)
-    distance = float(integral_of_absolute(np.cumsum(r)[:-1] / n - np.cumsum(c)[:-1] / m, width))
-    bound = float(((r / n + c / m)[1:-1] * width).sum() / 2)
-    for side in (0, 1):
-        a, b = (_mean_excess(name, cells, counts, side) for counts in (reference, current))
-        if a == b == np.inf:
-            return dict.fromkeys(("wasserstein", "wasserstein_bound", "wasserstein_scaled"), np.nan)
-        distance += abs(a - b)
-        bound += 2 * min(a, b) + cells.unit
-    scaled = distance / cells.scale if cells.scale > 0 else np.inf
+    if isinstance(cells, NumericCells):
+        return value_tests(r, c, cells.bins, stream)
+    each = _by_value(name, reference, current)
+    return value_tests(*(pooled_cells(*each) if each is not None else (r, c)), None, stream)
+
+
+def _tests(
+    name: str, cells: Cells, reference: Counts, current: Counts, row: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """p-values of missing and unseen values; and of the column, which is Bonferroni's of all its tests."""
+    r, c = reference.by_column[name], current.by_column[name]
+    n, m = int(r[:-1].sum()), int(c[:-1].sum())
+    unseen = np.nan
+    if isinstance(cells, CategoricalCells) and not cells.identifier and n and m:
+        each = _by_value(name, reference, current)
+        if each is not None:
+            new = int(each[1][each[0] == 0].sum())
+            unseen = unseen_test(new, each[0] + each[1], n, m, [seed, zlib.crc32(name.encode()), 1])
+    missing = missing_test(int(r[-1]), int(r.sum()), int(c[-1]), int(c.sum()))
+    tested = {"values": row["g_test_p_value"], "shape": row["ks_p_value"], "unseen": unseen, "missing": missing}
+    tested = {test: p for test, p in tested.items() if not np.isnan(p)}
     return {
-        "wasserstein": distance,
-        "wasserstein_bound": bound,
-        "wasserstein_scaled": scaled if distance > 0 else distance,
+        "unseen_p_value": unseen,
+        "missing_p_value": missing,
+        "p_value": min(1.0, len(tested) * min(tested.values())),
+        "tested": tested,
     }
 
 
-def _mean_excess(name: str, cells: NumericCells, counts: Counts, side: int) -> float:
-    """How far values lie beyond an edge, averaged over all values; inf if one is beyond what can be counted."""
-    least, greatest = counts.extremes[name]
-    farthest = cells.edges[0] - least if side == 0 else greatest - cells.edges[-1]
-    if farthest >= 2.0**62 * cells.unit:
-        return float("inf")
-    low, rest = (int(word) for word in counts.excess[name][side])
-    return (low + (rest << 31)) / int(counts.by_column[name][:-1].sum()) * cells.unit
+def _missing_effect(r: Int64s, c: Int64s, metric: str) -> tuple[float, float]:
+    """PSI of missing and present, less its noise, and the same of the metric that bands are of."""
+    n, m = r.sum(), c.sum()
+    if n == 0 or m == 0:
+        return np.nan, np.nan
+    sides = (np.array([side[-1], side[:-1].sum()]) for side in (r, c))
+    p, q = smoothed_where_empty(*sides)
+    noise = (1 / n + 1 / m) if 0 < r[-1] + c[-1] < n + m else 0.0
+    psi = float(evaluate("psi", p, q))
+    name = metric if metric in METRICS else "psi"
+    return psi, max(float(evaluate(name, p, q)) - NOISE.get(name, 0.0) * noise, 0.0)
 
 
-def _band(value: float, bands: tuple[float, float]) -> str:
-    if np.isnan(value):
+def _excess(metric: str, row: dict[str, Any]) -> float:
+    """A metric less what it is on average without drift."""
+    return float(row[metric] - NOISE.get(metric, 0.0) * row["psi_noise"])
+
+
+def _merged(chunk: Counts, chunks: Sequence[Counts]) -> Counts:
+    """All chunks but one."""
+    rest = Counts(chunk.cells)
+    for other in chunks:
+        if other is not chunk:
+            rest.merge(other)
+    return rest
+
+
+def _own_limits(
+    name: str, cells: Cells, pairs: Iterable[tuple[Counts, Counts]], asked: Settings
+) -> tuple[float, float]:
+    """Mean + 3 standard deviations of each chunk of the reference against the others, and 2.5 times that."""
+    effects = [_column(name, cells, rest, chunk, asked)["effect"] for rest, chunk in pairs]
+    known = np.array([effect for effect in effects if np.isfinite(effect)])
+    limit = float(max(known.mean() + 3.0 * known.std(ddof=1), 0.0)) if known.size > 1 else np.inf
+    return limit, USUAL[1] / USUAL[0] * limit
+
+
+def _band(row: dict[str, Any], effect: float, q_value: float, asked: Settings) -> str:
+    """Beyond what chance explains, and large enough to matter."""
+    if np.isnan(effect) or (row["n_reference"] == 0 and row["n_current"] == 0):
         return "empty"
-    return "stable" if value < bands[0] else "watch" if value < bands[1] else "act"
+    if q_value > asked.alpha or effect < row["watch_from"]:
+        return "stable"
+    return "watch" if effect < row["act_from"] else "act"

@@ -20,12 +20,12 @@ Float64s = NDArray[np.float64]
 Categories = Mapping[Hashable, int]
 
 
-def _shares(values: Float64s, edges: Float64s) -> Float64s:
+def shares_between(values: Float64s, edges: Float64s) -> Float64s:
     """Of all values, not only of those between the edges."""
     return np.asarray(np.histogram(values, edges)[0] / values.size)
 
 
-def _aligned(reference: Categories, current: Categories) -> tuple[Float64s, Float64s]:
+def aligned(reference: Categories, current: Categories) -> tuple[Float64s, Float64s]:
     """Shares of the categories of either side, in one order."""
     keys = list(dict.fromkeys([*reference, *current]))
     r = np.array([reference.get(key, 0) for key in keys], dtype=np.float64)
@@ -33,7 +33,7 @@ def _aligned(reference: Categories, current: Categories) -> tuple[Float64s, Floa
     return r / r.sum(), c / c.sum()
 
 
-def _normalized(p: Float64s) -> Float64s:
+def normalized(p: Float64s) -> Float64s:
     return np.asarray(p / p.sum())
 
 
@@ -45,8 +45,8 @@ def _evidently_bins(r: Float64s, c: Float64s) -> tuple[Float64s, Float64s]:
     values, counts = np.unique(r, return_counts=True)
     if values.size > 20:
         edges = np.histogram_bin_edges(np.concatenate([r, c]), "sturges")
-        return _shares(r, edges), _shares(c, edges)
-    return _aligned(_by_value(values, counts), _by_value(*np.unique(c, return_counts=True)))
+        return shares_between(r, edges), shares_between(c, edges)
+    return aligned(_by_value(values, counts), _by_value(*np.unique(c, return_counts=True)))
 
 
 def _by_value(values: NDArray[Any], counts: NDArray[Any]) -> dict[Hashable, int]:
@@ -60,7 +60,7 @@ def _evidently_filled(p: Float64s) -> Float64s:
 
 
 def _evidently_shares(r: Any, c: Any) -> tuple[Float64s, Float64s]:
-    return _aligned(r, c) if isinstance(r, Mapping) else _evidently_bins(r, c)
+    return aligned(r, c) if isinstance(r, Mapping) else _evidently_bins(r, c)
 
 
 def evidently_psi(r: Any, c: Any) -> float:
@@ -71,87 +71,29 @@ def evidently_psi(r: Any, c: Any) -> float:
 
 def evidently_kl(r: Any, c: Any) -> float:
     """KL(reference‖current) of filled shares, normalised again."""
-    p, q = (_normalized(_evidently_filled(x)) for x in _evidently_shares(r, c))
+    p, q = (normalized(_evidently_filled(x)) for x in _evidently_shares(r, c))
     return float(evaluate("kl", p, q))
 
 
 def evidently_js(r: Any, c: Any) -> float:
     """Jensen-Shannon distance in nats; nothing filled."""
-    p, q = (_normalized(x) for x in _evidently_shares(r, c))
+    p, q = (normalized(x) for x in _evidently_shares(r, c))
     return float(evaluate("js_distance", p, q))
 
 
 def evidently_hellinger(r: Any, c: Any) -> float:
     """Numbers always in Sturges' bins, as many as the distinct values of both sides ask for."""
     if isinstance(r, Mapping):
-        p, q = _aligned(r, c)
+        p, q = aligned(r, c)
     else:
         edges = np.histogram_bin_edges(np.union1d(r, c), "sturges")
-        p, q = _shares(r, edges), _shares(c, edges)
+        p, q = shares_between(r, edges), shares_between(c, edges)
     return float(evaluate("hellinger", p, q))
 
 
 def evidently_wasserstein(r: Float64s, c: Float64s) -> float:
     """W1 over the standard deviation of the reference, or over 0.001 if that is larger."""
     return wasserstein_distance(r, c) / max(float(np.std(r)), 0.001)
-
-
-# -------------------------------------------------------------------------------------------------- NannyML
-
-
-def _nannyml_shares(r: Any, c: Any) -> tuple[Float64s, Float64s]:
-    """Bins of the reference (Doane's rule) or its values, and one more for whatever lies outside."""
-    if isinstance(r, Mapping):
-        p, q = (np.array([side.get(key, 0) for key in r]) / sum(side.values()) for side in (r, c))
-    else:
-        edges = np.histogram_bin_edges(r, "doane")
-        p, q = _shares(r, edges), _shares(c, edges)
-    left_over = 1.0 - q.sum()
-    return (np.append(p, 0.0), np.append(q, left_over)) if left_over > 0 else (p, q)
-
-
-def nannyml_js(r: Any, c: Any) -> float:
-    """Jensen-Shannon distance, base 2."""
-    p, q = (_normalized(x) for x in _nannyml_shares(r, c))
-    return float(evaluate("js_distance", p, q) / np.sqrt(np.log(2.0)))
-
-
-def nannyml_hellinger(r: Any, c: Any) -> float:
-    """Hellinger distance."""
-    return float(evaluate("hellinger", *_nannyml_shares(r, c)))
-
-
-def nannyml_l_infinity(r: Categories, c: Categories) -> float:
-    """The largest difference of a share."""
-    p, q = _aligned(r, c)
-    return float(np.abs(p - q).max())
-
-
-def nannyml_wasserstein(r: Float64s, c: Float64s, n_bins: int = 10_000) -> float:
-    """W1 exactly below 10,000 reference values; above, from bins.
-
-    There F is taken at the end of each bin, and a side beyond the reference counts one value too many: the
-    edge itself, which stands for the area's other end.
-    """
-    if r.size < 10_000:
-        return wasserstein_distance(r, c)
-    counts, edges = np.histogram(r, n_bins)
-    smaller, larger = c[c < edges[0]], c[c > edges[-1]]
-    area, share_below = 0.0, 0.0
-    if smaller.size:
-        share_below = (smaller.size + 1) / c.size
-        area += share_below * _area(np.append(smaller, edges[0]), below=True)
-    if larger.size:
-        area += (larger.size + 1) / c.size * _area(np.append(larger, edges[-1]), below=False)
-    difference = np.cumsum(counts / r.size) - (np.cumsum(_shares(c, edges)) + share_below)
-    return float(np.abs(difference).sum() * (edges[1] - edges[0]) + area)
-
-
-def _area(values: Float64s, below: bool) -> float:
-    """Under (or over) the distribution function of a few values."""
-    points, counts = np.unique(values, return_counts=True)
-    height = np.cumsum(counts)[:-1] / values.size
-    return float(((height if below else 1.0 - height) * np.diff(points)).sum())
 
 
 # ------------------------------------------------------------------------------------------- feature_engine
@@ -162,7 +104,7 @@ def feature_engine_psi(
 ) -> float:
     """PSI in bins closed on the right; empty ones get a constant, nothing is renormalised."""
     if isinstance(r, Mapping):
-        p, q = _aligned(r, c)
+        p, q = aligned(r, c)
     else:
         if strategy == "equal_frequency":
             # pandas.qcut nudges the quantiles that rounding left below their fraction
@@ -190,7 +132,7 @@ def frouros_emd(r: Float64s, c: Float64s) -> float:
 def _frouros_bins(r: Float64s, c: Float64s, num_bins: int) -> tuple[Float64s, Float64s]:
     """Equal widths over both sides."""
     edges = np.histogram_bin_edges(np.concatenate([r, c]), num_bins)
-    return _shares(r, edges), _shares(c, edges)
+    return shares_between(r, edges), shares_between(c, edges)
 
 
 def _frouros_masses(r: Float64s, c: Float64s, num_bins: int) -> tuple[Float64s, Float64s]:
@@ -220,7 +162,7 @@ def frouros_kl(r: Float64s, c: Float64s, num_bins: int = 10) -> float:
 
 def frouros_js(r: Float64s, c: Float64s, num_bins: int = 10) -> float:
     """Jensen-Shannon distance in nats."""
-    p, q = (_normalized(x) for x in _frouros_masses(r, c, num_bins))
+    p, q = (normalized(x) for x in _frouros_masses(r, c, num_bins))
     return float(evaluate("js_distance", p, q))
 
 
@@ -270,8 +212,8 @@ def deepchecks_earth_movers(r: Float64s, c: Float64s, margin_quantile_filter: fl
 
 def great_expectations_kl(r: Categories, c: Categories, tail_weight_holdout: float = 0.0) -> float:
     """KL(current‖reference); unseen categories, if any, share the held-out weight; inf without it."""
-    p, q = _aligned(r, c)
+    p, q = aligned(r, c)
     unseen = np.array([key not in r for key in dict.fromkeys([*r, *c])])
     if unseen.any():
         p = np.where(unseen, tail_weight_holdout / unseen.sum(), p * (1.0 - tail_weight_holdout))
-    return float(evaluate("kl", q, _normalized(p)))
+    return float(evaluate("kl", q, normalized(p)))

@@ -1,143 +1,25 @@
-"""Fit on a reference, count batches, report: the streaming state of a drift monitor."""
+"""The streaming state of a drift monitor: count batches, merge, split by time, report, save."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kullback._engine import choice, whole
-from kullback.drift.cells import Bins, Cells, categorical_cells, numeric_cells
-from kullback.drift.counting import Counts, check_same_cells, in_parallel
-from kullback.drift.report import DriftReport, make_report
-from kullback.drift.tables import CATEGORICAL, Table, as_table, category_counts, kind_of, names_of, numbers
+from kullback._engine import flag, shown, whole
+from kullback.drift.counting import Counts, check_same_cells
+from kullback.drift.report import USUAL, Bands, make_report, settings
+from kullback.drift.results import DriftReport
+from kullback.drift.saving import read, written
+from kullback.drift.tables import TEMPORAL, as_table, kind_of, numbers
 from kullback.samples import Smoothing
 
-_COLUMNS_AT_ONCE = 8  # of a row-major array: the float64 values of one cache line
-
-
-def fit(
-    reference: Any,
-    *,
-    bins: Bins = 10,
-    spacing: Literal["quantile", "width"] = "quantile",
-    outside: Literal["fold", "separate"] = "fold",
-    resolution: int = 128,
-    categorical: Iterable[str] = (),
-    max_categories: int = 1000,
-    columns: Iterable[str] | None = None,
-    num_threads: int | None = None,
-) -> DriftState:
-    """Choose the cells of every column from a reference table, and count the reference in them.
-
-    Parameters
-    ----------
-    reference : pandas, Polars or Arrow table, ndarray (rows, columns), or dict of 1-D arrays
-        Read in place. Numbers are counted in cells, strings, booleans and categories by value; NaN and null
-        are missing. The columns of an ndarray are called "0", "1", ...
-    bins : int, str, array_like or dict
-        Bins of a numeric column: a number, the edges (B+1,), a rule of `numpy.histogram_bin_edges` such as
-        "doane", or a dict of these by column name (others get 10). Bins are closed on the left, the last on
-        both sides. Edges that coincide (many equal values) are merged.
-    spacing : {"quantile", "width"}
-        Edges at equal shares of the reference, or at equal distances.
-    outside : {"fold", "separate"}
-        Where values beyond the outermost edges count: in the outermost bins, or in two bins of their own
-        (where the reference has no mass: expect inf without smoothing). A column with a single bin always
-        keeps them apart. They are counted in `below` and `above` of the report either way.
-    resolution : int
-        Cells to divide the bins into, about; they bound the error of the Wasserstein distance.
-    categorical : iterable of str
-        Numeric columns to count by value.
-    max_categories : int
-        The most frequent categories kept; all others, and any a batch brings, count as other values.
-    columns : iterable of str, optional
-        Use these columns only. By default all.
-    num_threads : int, optional
-        Default: KULLBACK_NUM_THREADS, or the cores available. The result does not depend on it.
-
-    Returns
-    -------
-    DriftState
-
-    Raises
-    ------
-    TypeError
-        A column that is neither numbers nor categories (dates: convert first).
-    ValueError
-        An unknown column, edges that do not rise, an unknown option, a reference without rows.
-
-    Notes
-    -----
-    Choosing edges takes a sorted float64 copy of eight columns a thread at most. For a reference larger than
-    memory, fit on a part of it and add the rest with `DriftState.extend_reference`. Integers beyond 2⁵³ are
-    compared as float64.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> state = fit(rng.normal(size=(5000, 2)))
-    >>> state.update(np.column_stack([rng.normal(size=5000), rng.normal(1.0, size=5000)]))
-    >>> report = state.report()
-    >>> report.band.tolist()
-    ['stable', 'act']
-    """
-    for option, value, allowed in (
-        ("spacing", spacing, ("quantile", "width")),
-        ("outside", outside, ("fold", "separate")),
-    ):
-        choice(value, option, allowed)
-    for option, number in (("resolution", resolution), ("max_categories", max_categories)):
-        whole(number, option, 1)
-    table = as_table("reference", reference)
-    if table.rows == 0:
-        raise ValueError("`reference` has no rows, expected at least one")
-    by_value = set(names_of("categorical", categorical))
-    wanted = table.names if columns is None else names_of("columns", columns)
-    for name in [*wanted, *by_value, *(bins if isinstance(bins, Mapping) else ())]:
-        if name not in table.columns:
-            raise ValueError(f"`reference` has no column {name!r}, expected one of {', '.join(table.names)}")
-
-    def choose(group: list[str]) -> dict[str, Cells]:
-        if kind_of(group[0], table.columns[group[0]]) == CATEGORICAL or group[0] in by_value:
-            counts, _ = category_counts(table.columns[group[0]])
-            return {group[0]: categorical_cells(counts, max_categories)}
-        return {
-            name: numeric_cells(name, finite, bins, spacing, resolution, outside)
-            for name, finite in _finite_columns(table, group)
-        }
-
-    chosen: dict[str, Cells] = {}
-    for part in in_parallel(choose, _column_groups(table, wanted, by_value), num_threads):
-        chosen |= part
-    cells = {name: chosen[name] for name in wanted}
-    state = DriftState(Counts(cells), Counts(cells), num_threads)
-    state.reference.add(table, num_threads)
-    return state
-
-
-def _column_groups(table: Table, wanted: list[str], by_value: set[str]) -> list[list[str]]:
-    """Neighbouring columns of a two-dimensional array together, any other column alone."""
-    if table.array is None or wanted != table.names or by_value:
-        return [[name] for name in wanted]
-    return [wanted[j : j + _COLUMNS_AT_ONCE] for j in range(0, len(wanted), _COLUMNS_AT_ONCE)]
-
-
-def _finite_columns(table: Table, group: list[str]) -> Iterable[tuple[str, NDArray[np.float64]]]:
-    """Copies of the finite values of each column, float64."""
-    if table.array is not None and len(group) > 1:
-        first = table.names.index(group[0])
-        block = table.array[:, first : first + len(group)].T.astype(np.float64, order="C")
-        for name, row in zip(group, block, strict=True):
-            yield name, row[np.isfinite(row)]
-    else:
-        for name in group:
-            values = numbers(name, table.columns[name]).astype(np.float64)
-            yield name, values[np.isfinite(values)]
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MONDAY = 4 * 86_400  # 1970 began on a Thursday; weeks begin here
 
 
 @dataclass
@@ -145,7 +27,7 @@ class DriftState:
     """The counts of a reference and of what came after it; made by `fit`.
 
     Everything kept is integer counts, and least and greatest values: states of any split of the data, merged
-    in any order, with any number of threads, are equal bit for bit. A state can be pickled and sent.
+    in any order, with any number of threads, are equal bit for bit. `save` writes it as JSON, which `load` reads.
 
     Attributes
     ----------
@@ -153,11 +35,14 @@ class DriftState:
         What was counted, by column.
     num_threads : int or None
         Threads of `update`.
+    chunks : list of Counts
+        The blocks of the reference, where `fit` was asked for some.
     """
 
     reference: Counts
     current: Counts
     num_threads: int | None = None
+    chunks: list[Counts] = field(default_factory=list)
 
     def update(self, batch: Any) -> None:
         """Count a batch of current data, any kind of table; columns that the reference lacks are not looked
@@ -168,9 +53,14 @@ class DriftState:
         """
         self.current.add(as_table("batch", batch), self.num_threads)
 
-    def extend_reference(self, batch: Any) -> None:
-        """Count more reference data in the cells that `fit` chose."""
-        self.reference.add(as_table("batch", batch), self.num_threads)
+    def extend_reference(self, batch: Any, *, chunk: bool = False) -> None:
+        """Count more reference data in the cells that `fit` chose; as a chunk of its own if `chunk` is true or
+        there are chunks already."""
+        part = Counts(self.reference.cells)
+        part.add(as_table("batch", batch), self.num_threads)
+        self.reference.merge(part)
+        if flag(chunk, "chunk") or self.chunks:
+            self.chunks.append(part)
 
     def merge(self, other: DriftState) -> None:
         """Add the current counts of a state that was given the same reference.
@@ -184,32 +74,150 @@ class DriftState:
         for name, counts in self.reference.by_column.items():
             if not np.array_equal(counts, other.reference.by_column[name]):
                 raise ValueError(f"`other` has other reference counts in column {name!r}, expected the same")
+        for name, others in self.reference.others.items():
+            if others != other.reference.others[name]:
+                raise ValueError(f"`other` has other reference counts in column {name!r}, expected the same")
         self.current.merge(other.current)
 
     def window(self) -> DriftState:
         """A new state with this reference and nothing counted yet, for the next chunk of time."""
-        return DriftState(self.reference, Counts(self.reference.cells), self.num_threads)
+        return DriftState(self.reference, Counts(self.reference.cells), self.num_threads, self.chunks)
+
+    def by_time(self, batch: Any, time: str, every: str) -> dict[np.datetime64[Any], DriftState]:
+        """A window for each stretch of time in a batch, by its beginning, in order.
+
+        Parameters
+        ----------
+        batch : table
+            With the columns of the reference and one of dates.
+        time : str
+            The column of dates.
+        every : str
+            A whole number and "s", "min", "h", "d" or "w", as in "6h"; stretches begin at multiples of it since
+            1970, weeks on Mondays, in UTC.
+
+        Returns
+        -------
+        dict of datetime64[s] to DriftState
+            Windows can be merged: days make weeks.
+
+        Raises
+        ------
+        ValueError
+            No such column, a date that is missing, an `every` that cannot be read.
+        TypeError
+            A column that holds no dates.
+        """
+        table = as_table("batch", batch)
+        step = _stretch(every)
+        if not isinstance(time, str) or time not in table.columns:
+            raise ValueError(f"the batch has no column {shown(time)}, expected one of {', '.join(table.columns)}")
+        column = table.columns[time]
+        if kind_of(time, column) != TEMPORAL:
+            raise TypeError(f"column {time!r} has type {column.dtype}, expected dates")
+        seconds = numbers(time, column, TEMPORAL)
+        if np.isnan(seconds).any():
+            raise ValueError(f"column {time!r} has {np.isnan(seconds).sum()} missing dates, expected none")
+        begin = _MONDAY if step % _SECONDS["w"] == 0 else 0
+        starts, which = np.unique(np.floor((seconds - begin) / step).astype(np.int64), return_inverse=True)
+        order = np.argsort(which, kind="stable")
+        windows: dict[np.datetime64[Any], DriftState] = {}
+        for start, rows in zip(starts, np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True):
+            window = self.window()
+            window.update(table.rows_at(rows))
+            windows[np.datetime64(int(start) * step + begin, "s")] = window
+        return windows
 
     def report(
         self,
         *,
-        smoothing: Smoothing = None,
+        smoothing: Smoothing = "auto",
         missing: str = "drop",
-        bands: tuple[float, float] = (0.1, 0.25),
+        bands: Bands = USUAL,
         band_metric: str = "psi",
+        alpha: float = 0.01,
+        seed: int = 0,
     ) -> DriftReport:
         """Compare the current counts with the reference; see `DriftReport` for what it holds.
 
         Parameters
         ----------
-        smoothing : str, tuple or None
-            A rule of `kullback.samples.smooth`, applied to the bins of both sides. None changes nothing: KL
-            and PSI are inf where one side has an empty bin.
+        smoothing : "auto", or str, tuple or None
+            "auto": half a count in every bin of a column where one is empty on one side, and rare categories
+            (fewer than five values on both sides together) in one bin, so that every value is finite; other
+            columns as they are. Else a rule of `kullback.samples.smooth`, applied to the bins of both sides; None
+            changes nothing: KL and PSI are inf where one side has an empty bin.
         missing : {"drop", "bin"}
-            Leave missing values out of the shares, or make them a bin.
-        bands : (float, float)
-            Values of `band_metric` from which a column is to "watch", and to "act" on.
+            Leave missing values out of the shares, or make them a bin. Their share is tested either way.
+        bands : (float, float) or "reference"
+            Excesses of `band_metric` from which a column is to "watch", and to "act" on; PSI, KL and JS are
+            taken less what they are on average without drift. "reference": mean + 3 standard deviations of what the
+            chunks of the reference (see `fit`) have against the rest of it, and 2.5 times that.
         band_metric : str
-            The metric of the report that decides.
+            The metric of the report that decides. For a distance in the column's unit or "ks", missing values go
+            by PSI.
+        alpha : float
+            The share of columns without drift that may be among those beyond "stable", on average; with no drift
+            anywhere, the probability of any. 1 leaves the bands alone to decide.
+        seed : int
+            Of the draws behind p-values; the same counts and seed give the same report.
         """
-        return make_report(self.reference, self.current, smoothing, missing, bands, band_metric)
+        asked = settings(smoothing, missing, bands, band_metric, alpha, whole(seed, "seed", 0))
+        return make_report(self.reference, self.current, self.chunks, asked)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state as JSON; categories must be text, numbers, truth values, bytes or dates."""
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"`path` is {shown(path)}, expected the name of a file")
+        target = Path(path)
+        text = written(self.reference, self.current, self.chunks)
+        unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], *, num_threads: int | None = None) -> DriftState:
+    """Read a state that `DriftState.save` wrote.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    num_threads : int, optional
+        Of the state.
+
+    Returns
+    -------
+    DriftState
+
+    Raises
+    ------
+    ValueError
+        A file that holds something else. Reading runs nothing that is in it.
+    TypeError
+        A `path` that is no name of a file.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from kullback import drift
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     drift.fit(np.arange(100.0) ** 0.5).save(f"{folder}/state.json")
+    ...     load(f"{folder}/state.json").reference.rows
+    100
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` is {shown(path)}, expected the name of a file")
+    reference, current, chunks = read(Path(path).read_bytes())
+    return DriftState(reference, current, num_threads, chunks)
+
+
+def _stretch(every: str) -> int:
+    """Seconds of a stretch of time."""
+    read_as = re.fullmatch(r"([1-9]\d{0,8})(s|min|h|d|w)", every) if isinstance(every, str) else None
+    if read_as is None:
+        raise ValueError(f"`every` is {shown(every)}, expected a whole number and s, min, h, d or w, as in '6h'")
+    return int(read_as[1]) * _SECONDS[read_as[2]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import keywords, library, views
 
-NUMERIC, CATEGORICAL = "numeric", "categorical"
+NUMERIC, CATEGORICAL, TEMPORAL = "numeric", "categorical", "datetime"
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,12 @@ class Table:
     columns: dict[str, Any]
     rows: int
     array: NDArray[Any] | None = None  # the whole of it, where it is a two-dimensional array
+
+    def rows_at(self, rows: slice | NDArray[np.int64]) -> Table:
+        """The table of some of its rows."""
+        count = len(range(*rows.indices(self.rows))) if isinstance(rows, slice) else rows.size
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Table(columns, count, None if self.array is None else self.array[rows])
 
     @property
     def names(self) -> list[str]:
@@ -114,29 +120,60 @@ def _is_number(dtype: np.dtype[Any]) -> bool:
 
 
 def kind_of(name: str, column: Any) -> str:
-    """Numeric or categorical, by the type of the column."""
+    """Numeric, categorical or datetime (a date or a duration too), by the type of the column."""
     if isinstance(column, np.ndarray):
         if _is_number(column.dtype):
             return NUMERIC
+        if column.dtype.kind in "mM":
+            return TEMPORAL
         if column.dtype.kind in "bOUST":
             return CATEGORICAL
     else:
         nw = narwhals()
         if column.dtype.is_numeric():
             return NUMERIC
+        if isinstance(column.dtype, nw.Datetime | nw.Date | nw.Duration):
+            return TEMPORAL
         if isinstance(column.dtype, nw.Boolean | nw.String | nw.Categorical | nw.Enum | nw.Object):
             return CATEGORICAL
-    raise TypeError(f"column {name!r} has type {column.dtype}, expected numbers, strings, booleans or categories")
+    raise TypeError(
+        f"column {name!r} has type {column.dtype}, expected numbers, strings, booleans, dates or categories"
+    )
 
 
-def numbers(name: str, column: Any) -> NDArray[Any]:
-    """A numeric column as a 1-D array, missing values as NaN; a view where the library allows one."""
-    if kind_of(name, column) != NUMERIC:
-        raise TypeError(f"column {name!r} has type {column.dtype}, expected numbers as in the reference")
+def numbers(name: str, column: Any, kind: str = NUMERIC) -> NDArray[Any]:
+    """A column of numbers or times as a 1-D array, missing values as NaN; a view where the library allows one.
+
+    Times are seconds since 1970 in UTC, durations seconds; what is below a microsecond is cut off, so that every
+    library's columns give the same floats.
+    """
+    found = kind_of(name, column)
+    if found != kind:
+        expected = "numbers" if kind == NUMERIC else "dates"
+        raise TypeError(f"column {name!r} has type {column.dtype}, expected {expected} as in the reference")
+    if kind == TEMPORAL:
+        return _seconds(column)
     array = column if isinstance(column, np.ndarray) else column.to_numpy()
     if not _is_number(array.dtype):  # decimals, or integers a library keeps as objects beside their nulls
         array = np.array([np.nan if is_missing(value) else value for value in array], dtype=np.float64)
     return np.asarray(array)
+
+
+def _seconds(column: Any) -> NDArray[np.float64]:
+    if not isinstance(column, np.ndarray):
+        if getattr(column.dtype, "time_zone", None) is not None:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        array = column.to_numpy()
+        if array.dtype.kind not in "mM":  # dates kept as objects
+            array = np.array([None if is_missing(value) else value for value in array], dtype="datetime64[us]")
+        column = array
+    unit = np.datetime_data(column.dtype)[0]
+    if unit == "generic":
+        return np.full(column.shape, np.nan)  # NaT alone
+    fine = column.astype(f"{column.dtype.kind}8[{'ns' if unit in ('ns', 'ps', 'fs', 'as') else 'us'}]")
+    whole = fine.view(np.int64)
+    micro = whole // 1000 if unit in ("ns", "ps", "fs", "as") else whole
+    return np.where(np.isnat(fine), np.nan, micro / 1e6)
 
 
 def is_missing(value: Any) -> bool:
@@ -153,7 +190,7 @@ def category_counts(column: Any) -> tuple[dict[Hashable, int], int]:
     if not isinstance(column, np.ndarray):
         frame = column.alias("value").value_counts(name="count")
         pairs = zip(frame["value"].to_list(), frame["count"].to_list(), strict=True)
-    elif column.dtype.kind in "OT":
+    elif column.dtype.kind in "OTUS":  # a table of hashes is faster than sorting text
         pairs = Counter(column.tolist()).items()
     else:
         values, counts = np.unique(column, return_counts=True)
