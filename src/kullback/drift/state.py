@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kullback._engine import flag, shown, whole
+from kullback._engine import flag, shown, thread_count, whole
 from kullback.drift.counting import Counts, check_same_cells
 from kullback.drift.report import USUAL, Bands, make_report, settings
 from kullback.drift.results import DriftReport
@@ -198,7 +198,7 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None) -> Dri
     ValueError
         A file that holds something else. Reading runs nothing that is in it.
     TypeError
-        A `path` that is no name of a file.
+        A `path` that is no name of a file, a number of threads that is no number.
 
     Examples
     --------
@@ -211,6 +211,7 @@ def load(path: str | os.PathLike[str], *, num_threads: int | None = None) -> Dri
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"`path` is {shown(path)}, expected the name of a file")
+    thread_count(num_threads)  # to refuse it here
     reference, current, chunks = read(Path(path).read_bytes())
     return DriftState(reference, current, num_threads, chunks)
 
