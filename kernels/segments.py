@@ -183,7 +183,7 @@ def sum_segment(row, n, mask, state, room, flags):
 
 @kernel
 def collapsed(state):
-    """The 8 lanes as one float64; where hi overflowed or met an infinity, hi alone, as in a plain sum."""
+    """The 8 lanes as one float64; not finite where hi overflowed or met an infinity."""
     hi, lo = load(state, 0, 0.0), load(state, LANES, 0.0)
     hi, lost = two_sum(hi, rotated(hi, 4))
     lo = lo + rotated(lo, 4) + lost
@@ -197,12 +197,32 @@ def collapsed(state):
 
 
 @kernel
+def far_sum(row, n, mask):
+    """The sum of values that leave float64 on the way, added up in units of 2^64; that of the infinities alone where
+    there are any."""
+    hi, lo, rises, falls = 0.0, 0.0, False, False
+    for i in range(n):
+        if mask != 0 and pointer(mask, types.uint8)[i] == 0:
+            continue
+        x = element(row, i)
+        if math.isfinite(x):
+            hi, lost = two_sum(hi, x * 2.0**-64)
+            lo += lost
+        rises = rises or x == np.inf
+        falls = falls or x == -np.inf
+    if rises or falls:
+        return np.nan if rises and falls else np.inf if rises else -np.inf
+    return (hi + lo) * 2.0**64
+
+
+@kernel
 def write_segment(x, n, mask, sums, kept, unmasked, t):
     """The sum and the counts of the first n elements of row `x`, with the bytes at `mask` (0: all), into place t."""
     state = stack(16, 0.0)
     room = stack(2048, 0.0)
     flags = stack(2048, np.uint8(0))
     counts = sum_segment(x, n, mask, state, room, flags)
-    pointer(sums, types.float64)[t] = collapsed(state)
+    total = collapsed(state)
+    pointer(sums, types.float64)[t] = total if math.isfinite(total) else far_sum(x, n, mask)
     pointer(kept, types.int64)[t] = counts[0]
     pointer(unmasked, types.int64)[t] = counts[1]

@@ -195,7 +195,8 @@ def _topk(pair, options):
     if options["tail"] == "bucket":
         others = pair.q.share.copy()
         np.put_along_axis(others, ids, 0, -1)
-        p = np.concatenate([p, np.maximum(1 - p.sum(-1, keepdims=True), 0)], -1)
+        rest = -np.expm1(log_probs[:, :1].astype(REAL)) - p[:, 1:].sum(-1, keepdims=True)  # 1 - p would be rounded
+        p = np.concatenate([p, np.maximum(rest, 0)], -1)
         q = np.concatenate([q, others.sum(-1, keepdims=True)], -1)
     both = Pair(p, q, "probs")
     values = {"forward_kl": both.kl, "reverse_kl": both.reverse_kl, "jsd": both.jensen_shannon()}

@@ -12,6 +12,8 @@ from kullback.kernels.records import record_at
 from kullback.kernels.storage import FLOATS
 from numba import njit
 
+import kullback as kb
+
 STORAGE = {kind.name: kind.tag for kind in FLOATS}
 ARRAY = structure("kullback_array")
 
@@ -82,3 +84,16 @@ def test_garbage_behind_the_mask_and_around_the_segment_is_not_seen():
     mask[20:33] = True
     assert sum_segments(x, [0, 20, 33, 64], mask)[0].tolist() == [0.0, 13.0, 0.0]
     assert sum_segments(x[20:33], [0, 13])[0].tolist() == [13.0]
+
+
+@pytest.mark.parametrize("n", [3, 8, 9, 40])
+def test_sums_that_leave_float64_on_the_way(n):
+    """What is beyond float64 is inf, what is within it a number; an infinity outweighs what only adds up to one."""
+    big, padding = 1.5e308, [0.0] * (n - 3)
+    assert kb.sequence_sums([[big, big, -big, *padding]]) == big
+    assert kb.sequence_sums([[*padding, -big, -big, big]]) == -big
+    assert kb.sequence_sums([[big, *padding, big, 1.0]]) == np.inf
+    assert kb.sequence_sums([[big, big, *padding, -np.inf]]) == -np.inf
+    assert kb.sequence_sums([[big, -np.inf, big, *padding]], [[1, 0, 0, *padding]]) == big
+    assert np.isnan(kb.sequence_sums([[np.inf, -np.inf, big, *padding]]))
+    assert kb.sequence_sums([[big, big, -np.inf, *padding, np.nan]], nan_policy="omit")[0] == -np.inf
