@@ -97,6 +97,7 @@ nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the spa
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
+	$(BIN)/python docs/drift_rates.py --print
 	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
