@@ -427,3 +427,10 @@ def test_mixtures_just_beyond_the_series(weight):
         q = q.astype(np.float32)
         got = kb.generalized_jsd(q, p, weight, given="logits")
         assert close(got, truth(p, q).jensen_shannon(weight), 2e-6).all()
+
+
+def test_contributions_of_outcomes_that_are_equal_beside_one_that_is_not():
+    """The outcome that all log-ratios are taken against had one of 99 nats, rounded to 1e-14 of itself."""
+    p = np.array([686.85944, 5.9688308e-41] + [686.85944] * 23 + [5.9688308e-41] * 18, np.float32)
+    q = np.array([9.6450813e-40, 11099.132] + [11099.132] * 23 + [9.6450813e-40] * 18, np.float32)
+    assert (abs(kb.kl_contributions(p, q, kind="plain")[2:25]) <= 1e-17).all()

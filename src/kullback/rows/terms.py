@@ -96,7 +96,7 @@ def normalised_log_ratio(
     total_x, total_y = _total(x), _total(y)
     p, q = x / total_x, y / total_y
     both = (p > 0) & (q > 0)
-    at = np.where(both, p, -1.0).argmax(-1)[..., None]
+    at = np.where(both, np.minimum(p, q), -1.0).argmax(-1)[..., None]  # a log-ratio of r that is large would be rounded
     x_r, y_r, d_r, p_r, q_r = (np.take_along_axis(a, at, -1) for a in (x, y, difference, p, q))
     with np.errstate(all="ignore"):
         close = (size[0] == size[1]) & (np.abs(difference) <= x / 2) & (np.abs(d_r) <= x_r / 2)
