@@ -14,18 +14,24 @@ from kullback.closed_form import (
     Binomial,
     Categorical,
     Cauchy,
+    ContinuousBernoulli,
     DiagonalNormal,
     Dirichlet,
     Exponential,
     Gamma,
     Geometric,
     Gumbel,
+    HalfNormal,
+    Independent,
+    InverseGamma,
     Laplace,
     LogNormal,
+    LowRankNormal,
     MultivariateNormal,
     Normal,
     Pareto,
     Poisson,
+    Transformed,
     Uniform,
     VonMises,
     Weibull,
@@ -46,6 +52,9 @@ SAMPLES = {
     Beta: [Beta(2.0, 3.0), Beta(15.0, 12.0), Beta(0.8, 1.5)],
     Uniform: [Uniform(0.35, 0.9), Uniform(0.0, 1.0), Uniform(0.5, 0.8), Uniform(-0.5, 2.0)],
     VonMises: [VonMises(0.3, 2.0), VonMises(-1.0, 0.5)],
+    HalfNormal: [HalfNormal(0.8), HalfNormal(2.5)],
+    InverseGamma: [InverseGamma(3.0, 2.0), InverseGamma(1.5, 0.4)],
+    ContinuousBernoulli: [ContinuousBernoulli(0.2), ContinuousBernoulli(0.45)],  # above 1/2 in test_more_families
 }
 IN_SCIPY = {
     Normal: lambda d: stats.norm(d.loc, d.scale),
@@ -60,6 +69,9 @@ IN_SCIPY = {
     Beta: lambda d: stats.beta(d.alpha, d.beta),
     Uniform: lambda d: stats.uniform(d.low, d.high - d.low),
     VonMises: lambda d: stats.vonmises(d.concentration, d.loc),
+    HalfNormal: lambda d: stats.halfnorm(0, d.scale),
+    InverseGamma: lambda d: stats.invgamma(d.shape, scale=d.scale),
+    ContinuousBernoulli: lambda d: stats.truncexpon(rate := np.log((1 - d.prob) / d.prob), scale=1 / rate),
 }
 
 
@@ -133,6 +145,9 @@ def test_every_pair_is_checked_somewhere():
         Dirichlet,
         DiagonalNormal,
         MultivariateNormal,
+        LowRankNormal,
+        Independent,
+        Transformed,
     }
     assert not [pair for pair in REGISTERED if pair not in CONTINUOUS and not set(pair) <= other]
     assert len(CONTINUOUS) >= 80

@@ -2,7 +2,12 @@
 
 # the formulas of pairs of families register themselves
 from kullback.comparison import Estimate
-from kullback.parametric import cross_family as cross_family, dirichlet as dirichlet, same_family as same_family
+from kullback.parametric import (
+    cross_family as cross_family,
+    dirichlet as dirichlet,
+    more_pairs as more_pairs,
+    same_family as same_family,
+)
 from kullback.parametric.families import (
     Bernoulli,
     Beta,
@@ -29,6 +34,14 @@ from kullback.parametric.families import (
 from kullback.parametric.fits import fit_mixture, fit_normal
 from kullback.parametric.gaussian import gaussian_kl, vae_kl, vae_kl_gradient
 from kullback.parametric.mixtures import Mixture, mixture_kl
+from kullback.parametric.more_families import (
+    ContinuousBernoulli,
+    HalfNormal,
+    Independent,
+    InverseGamma,
+    LowRankNormal,
+    Transformed,
+)
 from kullback.parametric.registry import closed_form_kl, register_kl, registered_pairs
 from kullback.parametric.tsne import tsne_objective
 
@@ -38,6 +51,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "Cauchy",
+    "ContinuousBernoulli",
     "DiagonalNormal",
     "Dirichlet",
     "Distribution",
@@ -46,13 +60,18 @@ __all__ = [
     "Gamma",
     "Geometric",
     "Gumbel",
+    "HalfNormal",
+    "Independent",
+    "InverseGamma",
     "Laplace",
     "LogNormal",
+    "LowRankNormal",
     "Mixture",
     "MultivariateNormal",
     "Normal",
     "Pareto",
     "Poisson",
+    "Transformed",
     "Uniform",
     "VonMises",
     "Weibull",

@@ -9,6 +9,7 @@ import numpy as np
 
 from kullback._engine import FloatArray, in_base, same_labels, shown
 from kullback.parametric.families import Distribution
+from kullback.parametric.foreign import ours
 
 Rule = Callable[[Any, Any], Any]
 R = TypeVar("R", bound=Rule)
@@ -73,7 +74,8 @@ def closed_form_kl(p: Any, q: Any, *, base: float | None = None) -> FloatArray:
     ----------
     p, q : Distribution
         Members of this module's families, or of classes registered with `register_kl`. p is the reference.
-        Their batches broadcast.
+        Their batches broadcast. Distributions of `torch.distributions` and frozen ones of `scipy.stats` are taken as
+        the family here of the same law, one-hot categoricals, `Independent` and transformed ones too.
     base : float, optional
         Unit of the result: nats if not given, 2 for bits.
 
@@ -109,7 +111,11 @@ def closed_form_kl(p: Any, q: Any, *, base: float | None = None) -> FloatArray:
     0.531
     >>> closed_form_kl(Normal(0.0, 1.0), Normal([0.0, 1.0], 2.0)).round(4)
     array([0.3181, 0.4431])
+    >>> from scipy import stats
+    >>> round(float(closed_form_kl(stats.norm(0.0, 1.0), Normal(1.0, 2.0))), 4)
+    0.4431
     """
+    p, q = ours(p), ours(q)
     rule = _find(type(p), type(q))
     if isinstance(p, Distribution) and isinstance(q, Distribution):
         if p.labelled and q.labelled:
