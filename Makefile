@@ -98,6 +98,7 @@ nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the spa
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
 	$(BIN)/python docs/drift_rates.py --print
+	$(BIN)/python tests/interval_coverage.py --check --repeats $(or $(REPEATS),300)
 	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
@@ -137,7 +138,7 @@ accuracy: $(VENV)/.installed-test ## measure the worst errors against long doubl
 	$(BIN)/python docs/accuracy.py
 
 coverage: $(VENV)/.installed-test ## how often intervals hold the truth: docs/intervals.md (minutes); REPEATS=...
-	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),1000) --write
+	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),800) --write
 
 docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
