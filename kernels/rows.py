@@ -135,6 +135,8 @@ def add_up(p, q, vocab, centred, rooms, frame, held, sums):
             continue
         if k * LOG2E * sums.top_q - frame.log_q > MAX_RISE and sums.top_q < np.inf:
             log_q = rounded(k * LOG2E * sums.top_q, like)
+            if not log_q < MAX_SHIFT:
+                return False  # it may be rounded by more than it may rise
             held.w_rest += (frame.log_q - log_q) * held.z_rest
             held.w_top += (frame.log_q - log_q) * held.z_top
             frame.log_q = log_q

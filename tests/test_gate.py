@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import kullback as kb
 from kullback._engine import engine
@@ -360,6 +361,8 @@ def with_base():
         "divergence_from_counts": (counts, counts), "likelihood_parts": (counts, np.ones(4)),
         "knn_kl_divergence": (S, T, 2), "knn_mutual_information": (S, T),
         "knn_kl_divergence_from_density": (S, np.zeros(5), 2), "generalized_jsd": (S, T),
+        "mutual_information_estimate": (counts,), "conditional_mutual_information": (np.stack([counts, counts]),),
+        "sparse_divergence": (sparse.csr_array(p), sparse.csr_array(q)),
     }  # fmt: skip
     for name in sorted(kb.__all__):
         function = getattr(kb, name)

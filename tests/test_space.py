@@ -167,14 +167,15 @@ def test_rows_without_a_distribution():
 
 # public functions that take no rows or tokens: what they take is tested elsewhere
 OTHERS = {
-    "aggregate", "aggregation_parts", "closed_form_kl", "compare_candidates", "compare_files", "convert",
-    "divergence_from_counts", "fit_mixture", "fit_normal", "function_address", "gaussian_kl", "get_engine",
-    "get_include", "get_library", "kl_estimate", "kl_estimate_gradient", "kl_penalized_rewards", "knn_kl_divergence",
-    "knn_kl_divergence_from_density", "knn_mutual_information", "likelihood_parts", "merge_logs", "mismatch_report",
-    "mixture_kl", "mutual_information", "open_logits", "open_sparse", "preference_score_gradient",
-    "preference_scores", "register_kl", "registered_pairs", "sequence_sums", "show_config", "smooth", "tail_weights",
-    "tsne_objective", "vae_kl", "vae_kl_gradient", "wasserstein_distance", "wasserstein_distance_histograms",
-    "linear_distillation_loss",
+    "aggregate", "aggregation_parts", "closed_form_kl", "compare_candidates", "compare_files",
+    "conditional_mutual_information", "convert", "divergence_from_counts", "energy_distance", "fit_mixture",
+    "fit_normal", "function_address", "gaussian_kl", "get_engine", "get_include", "get_library", "kl_estimate",
+    "kl_estimate_gradient", "kl_penalized_rewards", "knn_kl_divergence", "knn_kl_divergence_from_density",
+    "knn_mutual_information", "likelihood_parts", "linear_distillation_loss", "merge_logs", "mismatch_report",
+    "mixture_kl", "mutual_information", "mutual_information_estimate", "open_logits", "open_sparse",
+    "preference_score_gradient", "preference_scores", "register_kl", "registered_pairs", "sequence_sums",
+    "show_config", "smooth", "sparse_divergence", "tail_weights", "tsne_objective", "vae_kl", "vae_kl_gradient",
+    "wasserstein_distance", "wasserstein_distance_histograms",
 }  # fmt: skip
 
 

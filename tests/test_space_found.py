@@ -434,3 +434,13 @@ def test_contributions_of_outcomes_that_are_equal_beside_one_that_is_not():
     p = np.array([686.85944, 5.9688308e-41] + [686.85944] * 23 + [5.9688308e-41] * 18, np.float32)
     q = np.array([9.6450813e-40, 11099.132] + [11099.132] * 23 + [9.6450813e-40] * 18, np.float32)
     assert (abs(kb.kl_contributions(p, q, kind="plain")[2:25]) <= 1e-17).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_huge_logit_of_q_after_the_first_block(dtype):
+    """Its binary logarithm, rounded to float32, was found to rise again and again: the call never returned."""
+    p, q = np.full(5000, -65504.0, dtype), np.full(5000, -65504.0, dtype)
+    p[3311], q[2877] = -2.5867353e12, 7.5049374e12
+    found = kb.compare(p, q, given="logits")
+    assert found.kl == pytest.approx(7.5049374e12 * (4998 / 4999), rel=1e-6)
+    assert found.reverse_kl == pytest.approx(np.log(4999.0), rel=1e-6)
