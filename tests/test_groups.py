@@ -144,3 +144,19 @@ def test_the_old_intervals_did_not():
     """So that the table's rows are ones that tell."""
     normal, percentile = interval_coverage.coverage("longer documents are worse", 10, 150, seed=7, old=True)
     assert normal < 0.85 and percentile < 0.85
+
+
+def test_groups_most_of_which_are_alike():
+    """Draws of those alone had an error of 1e-17, and by it a lower end of 0; a share went above 1."""
+    ones = np.array([7, 8, *[7] * 8, 5, 7])
+    values = (np.arange(8) < ones[:, None]).astype(float).ravel()
+    groups = np.repeat(np.arange(12), 8)
+    share = Spread.of(values, groups)
+    assert share.is_share
+    assert share.group_interval() == share.share_interval()
+    assert 0.7 < share.group_interval()[0] < share.group_interval()[1] < 1
+    spread = Spread.of(values / 2, groups)
+    assert not spread.is_share
+    low, high = spread.group_interval()
+    assert low == pytest.approx(spread.mean - 2.3 * spread.group_standard_error, abs=0.02)
+    assert low < spread.mean < high < 0.55

@@ -101,8 +101,9 @@ class Clusters(NamedTuple):
         return self.mean - below * error, self.mean + above * error
 
     def _studentised(self, draws: int, rng: np.random.Generator) -> Float64s:
-        """(mean* - mean)/error* of groups drawn with replacement; without draws of a single group, which have none."""
-        g = self.counts.size
+        """(mean* - mean)/error* of groups drawn with replacement; without draws of a single group or of groups that are
+        alike, which have no error but rounding."""
+        g, least = self.counts.size, 1e-6 * self.standard_error()
         parts = []
         step = max(1, _CELLS // g)
         for start in range(0, draws, step):
@@ -113,5 +114,5 @@ class Clusters(NamedTuple):
                 moved = self.moved / self.shares * share - shift[:, None] * share
                 error = np.sqrt((g - 1) / g * np.sum(times * (moved / (1 - share)) ** 2, axis=1))
                 found = shift / error
-            parts.append(found[np.isfinite(found)])
+            parts.append(found[np.isfinite(found) & (error > least)])
         return np.concatenate(parts)

@@ -30,6 +30,16 @@ class Grouped:
         raise NotImplementedError
 
     @property
+    def max(self) -> float:
+        """The greatest value."""
+        raise NotImplementedError
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the values are zeros and ones, with a one among them: x² = x for all of them."""
+        return self.min >= 0.0 and self.max == 1.0 and self._mean.squares == self._mean.total
+
+    @property
     def groups(self) -> int:
         return len(self._groups)
 
@@ -83,7 +93,8 @@ class Grouped:
 
         Student's t with Satterthwaite's degrees of freedom about the jackknife's error, and on either side at least
         as wide as a studentised bootstrap of whole groups (up to 500 of them); see clusters.py. The draws are the
-        same at every call. Of values that are never negative it does not reach below 0.
+        same at every call. Of values that are never negative it does not reach below 0; of zeros and ones it is
+        `share_interval`, without draws.
         """
         level, draws = keywords.number(level, "level", 0.0, 1.0), keywords.whole(draws, "draws", 1)
         if type(seed) is not int:
@@ -97,6 +108,8 @@ class Grouped:
         rng = generator(seed, "seed")
         if self._clusters is None:
             return math.nan, math.nan
+        if self.is_share:
+            return self.share_interval(level)
         low, high = self._clusters.interval(level, draws, rng)
         return (max(low, 0.0) if self.min >= 0 else low), high
 

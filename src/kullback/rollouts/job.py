@@ -159,9 +159,11 @@ def _in_processes(
     rows: Mapping[int, int],
     advanced: Callable[[int], None],
 ) -> RolloutReport:
-    """The tasks in so many processes, which end with this call, however it ends."""
+    """The tasks in so many processes, which end with this call, however it ends.
+
+    An interrupt waits for the tasks that have begun: a process ended amid its answer would be waited for without end.
+    """
     context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
     reports = []
     with ProcessPoolExecutor(count, context, initializer=_leave_interrupts) as pool:
         try:
@@ -170,8 +172,7 @@ def _in_processes(
                 reports.append(future.result())
                 advanced(sum(pieces[i].size for i in futures[future]))
         except BaseException as error:
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+            pool.shutdown(cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise OSError(
                     "a process that read the logs was killed, perhaps for its memory: read in fewer (--processes)"
