@@ -151,6 +151,7 @@ def test_rows_of_any_length(vocab):
 # ------------------------------------------------------------------------------------------------- labels
 
 
+@pytest.mark.integration
 def test_series_meet_by_position_only_where_their_labels_agree():
     pandas = pytest.importorskip("pandas")
     values = RNG.random(5)

@@ -74,6 +74,7 @@ def test_masked_columns_are_refused():
             call()
 
 
+@pytest.mark.integration
 def test_columns_of_pandas_have_any_names_but_not_twice():
     pandas = pytest.importorskip("pandas")
     table = np.arange(6.0).reshape(3, 2)

@@ -335,6 +335,7 @@ def test_numbers_that_are_none(capsys):
         assert len(last) < 200
 
 
+@pytest.mark.integration
 def test_a_scheduler_without_a_port_is_refused(pair):
     """The library raised it too, but its threads went on for ever."""
     pytest.importorskip("distributed")

@@ -11,6 +11,7 @@ from kullback.distillation import cross_entropy_loss
 S = np.random.default_rng(7).normal(0, 2, (5, 13))
 
 
+@pytest.mark.integration
 def test_labels_that_differ_are_refused_wherever_two_things_meet():
     pandas = pytest.importorskip("pandas")
 
@@ -68,6 +69,7 @@ def test_labels_that_differ_are_refused_wherever_two_things_meet():
     kb.token_log_probs(frame, rows.set_axis(frame.index))
 
 
+@pytest.mark.integration
 def test_columns_of_polars_are_labels():
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"a": [0.2, 0.3], "b": [0.8, 0.7]})

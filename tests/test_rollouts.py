@@ -279,6 +279,7 @@ def test_processes_that_are_killed_or_interrupted(tmp_path, small_pieces, monkey
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.integration
 def test_a_cluster_gives_the_same_bits(tmp_path, plain, monkeypatch):
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr("kullback.rollouts.logs.PIECE", 3000)

@@ -91,14 +91,14 @@ def test_an_unknown_kl_never_passes_a_gate(log, capsys):
         (["log.jsonl", "--preset", "nemo_rl"], "no log-probs of both sides"),
         (["log.jsonl", "--by", "lvl"], "`by` (--by) has 'lvl'"),
         (["text.jsonl"], "no line of it is a JSON object"),
-        (["log.jsonl", "--dask", "nowhere"], "expected an address with a port"),
+        pytest.param(
+            ["log.jsonl", "--dask", "nowhere"], "expected an address with a port", marks=pytest.mark.integration
+        ),
     ],
 )
 def test_one_line_for_each_error(log, capsys, arguments, words):
     with open("text.jsonl", "w") as file:
         file.write("step 1: loss 0.3\n")
-    if "--dask" in arguments:
-        pytest.importorskip("distributed")
     assert main(["rollouts", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
