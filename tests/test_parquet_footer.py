@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kullback.evaluation.sources.files import LocalFile
-from kullback.evaluation.sources.parquet_footer import column_chunks
+from kullback.evaluation.sources.parquet_footer import _check_pages, column_chunks
 
 ROWS = np.linspace(-9, 0, 60, dtype=np.float32).reshape(12, 5)
 
@@ -88,3 +88,21 @@ def test_no_damaged_footer_ends_the_process(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert any("histogram" in outcome for outcome in json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "refused"), [(1 << 30, True), ((1 << 31) - 1, True), (90, False), (1 << 25, False)]
+)
+def test_a_page_that_claims_more_than_its_chunk(tmp_path, claimed, refused):
+    """The library asks for that memory before it looks at the page; found by fuzzing, 114 MiB for 3 kB."""
+    zigzag, size = 2 * claimed, b""
+    while zigzag > 127:
+        size, zigzag = size + bytes([zigzag & 127 | 128]), zigzag >> 7
+    path = tmp_path / "page"
+    path.write_bytes(b"PAR1" + b"\x15\x00\x15" + size + bytes([zigzag]) + b"\x15\x14\x00" + bytes(10))
+    metadata = {6: 100, 7: path.stat().st_size - 4, 9: 4}
+    if refused:
+        with pytest.raises(OSError, match=f"a page of {claimed} bytes in a column chunk of 100"):
+            _check_pages(LocalFile(str(path)), metadata)
+    else:
+        _check_pages(LocalFile(str(path)), metadata)

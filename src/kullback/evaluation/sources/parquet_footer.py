@@ -18,6 +18,10 @@ _DEEPEST = 16  # structures within structures: a footer has about eight
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 11, 12
 # numbers of the fields, from parquet.thrift
 _ROW_GROUPS, _COLUMNS, _FILE_PATH, _META_DATA, _PATH_IN_SCHEMA, _NUM_VALUES = 4, 1, 1, 3, 3, 5
+_UNCOMPRESSED, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE = 6, 7, 9, 11  # of a chunk: bytes, and where pages begin
+_PAGE_UNCOMPRESSED, _PAGE_COMPRESSED = 2, 3
+_SMALL = 64 << 20  # bytes of a file whose pages are looked at; of a larger one a page, 2 GiB at most, is no great part
+_HEADER = 4096  # bytes that the header of a page takes, with its statistics
 
 
 class ColumnChunk(NamedTuple):
@@ -37,6 +41,9 @@ def column_chunks(file: ByteReader) -> list[ColumnChunk]:
     try:
         footer = _Compact(file.read(size, file.size - 8 - size)).structure()
         chunks = [chunk for group in footer[_ROW_GROUPS] for chunk in group[_COLUMNS]]
+        if file.size <= _SMALL:
+            for chunk in chunks:
+                _check_pages(file, chunk[_META_DATA])
         return [_chunk(chunk, chunk[_META_DATA]) for chunk in chunks]
     except (IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError, struct.error):
         raise OSError("a damaged Parquet footer") from None
@@ -50,11 +57,35 @@ def _chunk(chunk: dict[int, Any], metadata: dict[int, Any]) -> ColumnChunk:
     return ColumnChunk(path, values, _FILE_PATH in chunk)
 
 
+def _check_pages(file: ByteReader, metadata: dict[int, Any]) -> None:
+    """That no page claims more memory than its chunk has, which the library would ask for before it looks at the page.
+
+    A header that is longer than is looked at ends the look.
+    """
+    at, most = metadata.get(_DICTIONARY_PAGE) or metadata[_DATA_PAGE], max(metadata[_UNCOMPRESSED], _SMALL)
+    end = min(at + metadata[_COMPRESSED], file.size)
+    while 0 <= at < end:
+        header = _Compact(file.read(min(_HEADER, end - at), at))
+        try:
+            page = header.structure()
+            claimed, taken = int(page[_PAGE_UNCOMPRESSED]), int(page[_PAGE_COMPRESSED])
+        except IndexError:
+            return
+        if claimed > most or taken < 0:
+            raise OSError(f"a page of {claimed} bytes in a column chunk of {metadata[_UNCOMPRESSED]}")
+        at += header.at + taken
+
+
 class _Compact:
     """Values of the compact protocol, one after another; each takes a byte or more, so that no claim costs memory."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
+
+    @property
+    def at(self) -> int:
+        """Bytes that were read."""
+        return self._at
 
     def structure(self, depth: int = 0) -> dict[int, Any]:
         fields: dict[int, Any] = {}
