@@ -90,6 +90,11 @@ def test_garbage_behind_the_mask_and_around_the_segment_is_not_seen():
 def test_sums_that_leave_float64_on_the_way(n):
     """What is beyond float64 is inf, what is within it a number; an infinity outweighs what only adds up to one."""
     big, padding = 1.5e308, [0.0] * (n - 3)
+    one_lane = np.zeros((1, 24))  # of eight
+    one_lane[0, ::8] = big, big, -big
+    assert kb.sequence_sums(one_lane) == big
+    one_lane[0, 16] = -np.inf
+    assert kb.sequence_sums(one_lane) == -np.inf
     assert kb.sequence_sums([[big, big, -big, *padding]]) == big
     assert kb.sequence_sums([[*padding, -big, -big, big]]) == -big
     assert kb.sequence_sums([[big, *padding, big, 1.0]]) == np.inf
