@@ -109,7 +109,7 @@ def audit_files(
     ------
     ValueError
         If no file has log-probs of both sides (the message says what there is), or one cannot be read as its kind.
-        ParsedRows that are cut, broken or without the fields raise nothing: they are counted in `skipped`.
+        Rows that are cut, broken or without the fields raise nothing: they are counted in `skipped`.
     OSError
         If a file cannot be read.
     ImportError
