@@ -216,3 +216,19 @@ def test_every_kind_of_file_at_once(tmp_path, capsys):
     assert list(report.by["step"].points) == [0, 1, 2]
     assert report.total.means["k3"] == audit_files(written(tmp_path, rows, "jsonl")).total.means["k3"]
     assert np.isfinite(report.total.kl_k1.mean)
+
+
+def test_a_log_without_a_counted_token_is_not_called_sound(log, capsys):
+    with open(log, "wb") as file:
+        file.write(lines([row | {"mask": [0] * len(row["train"])} for row in run()]))
+    assert main(["rollouts", log, "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "No tokens: nothing was checked." in text
+    assert "No findings" not in text
+
+
+def test_a_limit_that_is_no_number(log, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["rollouts", log, "--fail-above", "x"])
+    assert stop.value.code == 2
+    assert "'x', expected a number from 0" in capsys.readouterr().err

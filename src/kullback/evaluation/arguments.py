@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -226,7 +227,10 @@ def _numbers(text: str) -> list[int]:
 
 
 def _limit(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0: a KL divergence is never below it")
     return value

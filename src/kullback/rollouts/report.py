@@ -48,7 +48,7 @@ class RolloutReport:
     what_if : WhatIf, optional
         What importance weights and rejection masks would do to the sound tokens; None where there are none.
     skipped : Skipped
-        ParsedRows without what is needed, by reason; none of them is in the figures.
+        Rows without what is needed, by reason; none of them is in the figures.
     facts : dict
         The files, what was read of each, and which pieces of them there are.
     """

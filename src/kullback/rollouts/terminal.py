@@ -34,7 +34,9 @@ def print_report(report: Any, file: IO[str] | None = None) -> None:
         out.print(line, bold=line.startswith("INCOMPLETE"))
     findings = report.audit.findings
     out.print()
-    if not findings:
+    if not report.audit.tokens:
+        out.print("No tokens: nothing was checked.", bold=True)
+    elif not findings:
         out.print("No findings: no check saw anything wrong.", bold=True)
     for finding in findings:
         out.print(f"{finding.severity}: {finding.check}", bold=True)
