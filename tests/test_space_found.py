@@ -444,3 +444,11 @@ def test_a_huge_logit_of_q_after_the_first_block(dtype):
     found = kb.compare(p, q, given="logits")
     assert found.kl == pytest.approx(7.5049374e12 * (4998 / 4999), rel=1e-6)
     assert found.reverse_kl == pytest.approx(np.log(4999.0), rel=1e-6)
+
+
+def test_a_contribution_of_next_to_nothing_is_not_negative():
+    """q's share was 0, scaled with p's greatest element: P·φ(t) came to -3e-323 (1900460607:kl_contributions:186)."""
+    p, q = [2.8133019779038605e-202, 1.9419596781196902e121], [1.844437143083514e-213, 4.170352689279183e109]
+    for x, y in ((p, q), (q, p)):
+        assert (kb.kl_contributions(x, y) >= 0).all()
+    assert kb.kl_contributions(p, q)[0] == pytest.approx(1.5e-323, abs=1e-323)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import factorial
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import FloatArray
 
@@ -74,6 +74,13 @@ def measure_kl(x: FloatArray, y: FloatArray, difference: FloatArray) -> FloatArr
     return np.where(impossible, np.inf, bregman_terms(share_x, share_y, t).sum(-1))
 
 
+def _shares(x: FloatArray, exponent: NDArray[np.int32]) -> tuple[FloatArray, FloatArray]:
+    """x/Σx over the last axis and Σx/2^exponent, that of the greatest element: no other scale loses the least."""
+    own = np.ldexp(x, -exponent)
+    total = _total(own)
+    return own / total, total
+
+
 def _total(x: FloatArray) -> FloatArray:
     """Σx over the last axis, kept. Its rounding is in every t, and that of NumPy's sum goes by the layout."""
     return np.asarray(np.sum(x, -1, dtype=np.longdouble, keepdims=True), np.float64)
@@ -89,12 +96,11 @@ def normalised_log_ratio(
     """
     x, y, difference = np.broadcast_arrays(x, y, difference)
     stored_x, stored_y = x, y
-    size = np.frexp(np.stack([x.max(-1, keepdims=True), y.max(-1, keepdims=True)]))[1]
-    size = np.where(abs(size[0] - size[1]) < 64, size.max(0), size)  # then the difference is scaled with them
+    own = np.frexp(np.stack([x.max(-1, keepdims=True), y.max(-1, keepdims=True)]))[1]
+    (p, total_x), (q, total_y) = _shares(x, own[0]), _shares(y, own[1])
+    size = np.where(abs(own[0] - own[1]) < 64, own.max(0), own)  # then the difference is scaled with them
     with np.errstate(over="ignore"):  # of a difference that is not used then
         x, y, difference = np.ldexp(x, -size[0]), np.ldexp(y, -size[1]), np.ldexp(difference, -size[0])
-    total_x, total_y = _total(x), _total(y)
-    p, q = x / total_x, y / total_y
     both = (p > 0) & (q > 0)
     at = np.where(both, np.minimum(p, q), -1.0).argmax(-1)[..., None]  # a log-ratio of r that is large would be rounded
     x_r, y_r, d_r, p_r, q_r = (np.take_along_axis(a, at, -1) for a in (x, y, difference, p, q))
@@ -113,7 +119,7 @@ def normalised_log_ratio(
         # a share may be below the normal numbers; its logarithm is not
         gone = (stored_x > 0) & (stored_y > 0) & (np.minimum(x, y) < 1e-300)
         if gone.any():
-            totals = np.log(total_y) - np.log(total_x) + np.log(2.0) * (size[1] - size[0])
+            totals = np.log(total_y) - np.log(total_x) + np.log(2.0) * (own[1] - own[0])
             t = np.where(gone, np.log(stored_y) - np.log(stored_x) - totals, t)
         return p, q, t
 
