@@ -329,3 +329,14 @@ class Pair:
             terms = np.where(near, p * np.expm1(t) ** 2 * np.exp(-t), far)
         terms = np.where(self.only_q, q, np.where(self.only_p, np.inf, terms))
         return self._spoilt(terms.sum(-1))
+
+
+def truth(p, q, temperature=1.0, given="logits"):
+    """Of one row a side, or of several."""
+    with np.errstate(all="ignore"):
+        return Pair(np.atleast_2d(p), np.atleast_2d(q), given, temperature)
+
+
+def close(got, expected, bound):
+    """Whether `got` is `expected` up to a share of it."""
+    return abs(np.longdouble(got) - expected) <= bound * abs(expected)

@@ -9,10 +9,13 @@ from kullback.cli.delivery import check_before, deliver, reader_options
 
 
 def compare(options: argparse.Namespace) -> int:
+    from kullback.evaluation.gates import check_names
     from kullback.evaluation.job import compare_candidates
     from kullback.evaluation.progress import progress, say
+    from kullback.evaluation.text import labels
 
     check_before(options, [options.p, *options.q, options.tokens, options.lm_head])
+    check_names(options.fail_if, labels([options.p, *options.q])[1:])
     common: dict[str, Any] = {
         "given": options.given,
         "tokens": options.tokens,

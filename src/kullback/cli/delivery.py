@@ -22,10 +22,14 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
     from kullback.evaluation.tokens import decoder
 
     names = {
-        f"--{name.replace('_', '-')}": getattr(options, name, None) for name in ("json", "html", "per_token", "save")
+        f"--{name.replace('_', '-')}": getattr(options, name, None)
+        for name in ("json", "html", "per_token", "junit", "save")
     }
     log = getattr(options, "checkpoint", None)
     check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
+    wished = [f"--{name}" for name in ("junit", "annotate") if getattr(options, name, None)]
+    if wished and not _conditions(options):
+        raise ValueError(f"{wished[0]} needs --fail-above or --fail-if")
     if options.json == "-" and sys.__stdout__ is None:
         raise ValueError("--json - needs standard output, which is closed")
     decoder(options.tokenizer)
@@ -59,24 +63,34 @@ def deliver(summaries: list[Any], options: argparse.Namespace) -> int:
 
         write_report(summaries, options.html)
     show(lambda: sys.stdout.write(text) if options.json == "-" else print_summaries(summaries))
-    return DONE if options.fail_above is None else _gate(summaries, options.fail_above)
+    return _gate(summaries, options)
 
 
-def _gate(summaries: list[Any], most: float) -> int:
-    """ABOVE unless KL(p‖q) of every candidate is known for every row and at most `most`."""
+def _gate(summaries: list[Any], options: argparse.Namespace) -> int:
+    """ABOVE unless every figure that a condition names is known, and none meets it."""
+    from kullback.evaluation import gates
+    from kullback.evaluation.outputs import atomic_file
     from kullback.evaluation.progress import say
     from kullback.evaluation.terminal import side_labels
 
-    code = DONE
-    for summary, name in zip(summaries, side_labels(summaries)[1], strict=True):
-        whose = f"{name}: " if len(summaries) > 1 else ""
-        mean, undefined = summary.kl.mean, summary.kl.undefined
-        if mean > most:
-            say(f"{whose}KL(p‖q) is {mean:.6g}, above {most:g}")
-        elif undefined or not mean <= most:
-            rows = f"{undefined} of {summary.tokens} rows have no distribution" if undefined else "there are no rows"
-            say(f"{whose}KL(p‖q) is not known to be at most {most:g}: {rows}")
-        else:
-            continue
-        code = ABOVE
-    return code
+    base, candidates = side_labels(summaries)
+    gates.check_names(options.fail_if, candidates)
+    found = gates.verdicts(_conditions(options), summaries, candidates)
+    if options.junit:
+        with atomic_file(options.junit) as file:
+            file.write(gates.junit(found, f"kullback compare {base}"))
+    failed = [verdict for verdict in found if not verdict.passed]
+    for verdict in failed:
+        say(verdict.message)
+    for line in gates.github_lines(failed) if options.annotate else ():
+        print(line, file=sys.stderr)
+    return ABOVE if failed else DONE
+
+
+def _conditions(options: argparse.Namespace) -> list[Any]:
+    from kullback.evaluation.gates import Condition
+
+    if options.fail_above is None:
+        return list(options.fail_if)
+    most = options.fail_above
+    return [Condition(f"kl.mean > {most:g}", "", "kl", "mean", "", ">", most), *options.fail_if]

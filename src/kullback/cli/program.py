@@ -23,7 +23,7 @@ from kullback.cli.rollouts import rollouts
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    done, and the KL is above --fail-above, or unknown (NaN), or there is what --fail-on names
+  1    done, and --fail-above or --fail-if holds, or is not known (NaN), or there is what --fail-on names
   2    wrong arguments, unusable input, or a fault of this program; running it again will not help
   3    reading or writing failed, or memory or threads ran out
   130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on

@@ -13,7 +13,7 @@ from kullback.comparison.exact import (
 )
 from kullback.comparison.shares import share_text as share_text
 from kullback.comparison.spread import Spread as Spread
-from kullback.comparison.summary import ComparisonSummary, Part as Part
+from kullback.comparison.summary import SPREADS as SPREADS, ComparisonSummary, Part as Part
 from kullback.comparison.token_comparison import TokenComparison, compare
 
 __all__ = [

@@ -113,6 +113,19 @@ class Grouped:
         low, high = self._clusters.interval(level, draws, rng)
         return (max(low, 0.0) if self.min >= 0 else low), high
 
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Of the mean: `group_interval` where groups are known, (NaN, NaN) where these are too few; else as if values
+        were independent, of a share Wilson's. Of values that are never negative it does not reach below 0."""
+        if self._groups:
+            return self.group_interval(level)
+        level = keywords.number(level, "level", 0.0, 1.0)
+        if self.is_share:
+            return self.share_interval(level)
+        mean = self._mean.mean
+        reach = NormalDist().inv_cdf((1 + level) / 2) * self._mean.standard_error if level < 1 else math.inf
+        low = mean - reach
+        return (max(low, 0.0) if self.min >= 0 else low), mean + reach
+
     def share_interval(self, level: float = 0.95) -> tuple[float, float]:
         """Wilson's interval of a mean of zeros and ones; (NaN, NaN) where groups are too few.
 

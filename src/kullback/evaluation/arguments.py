@@ -114,6 +114,17 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
     add("--fail-above", metavar="NATS", type=_limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
+    add(
+        "--fail-if",
+        metavar="CONDITION",
+        type=_condition,
+        action="append",
+        default=[],
+        help="exit with 1 if it holds, or is not known: 'kl.p99 > 0.1', 'q4.kld: same_top1.mean < 0.97', "
+        "'kl.mean.upper > 0.01' (one-sided 95 %% interval)",
+    )
+    add("--junit", metavar="FILE", help="write what --fail-above and --fail-if found as JUnit XML")
+    add("--annotate", choices=("github",), help="print what failed as annotations for GitHub Actions")
     add("--force", action="store_true", help="let outputs replace files that kullback did not write (never an input)")
 
 
@@ -234,6 +245,15 @@ def _limit(text: str) -> float:
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0: a KL divergence is never below it")
     return value
+
+
+def _condition(text: str) -> Any:
+    from kullback.evaluation.gates import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _row_range(text: str) -> tuple[int, int]:

@@ -192,6 +192,8 @@ def is_ours(path: str) -> bool:
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in head
             if head.startswith(b"{" + PART_MARK):
                 return True
+            if head.startswith(b"<?xml") and b'<testsuites name="kullback"' in head:
+                return True
             if head.startswith(b'"candidate",'):
                 header, _, rest = head.partition(b"\n")
                 header += b"" if rest else file.readline(_LONGEST_HEADER)
