@@ -65,6 +65,15 @@ PEER_HEAD = [
 ]  # fmt: skip
 
 
+def into_block(page, name, text):
+    """Put the text between the marks <!-- name --> and <!-- /name --> of a page."""
+    whole = page.read_text(encoding="utf-8")
+    before, start, rest = whole.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    assert start and end, f"{page} has no block {name!r}"
+    page.write_text(f"{before}{start}{text}{end}{after}", encoding="utf-8")
+
+
 def own_line(row):
     seconds = row["seconds"]
     return [

@@ -165,13 +165,8 @@ def text(results):
 
 def into_page(results, page=PAGE):
     """The table between the marks of the page."""
-    whole = page.read_text(encoding="utf-8")
-    before, start, rest = whole.partition("<!-- rates -->\n")
-    _, end, after = rest.partition("<!-- /rates -->")
-    assert start and end, f"{page} has no block 'rates'"
-    table = report.markdown_table(*table_of(results))
-    head = text(results).partition("\n")[0]
-    page.write_text(f"{before}{start}{head}.\n\n{table}\n{end}{after}", encoding="utf-8")
+    line = text(results).partition("\n")[0]
+    report.into_block(page, "rates", f"{line}.\n\n{report.markdown_table(*table_of(results))}\n")
 
 
 def main(arguments=None):
