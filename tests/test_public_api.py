@@ -2,7 +2,7 @@
 
 import ast
 import doctest
-import importlib
+import importlib.metadata
 import inspect
 import re
 import types
@@ -52,12 +52,16 @@ def test_every_name_resolves_and_is_listed():
         kb.kl_divergenze  # noqa: B018
 
 
+def test_the_version_is_that_of_the_package():
+    assert kb.__version__ == importlib.metadata.version("kullback")
+
+
 def test_type_checkers_see_the_same_names():
     """The imports for type checkers and the table of lazy names say the same."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
     seen = {}
-    for node in block.body:
+    for node in (n for n in block.body if isinstance(n, ast.ImportFrom)):
         seen.setdefault(node.module, []).extend(alias.name for alias in node.names)
     assert sorted(seen.pop("kullback")) == sorted(kb._SUBMODULES)
     assert {home: sorted(names) for home, names in seen.items()} == {

@@ -105,6 +105,8 @@ if TYPE_CHECKING:
         wasserstein_distance_histograms,
     )
 
+    __version__: str
+
 __all__ = [
     "AGGREGATION_MODES",
     "DISTILLATION_LOSSES",
@@ -295,6 +297,10 @@ if not TYPE_CHECKING:  # type checkers see the imports above, and every misspelt
     def __getattr__(name: str) -> Any:
         if name in _SUBMODULES:
             return import_whole(f"kullback.{name}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("kullback")
         for home, names in _HOMES.items():
             if name in names:
                 value = globals()[name] = getattr(import_whole(home), name)

@@ -156,6 +156,8 @@ class Member:
     extra: dict[str, Any] = field(default_factory=dict)  # keywords to reach the common defaults
 
 
+#: The divergences of rows by name, each with parameters worth trying, the `given` it takes and its greatest value: for
+#: programs that offer a choice, and for tests.
 FAMILY: dict[str, Member] = {
     "jensen_shannon_divergence": Member(jensen_shannon_divergence, ({}, {"weight": 0.2}, {"weight": 0.999})),
     "jensen_shannon_distance": Member(jensen_shannon_distance, symmetric=True, greatest=math.sqrt(math.log(2))),
