@@ -138,7 +138,7 @@ accuracy: $(VENV)/.installed-test ## measure the worst errors against long doubl
 	$(BIN)/python docs/accuracy.py
 
 coverage: $(VENV)/.installed-test ## how often intervals hold the truth: docs/intervals.md (minutes); REPEATS=...
-	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),800) --write
+	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),2000) --write
 
 docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site

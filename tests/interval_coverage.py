@@ -47,7 +47,7 @@ def clusters(counts, sums, squares):
     """As a Spread makes them."""
     mean = sums.sum() / counts.sum()
     moved = (sums - mean * counts) / counts.sum()
-    return Clusters(mean, counts.astype(np.float64), moved, float(squares.sum() - mean**2 * counts.sum()))
+    return Clusters(mean, counts.astype(np.float64), moved, float(squares.sum() - mean**2 * counts.sum()), 1)
 
 
 def old_intervals(counts, sums, rng, draws=500):
@@ -144,8 +144,8 @@ def check(repeats):
     for row in ROWS:
         for g in (10, 20, 50):
             share = coverage(row, g, repeats, seed=1)[0]
-            least = 0.90 if row == "much worse" else 0.925
-            assert least - slack <= share <= 0.976 + slack, (row, g, share)
+            least = 0.915 if row == "much worse" else 0.94
+            assert least - slack <= share <= 0.985 + slack, (row, g, share)
     for case in NEIGHBOURS:
         share = neighbour_coverage(case, max(repeats // 10, 20))
         assert share >= 0.85, (case, share)
@@ -153,7 +153,7 @@ def check(repeats):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=800)
+    parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--write", action="store_true", help="into docs/intervals.md")
     parser.add_argument("--check", action="store_true", help="whether the promises hold, and no table")
     options = parser.parse_args()

@@ -79,3 +79,12 @@ def test_energy_distance_of_infinities():
     assert kb.energy_distance([1.0, np.inf], [1.0, 2.0]) == np.inf
     assert kb.energy_distance([1.0, np.inf], [1.0, np.inf]) == 0
     assert np.isnan(kb.energy_distance([np.nan], [1.0]))
+
+
+def test_a_message_has_the_shape_of_a_matrix_and_not_its_numbers():
+    for q in (sparse.csr_array(np.ones((40, 50))), np.ones((40, 50))):
+        with pytest.raises(ValueError) as error:
+            kb.sparse_divergence(sparse.csr_array(np.ones((40, 50))), q, "entropy")
+        assert str(error.value) == f"`q` is of type {type(q).__name__} and shape (40, 50), expected None for 'entropy'"
+    with pytest.raises(ValueError, match=r"^`divergence` is of type ndarray and shape \(9,\), expected one of kl"):
+        kb.sparse_divergence(sparse.csr_array(np.ones((1, 9))), sparse.csr_array(np.ones((1, 9))), np.ones(9))

@@ -26,8 +26,11 @@ def space(given: str) -> int:
 
 
 def shown(x: Any) -> str:
-    """`x` for a message: what it says of itself, if it can."""
+    """`x` for a message: what it says of itself, if it can; of a matrix, or a long array, its type and shape."""
     try:
+        shape = getattr(x, "shape", None)
+        if isinstance(shape, tuple) and (len(shape) > 1 or (shape and shape[0] > 8)):
+            return f"of type {type(x).__name__} and shape {tuple(shape)}"
         text = repr(x)
     except Exception:
         return f"of type {type(x).__name__}"

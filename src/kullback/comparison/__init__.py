@@ -1,5 +1,10 @@
 """Two sets of rows compared: every statistic of a token in one pass, summed up into what merges in any order."""
 
+from kullback.comparison.clusters import (
+    FEWEST as FEWEST,
+    Clusters as Clusters,
+    summed_interval as summed_interval,
+)
 from kullback.comparison.columns import (
     compared_rows as compared_rows,
     completed as completed,

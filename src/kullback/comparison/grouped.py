@@ -59,7 +59,8 @@ class Grouped:
         moved = [deviation(group.total, group.size, self._mean.total, self._mean.count) for group in groups]
         counts = np.array([group.size for group in groups], np.float64)
         squares = self._mean.standard_deviation**2 * (self._mean.count - 1)
-        return Clusters(self._mean.mean, counts, np.array(moved), squares)
+        sign = 1 if self.min >= 0 else -1 if self.max <= 0 else 0
+        return Clusters(self._mean.mean, counts, np.array(moved), squares, sign)
 
     @property
     def group_standard_error(self) -> float:
@@ -92,7 +93,8 @@ class Grouped:
         """An interval of the mean with groups as the independent draws; (NaN, NaN) with fewer than five.
 
         Student's t with Satterthwaite's degrees of freedom about the jackknife's error, and on either side at least
-        as wide as a studentised bootstrap of whole groups (up to 500 of them); see clusters.py. The draws are the
+        as wide as a studentised bootstrap of whole groups (up to 500 of them); of values that are never negative,
+        further up and less far down, as far as lognormal groups would be skewed; see clusters.py. The draws are the
         same at every call. Of values that are never negative it does not reach below 0; of zeros and ones it is
         `share_interval`, without draws.
         """

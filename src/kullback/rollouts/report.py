@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -130,10 +129,10 @@ class RolloutReport:
         return int(self.facts["pieces"]) - len(self.pieces)
 
     def kl_upper(self, level: float = 0.95) -> float:
-        """Upper end of the one-sided normal interval of the mean k3 of the sound tokens; NaN where it is not known."""
+        """Upper end of the one-sided interval of the mean k3 of the sound tokens, with sequences as the independent
+        draws; NaN where it is not known: of fewer than five sequences too."""
         level = keywords.number(level, "level", 0.0, 1.0)
-        mean, error = self.total.kl_k3
-        return mean + NormalDist().inv_cdf(level) * error
+        return interval(self.total.kl_k3, abs(2 * level - 1))[1 if level >= 0.5 else 0]
 
     def where(self, sequence: int) -> str:
         """The file and the row of a sequence, as they are told to people: file.jsonl:LINE, or file.parquet row N."""
@@ -264,7 +263,7 @@ def _point(point: Point) -> dict[str, Any]:
     tree: dict[str, Any] = {"sequences": point.sequences, "tokens": point.tokens}
     for name, estimate in point.estimates().items():
         tree[name] = _estimate(estimate)
-    return tree
+    return tree | ({"interval_note": point.interval_note} if point.interval_note else {})
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

@@ -2,112 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.comparison import Estimate, Mean
 from kullback.rlhf import kl_estimate
 from kullback.rollouts.batches import Float64s, Int64s, RolloutBatch
+from kullback.rollouts.points import ENTROPIES, Point, SequenceEstimate, Sums, interval
 
-__all__ = ["NO_LABEL", "Point", "Series", "Sums", "interval", "position_range", "sums_of"]
+__all__ = ["NO_LABEL", "Point", "SequenceEstimate", "Series", "Sums", "interval", "position_range", "sums_of"]
 
-# means over tokens; "both" is weight + weight², from which their covariance comes
-_OF_TOKENS = ("k1", "k3", "weight", "weight2", "both")
-_ENTROPIES = ("rollout_entropy", "train_entropy")
 NO_LABEL = "(none)"  # what rows are under that have no label, so that labels add up to all
 _WAITING = 1 << 16  # sequences whose sums are kept until they are added up: exact addition costs by the call
-
-
-class Sums(NamedTuple):
-    """Sums over the sound tokens of each sequence (or of each part of one), and how many these are."""
-
-    counts: Int64s
-    sums: dict[str, Float64s]
-    entropies: dict[str, tuple[Float64s, Int64s]]
 
 
 def position_range(first: int) -> str:
     """The positions of a class by its first: 0, 1-2, 3-6, 7-14, ..."""
     return f"{first}-{2 * first}" if first else "0"
-
-
-def interval(estimate: Estimate, level: float = 0.95) -> tuple[float, float]:
-    """The normal interval of a mean over sequences."""
-    reach = NormalDist().inv_cdf((1 + level) / 2) * estimate.standard_error
-    return estimate.mean - reach, estimate.mean + reach
-
-
-class Point:
-    """One label's tokens and sequences.
-
-    Attributes
-    ----------
-    sequences, tokens : int
-        All tokens that count, and those of them that are sound in `kl_k1.count`'s sense: both log-probs finite.
-    """
-
-    def __init__(self) -> None:
-        self.means = {name: Mean() for name in (*_OF_TOKENS, *_ENTROPIES, "length", "reward")}
-
-    def merge(self, other: Point) -> Point:
-        """Both together."""
-        both = Point()
-        both.means = {name: mean.merge(other.means[name]) for name, mean in self.means.items()}
-        return both
-
-    @property
-    def tokens(self) -> int:
-        """Tokens with both log-probs."""
-        return self.means["k1"].count
-
-    @property
-    def sequences(self) -> int:
-        return self.means["length"].count
-
-    @property
-    def kl_k1(self) -> Estimate:
-        return self.means["k1"].estimate
-
-    @property
-    def kl_k3(self) -> Estimate:
-        return self.means["k3"].estimate
-
-    @property
-    def kept_mass(self) -> Estimate:
-        """Mean of w = train/rollout: below 1 where the rollout gave log-probs of a truncated support."""
-        excess = self.means["weight"].estimate
-        return Estimate(1.0 + excess.mean, excess.standard_error)
-
-    @property
-    def ess(self) -> Estimate:
-        """(Σw)²/(n·Σw²), its error by the delta method."""
-        w, w2, both = (self.means[name].estimate for name in ("weight", "weight2", "both"))
-        a, b = 1.0 + w.mean, 1.0 + w2.mean
-        if not (math.isfinite(a) and math.isfinite(b)):
-            return Estimate(math.nan, math.nan)
-        var_a, var_b = w.standard_error**2, w2.standard_error**2
-        covariance = (both.standard_error**2 - var_a - var_b) / 2
-        slope_a, slope_b = 2 * a / b, -((a / b) ** 2)
-        variance = slope_a**2 * var_a + slope_b**2 * var_b + 2 * slope_a * slope_b * covariance
-        return Estimate(a * a / b, math.sqrt(variance) if variance > 0 else (0.0 if variance <= 0 else math.nan))
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Everything that is known of it, by name."""
-        found = {"kl_k1": self.kl_k1, "kl_k3": self.kl_k3, "ess": self.ess, "kept_mass": self.kept_mass}
-        for name in (*_ENTROPIES, "length", "reward"):
-            if self.means[name].count:
-                found[name] = self.means[name].estimate
-        return found
-
-    def __eq__(self, other: object) -> bool:
-        return self.means == other.means if isinstance(other, Point) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Series:
@@ -135,7 +48,7 @@ class Series:
                 if label is not None:
                     groups.setdefault(label, []).append(i)
             for label, members in groups.items():
-                _fill(self._points.setdefault(label, Point()), np.array(members), sums, lengths, reward)
+                self._points.setdefault(label, Point()).add(np.array(members), sums, lengths, reward)
         self._waiting, self._count = [], 0
 
     @property
@@ -171,7 +84,7 @@ def _joined(waiting: list[Any]) -> list[Any]:
         nothing = np.zeros(len(s.counts)), np.zeros(len(s.counts), np.int64)
         return s.entropies.get(name, nothing)
 
-    known = [name for name in _ENTROPIES if any(name in s.entropies for _, s, *_ in waiting)]
+    known = [name for name in ENTROPIES if any(name in s.entropies for _, s, *_ in waiting)]
     entropies = {}
     for name in known:
         pairs = [entropy(s, name) for _, s, *_ in waiting]
@@ -183,22 +96,6 @@ def _joined(waiting: list[Any]) -> list[Any]:
         return np.concatenate([np.full(len(p[0]), np.nan) if p[place] is None else p[place] for p in waiting])
 
     return [(labels, Sums(counts, sums, entropies), column(2), column(3))]
-
-
-def _fill(
-    point: Point, members: NDArray[np.int64], sums: Sums, lengths: Float64s | None, reward: Float64s | None
-) -> None:
-    counts = sums.counts[members]
-    some = members[counts > 0]
-    for name in _OF_TOKENS:
-        point.means[name].add(sums.sums[name][some], sums.counts[some])
-    for name, (totals, known) in sums.entropies.items():
-        have = members[known[members] > 0]
-        point.means[name].add(totals[have], known[have])
-    for name, values in (("length", lengths), ("reward", reward)):
-        if values is not None:
-            mine = values[members]
-            point.means[name].add(mine[~np.isnan(mine)])
 
 
 def sums_of(batch: RolloutBatch, sound: NDArray[np.bool_], log_ratio: Float64s, starts: Int64s) -> Sums:
@@ -223,7 +120,7 @@ def sums_of(batch: RolloutBatch, sound: NDArray[np.bool_], log_ratio: Float64s, 
         }  # fmt: skip
     sums = {name: _between(x, ends) for name, x in values.items()}
     entropies = {}
-    for name in _ENTROPIES:
+    for name in ENTROPIES:
         column = getattr(batch, name)
         if column is not None:
             mine = column[sound]

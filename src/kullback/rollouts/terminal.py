@@ -104,6 +104,8 @@ def _print_total(out: Output, total: Point) -> None:
         if name in known:
             table.add_row(heading, *figure(known[name]))
     out.print(table)
+    if total.interval_note:
+        out.print(total.interval_note)
 
 
 def _print_series(out: Output, series: Series, title: str, header: str) -> None:
