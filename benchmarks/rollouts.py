@@ -113,7 +113,7 @@ def measure(path, command, processes, rounds):
         own = max(own, process.own)
     found = json.loads(out.read_text(encoding="utf-8"))
     seconds = statistics.median(took)
-    tokens = sum(x["tokens"] for x in found["by_position"])
+    tokens = sum(x["sound_tokens"] for x in found["by_position"])
     return {
         "bytes": path.stat().st_size, "seconds": seconds, "tokens": tokens, "tokens_per_s": tokens / seconds,
         "cpu_seconds": statistics.median(worked), "own_memory_mib": own / MIB, "processes": processes,

@@ -89,8 +89,21 @@ def test_an_unknown_kl_never_passes_a_gate(log, capsys):
         (["nowhere.jsonl"], "nowhere.jsonl: No such file"),
         (["log.jsonl", "--map", "rollout"], "expected ROLE=FIELD"),
         (["log.jsonl", "--map", "rolout=x"], "has the role 'rolout', expected one of rollout, train"),
-        (["log.jsonl", "--preset", "nemo_rl"], "no log-probs of both sides"),
-        (["log.jsonl", "--by", "lvl"], "`by` (--by) has 'lvl'"),
+        (
+            ["log.jsonl", "--preset", "nemo_rl"],
+            "(nemo_rl has generation_logprobs and prev_logprobs); name the fields: "
+            "--map rollout=FIELD train=FIELD mask=FIELD",
+        ),
+        (
+            ["log.jsonl", "--map", "rollout=nosuch"],
+            "no row has 'nosuch', which is mapped to rollout; its rows have rollout, ",
+        ),
+        (
+            ["log.jsonl", "--map", "mask=nosuch"],
+            "no row has 'nosuch', which is mapped to mask; rows have rollout, train",
+        ),
+        (["log.jsonl", "--by", "lvl"], "--by has 'lvl', which no row has; rows have rollout, train"),
+        (["log.jsonl", "--by", "tokens"], "--by has 'tokens', which is one number a token"),
         (["text.jsonl"], "no line of it is a JSON object"),
         pytest.param(
             ["log.jsonl", "--dask", "nowhere"], "expected an address with a port", marks=pytest.mark.integration
@@ -103,6 +116,7 @@ def test_one_line_for_each_error(log, capsys, arguments, words):
     assert main(["rollouts", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+    assert "`" not in error and "fields=" not in error, "an option has another name than the argument of a function"
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "²/3"])
@@ -123,7 +137,7 @@ def test_parts_and_their_merge_print_the_same(log, capsys, monkeypatch):
     assert main(["rollouts", "part3", "part1", "part2", "--json", "-"]) == 0
     assert capsys.readouterr().out == whole
     assert main(["rollouts", "part3", "part1"]) == 2
-    assert "incomplete" in capsys.readouterr().err
+    assert "merge what there is with --partial\n" in capsys.readouterr().err
     assert main(["rollouts", "part3", "part1", "--partial", "--fail-above", "9"]) == 0
     assert "INCOMPLETE" in capsys.readouterr().out
     assert main(["rollouts", "part1", log]) == 2

@@ -171,7 +171,7 @@ def test_a_dump_of_one_side_says_how_to_get_the_other(tmp_path):
     with pytest.raises(ValueError, match=r"response_length.*slime .*--save-debug-train-data"):
         audit_files(path)
     path.write_text(json.dumps({"rollout_log_probs": [-1.0, -2.0]}))  # verl's or slime's
-    with pytest.raises(ValueError, match=r"name the fields: --map"):
+    with pytest.raises(ValueError, match=r"name the fields: `fields="):
         audit_files(path)
 
 
@@ -190,7 +190,9 @@ def test_the_command_offers_every_preset():
 
 def test_a_preset_that_does_not_fit_says_what_there_is(tmp_path):
     path = writers.nemo_rl(tmp_path, writers.sequences())
-    with pytest.raises(ValueError, match=r"generation_logprobs.*--map rollout=FIELD"):
+    with pytest.raises(
+        ValueError, match=r"generation_logprobs.*trl has sampling_per_token_logps.*`fields={'rollout': FIELD"
+    ):
         audit_files(path, preset="trl")
 
 

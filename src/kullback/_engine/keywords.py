@@ -1,17 +1,19 @@
 """The gate of keywords: numbers, flags and choices, checked, and every error about them."""
 
 import contextlib
+import functools
 import math
 import operator
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
 Given = Literal["probs", "log_probs", "logits"]
 NanPolicy = Literal["propagate", "omit"]
 T = TypeVar("T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 LOGS, MASSES = 0, 1  # what elements mean
 _SPACES = {"probs": MASSES, "log_probs": LOGS, "logits": LOGS}
@@ -195,3 +197,19 @@ def unit(base: float | None) -> float:
     if not 0.0 < base < math.inf or base == 1.0:
         raise ValueError(f"`base` is {base}, expected a finite number above 0 other than 1")
     return math.log(base)
+
+
+def refusing(**names: str) -> Callable[[_Function], _Function]:
+    """A decorator: keywords that a function of another name takes, each with the sentence that says what it takes."""
+
+    def decorated(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def called(*arguments: Any, **options: Any) -> Any:
+            for name, sentence in names.items():
+                if name in options:
+                    raise TypeError(f"{function.__name__}() takes no `{name}`: {sentence}")
+            return function(*arguments, **options)
+
+        return cast(_Function, called)
+
+    return decorated

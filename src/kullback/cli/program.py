@@ -23,11 +23,19 @@ from kullback.cli.rollouts import rollouts
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    done, and --fail-above or --fail-if holds, or is not known (NaN), or there is what --fail-on names
+  1    {gates}
   2    wrong arguments, unusable input, or a fault of this program; running it again will not help
   3    reading or writing failed, or memory or threads ran out
-  130  interrupted (143: terminated); with --checkpoint, run it again with --resume to go on
+  130  interrupted (143: terminated){resume}
 """
+_FAILS = "done, and --fail-above or --fail-if holds, or is not known (NaN)"
+_GATES = {
+    "": "done, and a gate is shut: --fail-above, --fail-if, --fail-on",
+    "compare": _FAILS,
+    "merge": _FAILS,
+    "rollouts": "done, and there is what --fail-on names, or the KL is not shown to be at most --fail-above",
+}
+_RESUME = {"compare": "; with --checkpoint, run it again with --resume to go on"}
 # names that are no use: to run it again will not help
 _NO_FILE = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
 _NO_NAME = errno.ELOOP, errno.ENAMETOOLONG
@@ -126,5 +134,11 @@ def _parser() -> argparse.ArgumentParser:
             "convert": convert,
             "bench": bench,
         },
-        _EXIT_CODES,
+        _exit_codes,
     )
+
+
+def _exit_codes(command: str) -> str:
+    """What the exit codes of a command mean, or of all for ""."""
+    text = _EXIT_CODES.format(gates=_GATES.get(command, ""), resume=_RESUME.get(command, ""))
+    return "".join(line for line in text.splitlines(keepends=True) if line.split() != ["1"])

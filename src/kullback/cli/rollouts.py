@@ -9,10 +9,32 @@ from typing import Any
 
 from kullback.cli.delivery import ABOVE, DONE, check_before
 
-_WORSE = ("note", "warning", "error")
+# what the functions call it, and what it is called here
+_OPTIONS = {
+    "`fields={'rollout': FIELD, 'train': FIELD, 'mask': FIELD}`": "--map rollout=FIELD train=FIELD mask=FIELD",
+    "`fields`": "--map",
+    "`by`": "--by",
+    "`part`": "--part",
+    "`partial=True`": "--partial",
+    "`processes`": "--processes",
+    "`scheduler`": "--dask",
+    "`path`": "--html",
+}
 
 
 def rollouts(options: argparse.Namespace) -> int:
+    try:
+        return _run(options)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system
+        text = str(error)
+        for name, option in _OPTIONS.items():
+            text = text.replace(name, option)
+        raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
+
+
+def _run(options: argparse.Namespace) -> int:
     from kullback.rollouts import audit_files, is_part, merge_parts
 
     check_before(options, options.files)
@@ -60,18 +82,14 @@ def _deliver(report: Any, options: argparse.Namespace) -> int:
 def _gate(report: Any, options: argparse.Namespace) -> int:
     """ABOVE if there is a finding so severe, or the KL is not shown to be small enough."""
     from kullback.evaluation.progress import say
+    from kullback.rollouts import severe, too_far_apart, unseen
 
-    code = DONE
-    if options.fail_on is not None:
-        severe = _WORSE[_WORSE.index(options.fail_on) :]
-        found = [finding for finding in report.audit.findings if finding.severity in severe]
-        for finding in found:
-            say(f"{finding.severity}: {finding.check}: {finding.seen}")
-        code = ABOVE if found else code
+    why = [] if options.fail_on is None else severe(report, options.fail_on)
     if options.fail_above is not None:
-        mean, upper = report.total.kl_k3.mean, report.kl_upper()
-        if not upper <= options.fail_above:
-            known = f"is {mean:.6g}, at most {upper:.6g} with 95 % confidence: not shown to be at most"
-            say(f"KL(rollout‖train) {known if upper == upper else 'is not known to be at most'} {options.fail_above:g}")
-            code = ABOVE
-    return code
+        why += [line for line in [too_far_apart(report, options.fail_above)] if line]
+    for line in why:
+        say(line)
+    beside = unseen(report)
+    if not why and beside and (options.fail_on, options.fail_above) != (None, None):
+        say(f"passes; {beside}")
+    return ABOVE if why else DONE

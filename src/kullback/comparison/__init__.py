@@ -16,7 +16,7 @@ from kullback.comparison.exact import (
     Mean as Mean,
     json_number as json_number,
 )
-from kullback.comparison.shares import share_text as share_text
+from kullback.comparison.shares import counted as counted, share_text as share_text
 from kullback.comparison.spread import Spread as Spread
 from kullback.comparison.summary import SPREADS as SPREADS, ComparisonSummary, Part as Part
 from kullback.comparison.token_comparison import TokenComparison, compare

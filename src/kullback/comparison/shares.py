@@ -38,6 +38,11 @@ def share_text(share: float, error: float | None = None, count: int = 0, label: 
     return f"{100 * share:.{digits}f} % (95 % interval {100 * low:.{ends}f} to {100 * high:.{ends}f})"
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of them in words: "1 token", "2 tokens"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _decimals(share: float) -> int:
     """Of a percentage: 3, and more where these would show 0."""
     return 3 if not share > 0 else min(12, max(3, 1 - math.floor(math.log10(100 * share))))

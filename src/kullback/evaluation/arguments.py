@@ -19,18 +19,18 @@ READER_OPTIONS = ("tensor", "dtype", "salvage", "lm_head", "norm", "layer")
 Command = Callable[[argparse.Namespace], int]
 
 
-def build_parser(commands: Mapping[str, Command], epilog: str) -> argparse.ArgumentParser:
-    """The parser; `options.run` is the command chosen."""
+def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) -> argparse.ArgumentParser:
+    """The parser; `options.run` is the command chosen. `epilog`: what stands below the help of one, or of all, ""."""
     parser = _Parser(
         prog="kullback", description="Compare what language models predict, from files of their logits.",
-        epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog(""), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, description: str) -> argparse.ArgumentParser:
         new = subparsers.add_parser(
-            name, help=description, description=description, epilog=epilog,
+            name, help=description, description=description, epilog=epilog(name),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         new.set_defaults(run=commands[name])
@@ -161,7 +161,7 @@ def _rollouts(parser: argparse.ArgumentParser) -> None:
         metavar="NATS",
         type=_limit,
         help="exit with 1 unless KL(rollout‖train), k3 of the sound tokens, is at most this at the upper end of its "
-        "one-sided 95 %% interval",
+        "one-sided 95 %% interval, and no error left tokens out of it",
     )
     add("--part", metavar="I/N", type=_part, help="read this part of the files only, of N from 1")
     add("--save", metavar="FILE", help="write what merges with the other parts, to the same bits as in one piece")

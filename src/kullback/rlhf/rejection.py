@@ -63,6 +63,10 @@ def rejection_statistic(
     return statistics_of(scored(rollout, train, mask, offsets, preset=preset, sequences=sequences), kind)
 
 
+@keywords.refusing(
+    bounds="those are of `importance_weights`, on the ratio train/rollout; a mask takes `threshold`, on the statistic "
+    "of its kind (of a k1 kind rollout/train)"
+)
 def rejection_mask(
     rollout: ArrayLike,
     train: ArrayLike,
@@ -107,7 +111,8 @@ def rejection_mask(
     kind : str
         A row of the table.
     threshold : float or pair
-        See the table. verl's "0.5_2.0" is (0.5, 2.0).
+        See the table: it is of the statistic that the kind names, which is why it is not called `bounds` as that of
+        `importance_weights` on the ratio train/rollout. verl's "0.5_2.0" is (0.5, 2.0).
     advantages : array_like, optional
         For "dppo_tv", "dppo_kl" and "opsm", one a token or one a sequence: (B, T), (B,) or (B, 1). DPPO rejects a
         token of advantage > 0 only where train is above rollout, and one of the others only where it is below;
@@ -127,6 +132,8 @@ def rejection_mask(
     ValueError
         As in `importance_ratios`; a threshold that is not positive or a pair where the kind takes one number;
         `advantages` for another kind, or of a shape that does not fit.
+    TypeError
+        `bounds`, which are of `importance_weights`.
 
     Notes
     -----

@@ -84,6 +84,9 @@ def settled(kind: str, bounds: Any) -> tuple[_Kind, float, float]:
     return how, *limits(bounds, "bounds")
 
 
+@keywords.refusing(
+    threshold="that is of `rejection_mask`, on the statistic of its kind; weights take `bounds`, on train/rollout"
+)
 def importance_weights(
     rollout: ArrayLike,
     train: ArrayLike,
@@ -121,7 +124,8 @@ def importance_weights(
     level : str
         As in `importance_ratios`: every token of a sequence gets the weight of the sequence where r is one.
     bounds : float or pair, optional
-        The upper bound, or the lower and the upper one, either of which may be None.
+        The upper bound of r, or the lower and the upper one, either of which may be None. They are numbers of the
+        ratio train/rollout whatever the kind; `rejection_mask` has `threshold` in their place, on its kind's statistic.
     normalize : bool
         Divide by the mean, of unmasked tokens, or of sequences that have tokens where r is one of a sequence
         (verl's rollout_is_batch_normalize). Weights that are all 0 stay 0.
@@ -138,6 +142,8 @@ def importance_weights(
     ------
     ValueError
         As in `importance_ratios`; bounds that are not 0 <= lower <= upper, or any with kind "none".
+    TypeError
+        `threshold`, which is of `rejection_mask`.
 
     Notes
     -----

@@ -11,47 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.rollouts.fields import LISTS, plain_label
+from kullback.rollouts.skipped import Skipped
 
-__all__ = ["Lists", "ParsedRows", "Ragged", "RolloutBatch", "Skipped", "packed"]
+__all__ = ["Lists", "ParsedRows", "Ragged", "RolloutBatch", "packed"]
 
 ABSENT, UNREADABLE = -1, -2  # lengths of lists that are not there, or not of numbers
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
-
-
-class Skipped:
-    """ParsedRows, or optional parts of rows, that were left out: how many for each reason, and the first of them.
-
-    Attributes
-    ----------
-    reasons : dict of str to (count, file, row)
-        `file` is the number of the file, `row` that of the row in it, from 0.
-    """
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, tuple[int, int, int]] = {}
-
-    def add(self, reason: str, file: int, row: int, count: int = 1) -> None:
-        """Count rows; `row` is the first of them."""
-        seen, *first = self.reasons.get(reason, (0, file, row))
-        file, row = min((first[0], first[1]), (file, row))
-        self.reasons[reason] = seen + count, file, row
-
-    def taken(self) -> Skipped:
-        """What has been counted so far; this one begins again."""
-        found = Skipped()
-        found.reasons, self.reasons = self.reasons, {}
-        return found
-
-    def merge(self, other: Skipped) -> None:
-        """Count what `other` has counted too."""
-        for reason, (count, file, row) in other.reasons.items():
-            self.add(reason, file, row, count)
-
-    def __eq__(self, other: object) -> bool:
-        return self.reasons == other.reasons if isinstance(other, Skipped) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Ragged(NamedTuple):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 __all__ = ["LABELS", "LISTS", "PRESETS", "Fields", "PresetName", "Role", "TrainerPreset", "choose", "mapped", "step_of"]
 
+# the two sides first
 Role = Literal[
     "rollout", "train", "mask", "tokens", "rollout_entropy", "train_entropy", "keep", "reward", "step", "env", "worker"
 ]
@@ -119,14 +120,14 @@ def mapped(pairs: Mapping[str, str] | Iterable[str] | None) -> dict[str, str]:
         words = list(pairs)
         bad = next((word for word in words if "=" not in word), None)
         if bad is not None:
-            raise ValueError(f"`fields` (--map) has {bad[:80]!r}, expected ROLE=FIELD, as rollout=generation_logprobs")
+            raise ValueError(f"`fields` has {bad[:80]!r}, expected ROLE=FIELD, as rollout=generation_logprobs")
         pairs = dict(word.split("=", 1) for word in words)
     unknown = next((role for role in pairs if role not in ROLES), None)
     if unknown is not None:
-        raise ValueError(f"`fields` (--map) has the role {str(unknown)[:80]!r}, expected one of {', '.join(ROLES)}")
+        raise ValueError(f"`fields` has the role {str(unknown)[:80]!r}, expected one of {', '.join(ROLES)}")
     empty = next((role for role, name in pairs.items() if not (isinstance(name, str) and name)), None)
     if empty is not None:
-        raise ValueError(f"`fields` (--map) names no field for {empty}")
+        raise ValueError(f"`fields` names no field for {empty}")
     return dict(pairs)
 
 
@@ -142,8 +143,9 @@ def choose(
             found = next((field for field in some if field in there), None)
             if found is not None:
                 names[role] = found
-        if not name:  # what carries its role as its name needs no map
-            names = {role: role for role in ROLES if role in there}
+        # what carries its role as its name needs no map; a preset's sides are those that it names
+        own = ROLES if not name else ROLES[2:]
+        names |= {role: role for role in own if role in there and role not in names}
         names |= pairs
         if names.get("rollout") in there and names.get("train") in there:
             # any other field that results are wished by is a label of its own
@@ -154,18 +156,35 @@ def choose(
     return None
 
 
-def refusal(path: str, present: Iterable[str], preset: str | None) -> str:
+def refusal(path: str, present: Iterable[str], preset: str | None, pairs: Mapping[str, str]) -> tuple[str, str]:
     """Why a file has nothing to compare, and what to do about it."""
-    there = list(dict.fromkeys(present))
-    shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-    line = f"{path}: no log-probs of both sides in it; its rows have {shown or 'no fields'}"
+    there = set(present)
+    lost = lost_field(LISTS[:2], pairs, there)
+    if lost:
+        return f"{path}: {lost}; its {shown(present)}", ""
+    line = f"{path}: no log-probs of both sides in it; its {shown(present)}"
     known = {name: x for name, x in PRESETS.items() if x.advice and preset in (name, None)}
-    by_text = [x for x in known.values() if x.text_only and set(x.text_only) <= set(there)]
-    by_side = [x for x in known.values() if {x.fields[side][0] for side in ("rollout", "train")} & set(there)]
+    by_text = [x for x in known.values() if x.text_only and set(x.text_only) <= there]
+    by_side = [x for x in known.values() if {x.fields[side][0] for side in LISTS[:2]} & there]
     meant = by_text or by_side
     if len(meant) == 1:
-        return f"{line}. {meant[0].advice}"
-    return f"{line}; name the fields: --map rollout=FIELD train=FIELD mask=FIELD (fields={{...}})"
+        return f"{line}. {meant[0].advice}", ""
+    if preset:
+        sides = " and ".join("/".join(PRESETS[preset].fields[side]) for side in LISTS[:2])
+        line += f" ({preset} has {sides})"
+    return line, "; name the fields: `fields={'rollout': FIELD, 'train': FIELD, 'mask': FIELD}`"
+
+
+def lost_field(roles: Iterable[str], pairs: Mapping[str, str], there: Container[str]) -> str:
+    """That a mapped field of one of these roles is not there; "" if all are."""
+    lost = ((role, pairs[role]) for role in roles if role in pairs and pairs[role] not in there)
+    return next((f"no row has {name!r}, which is mapped to {role}" for role, name in lost), "")
+
+
+def shown(present: Iterable[str]) -> str:
+    """The fields that rows have."""
+    names = list(dict.fromkeys(present))
+    return f"rows have {', '.join(names[:12]) or 'no fields'}{', ...' if len(names) > 12 else ''}"
 
 
 def step_of(path: str, fields: Fields) -> int | None:

@@ -175,7 +175,7 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise OSError(
-                    "a process that read the logs was killed, perhaps for its memory: read in fewer (--processes)"
+                    "a process that read the logs was killed, perhaps for its memory: read in fewer `processes`"
                 ) from None
             raise
     return merged(reports)

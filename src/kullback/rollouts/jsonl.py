@@ -15,8 +15,9 @@ import numpy as np
 
 from kullback._engine import library
 from kullback.evaluation.sources.files import LocalFile
-from kullback.rollouts.batches import Lists, ParsedRows, Skipped
+from kullback.rollouts.batches import Lists, ParsedRows
 from kullback.rollouts.fields import LISTS
+from kullback.rollouts.skipped import Skipped
 
 __all__ = ["first_rows", "lines_before", "read_lines"]
 

@@ -14,8 +14,9 @@ from kullback._engine import keywords
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
 from kullback.rollouts import arrays, jsonl, tables
-from kullback.rollouts.batches import ParsedRows, RolloutBatch, Skipped, packed
-from kullback.rollouts.fields import LABELS, PRESETS, Fields, choose, mapped, refusal, step_of
+from kullback.rollouts.batches import ParsedRows, RolloutBatch, packed
+from kullback.rollouts.fields import LABELS, LISTS, PRESETS, Fields, choose, lost_field, mapped, refusal, shown, step_of
+from kullback.rollouts.skipped import Skipped
 
 __all__ = ["Log", "Logs", "Piece", "find_logs"]
 
@@ -122,26 +123,33 @@ def find_logs(
     """
     if preset is not None:
         keywords.choice(preset, "preset", tuple(PRESETS))
-    pairs, wished = mapped(fields), tuple(by or ())
+    pairs, wished = mapped(fields), tuple(dict.fromkeys(keywords.several(by or (), "by", "a list of roles or fields")))
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not listed:
         raise ValueError("`paths` is empty, expected files or folders")
     found, left_out, reason = [], [], ""
+    present: list[str] = []
     for name in (name for path in listed for name in _files(os.fspath(path))):
         with _damage(name):
-            log, why = _look(name, preset, pairs, wished)
+            log, there, (why, remedy) = _look(name, preset, pairs, wished)
         if log is None:
             left_out.append((name, why))
-            reason = reason or why
+            reason = reason or why + remedy
         else:
             found.append(log)
+            present += there
     if not found:
         raise ValueError(reason)
+    lost = lost_field(pairs, pairs, present)
+    if lost:
+        raise ValueError(f"{lost}; {shown(present)}")
     known = {label for log in found for label in log.fields.names} | {"step" for log in found if log.step is not None}
     lacking = next((label for label in wished if label not in known), None)
     if lacking is not None:
-        there = ", ".join(sorted({name for log in found for name in log.fields.names.values()}))
-        raise ValueError(f"`by` (--by) has {lacking!r}, which no row has; mapped fields: {there}")
+        raise ValueError(f"`by` has {lacking!r}, which no row has; {shown(present)}")
+    numbers = next((label for label in wished if label in LISTS), None)
+    if numbers is not None:
+        raise ValueError(f"`by` has {numbers!r}, which is one number a token, expected what is one value a row")
     labels = wished or tuple(label for label in LABELS if label in known)
     return Logs(tuple(found), labels, tuple(left_out))
 
@@ -187,12 +195,14 @@ def _whole(path: str, found: Iterator[tuple[ParsedRows, int]]) -> Iterator[tuple
         yield part
 
 
-def _look(path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str]) -> tuple[Log | None, str]:
-    """What a file is; or None, and why it cannot be used."""
+def _look(
+    path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str]
+) -> tuple[Log | None, list[str], tuple[str, str]]:
+    """What a file is, and the fields of its first rows; or None, why it cannot be used, and what to do about it."""
     file = LocalFile(path)
     head = file.read(8)
     if not head:
-        return None, f"{path}: an empty file"
+        return None, [], (f"{path}: an empty file", "")
     fields, present = None, []
     kind: Literal["lines", "table", "arrays"]
     if head.startswith((tables.PARQUET_MAGIC, tables.ARROW_MAGIC, tables.STREAM_MAGIC)):
@@ -207,12 +217,13 @@ def _look(path: str, preset: str | None, pairs: dict[str, str], by: Sequence[str
         if fields is not None:  # what only later rows have, of the same preset
             fields = choose(present, fields.preset or preset, pairs, by) or fields
         if not present:
-            return None, f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz or .pt"
+            why = f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz or .pt"
+            return None, [], (why, "")
     fields = fields or choose(present, preset, pairs, by)
     if fields is None:
-        return None, refusal(path, present, preset)
+        return None, present, refusal(path, present, preset, pairs)
     step = None if "step" in fields.names else step_of(path, fields)
-    return Log(path, kind, fields, step, file.size), ""
+    return Log(path, kind, fields, step, file.size), list(dict.fromkeys(present)), ("", "")
 
 
 def _pieces(number: int, log: Log) -> Iterator[Piece]:

@@ -87,6 +87,6 @@ def merge_parts(paths: Sequence[str | os.PathLike[str]], *, partial: bool = Fals
     if whole.missing and not partial:
         raise ValueError(
             f"incomplete: {whole.missing} of {whole.facts['pieces']} pieces of the files are in none of the parts; "
-            "name them all, or merge what there is with --partial (partial=True)"
+            "name them all, or merge what there is with `partial=True`"
         )
     return whole

@@ -80,8 +80,10 @@ class Point:
 
     Attributes
     ----------
-    sequences, tokens : int
-        All tokens that count, and those of them that are sound in `kl_k1.count`'s sense: both log-probs finite.
+    sequences : int
+        Those of this label; 0 in a series of positions, which are parts of sequences.
+    counted, tokens : int
+        Their tokens that the mask counts; those of them that are sound, of which all figures are.
     """
 
     def __init__(self) -> None:
@@ -139,8 +141,12 @@ class Point:
 
     @property
     def tokens(self) -> int:
-        """Tokens with both log-probs."""
+        """Sound ones."""
         return self.means["k1"].count
+
+    @property
+    def counted(self) -> int:
+        return int(self.means["length"].total.exact())
 
     @property
     def sequences(self) -> int:

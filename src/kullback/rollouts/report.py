@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from kullback._engine import keywords, library
-from kullback.comparison import Estimate, json_number
+from kullback.comparison import Estimate, counted, json_number
 from kullback.evaluation.text import labels
 from kullback.rlhf import AuditReport, WhatIf
-from kullback.rollouts.batches import Float64s, Skipped
+from kullback.rollouts.batches import Float64s
 from kullback.rollouts.series import NO_LABEL, Point, Series, Sums, interval
+from kullback.rollouts.skipped import Skipped, in_figures
 
 __all__ = ["RolloutReport", "merged", "place_of", "sequence_id"]
 
@@ -43,11 +44,13 @@ class RolloutReport:
     by : dict of str to Series
         The same by step, env, worker, or what was asked for.
     by_position : Series
-        The same by place in the answer, in classes that double.
+        The same by how many counted tokens of the sequence come before, in classes that double: by their first, 0, 1,
+        3, 7, ... Positions in findings and of worst tokens are others: they count from the row's first entry.
     what_if : WhatIf, optional
         What importance weights and rejection masks would do to the sound tokens; None where there are none.
     skipped : Skipped
-        Rows without what is needed, by reason; none of them is in the figures.
+        Rows without what is needed, by reason; none of them is in the figures, but for those that lack an optional
+        part (ids, entropies, or the mask, so that all their tokens count).
     facts : dict
         The files, what was read of each, and which pieces of them there are.
     """
@@ -177,12 +180,17 @@ class RolloutReport:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: null where undefined, "inf" and "-inf" where infinite."""
+        """Plain values for JSON: null where undefined, "inf" and "-inf" where infinite.
+
+        "tokens" are those that the mask counts, "sound_tokens" those of them that the figures beside them are of.
+        "by_position" says how many counted tokens come before, "from" and "to" included; every "position" counts from
+        0, from the first entry of the row.
+        """
         tree = {
             "rollouts": self.facts,
             "missing_pieces": self.missing,
             "left_out": [
-                {"reason": reason, "rows": count, "first": self.where_row(file, row)}
+                {"reason": reason, "rows": count, "first": self.where_row(file, row), "in_figures": in_figures(reason)}
                 for reason, (count, file, row) in sorted(self.skipped.reasons.items())
             ],
             "audit": self._audit_tree(),
@@ -192,7 +200,7 @@ class RolloutReport:
                 for name, series in self.by.items()
             },
             "by_position": [
-                {"from": label, **_point(point)} for label, point in self.by_position.points.items()
+                {"from": label, "to": 2 * label, **_point(point)} for label, point in self.by_position.points.items()
             ],
             "what_if": None if self.what_if is None else self.what_if.to_dict(),
             "worst_sequences": self.worst_sequences(),
@@ -209,7 +217,7 @@ class RolloutReport:
         frame = library("pandas", "to_pandas").DataFrame
         rows = []
         for label, point in series.points.items():
-            row = {by: label, "sequences": point.sequences, "tokens": point.tokens}
+            row = {by: label, **_sizes(point)}
             for name, estimate in point.estimates().items():
                 row |= {name: estimate.mean, f"{name}_standard_error": estimate.standard_error}
             rows.append(row)
@@ -256,11 +264,17 @@ class RolloutReport:
         return text.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
-        return f"<RolloutReport of {self.total.tokens} tokens, {self.total.sequences} sequences>"
+        return f"<RolloutReport of {counted(self.audit.tokens, 'token')}, {counted(self.total.sequences, 'sequence')}>"
+
+
+def _sizes(point: Point) -> dict[str, int]:
+    """Sequences, tokens that the mask counts, and the sound ones; of parts of sequences the last alone."""
+    whole = {"sequences": point.sequences, "tokens": point.counted} if point.sequences else {}
+    return whole | {"sound_tokens": point.tokens}
 
 
 def _point(point: Point) -> dict[str, Any]:
-    tree: dict[str, Any] = {"sequences": point.sequences, "tokens": point.tokens}
+    tree: dict[str, Any] = _sizes(point)
     for name, estimate in point.estimates().items():
         tree[name] = _estimate(estimate)
     return tree | ({"interval_note": point.interval_note} if point.interval_note else {})

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from typing import IO, Any
 
+from kullback.comparison import counted, share_text
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.terminal import short
 from kullback.evaluation.text import visible
+from kullback.rlhf import WhatIf
+from kullback.rollouts.fields import LABELS
 from kullback.rollouts.series import Point, Series, interval, position_range
+from kullback.rollouts.skipped import in_figures
 
-__all__ = ["COLUMNS", "figure", "print_report", "remarks", "shares", "thinned", "told"]
+__all__ = ["COLUMNS", "POSITIONS", "WHAT_IF", "fields", "figure", "print_report", "remarks", "thinned", "told"]
 
 # name, heading, note
 COLUMNS = (
@@ -24,13 +30,23 @@ COLUMNS = (
     ("reward", "reward"),
 )
 _MOST_ROWS = 24  # of a series, in a terminal
+POSITIONS = "Positions count from 0, from the first entry of the row, masked ones too."
+WHAT_IF = "What weights and masks would do to the sound tokens"
+_BEFORE = "tokens before"  # heading of places in the answer, which are no positions in the row
 
 
 # what is printed is a RolloutReport, whose `str` comes here: it is not imported back
 def print_report(report: Any, file: IO[str] | None = None) -> None:
     """All of it; 80 columns are enough."""
     out = Output(file)
-    for line in remarks(report):
+    what, size, *more = remarks(report)
+    out.print(what)
+    out.print(size)
+    table = PrintedTable("", "", text=True)
+    for name, words in _ways(report.facts):
+        table.add_row(name, words)
+    out.print(table)
+    for line in more:
         out.print(line, bold=line.startswith("INCOMPLETE"))
     findings = report.audit.findings
     out.print()
@@ -45,49 +61,61 @@ def print_report(report: Any, file: IO[str] | None = None) -> None:
             table.add_row(name, text)
         out.print(table)
         out.print()
+    if report.audit.findings or report.audit.unsound:
+        table = PrintedTable("", "", text=True)
+        table.add_row("sound", report.audit.sound_in_words)
+        out.print(table)
     out.print()
     _print_total(out, report.total)
     for name, series in report.by.items():
         _print_series(out, series, f"By {name}", name)
-    _print_series(out, report.by_position, "By position in the sequence", "position")
+    title = "By position in the answer: counted tokens that come before"
+    _print_series(out, report.by_position, title, _BEFORE)
+    _print_what_if(out, report.what_if)
     _print_worst(out, report)
 
 
 def remarks(report: Any) -> list[str]:
-    """What a reader must know before the figures: what was read, and what was not."""
+    """What a reader must know before the figures: what was read, how much, and what was not."""
     facts = report.facts
-    presets = ", ".join(dict.fromkeys(log["preset"] or "mapped fields" for log in facts["files"]))
+    presets = ", ".join(dict.fromkeys(log["preset"] or "no preset" for log in facts["files"]))
     files = facts["files"][0]["path"] if len(facts["files"]) == 1 else f"{len(facts['files'])} files"
     lines = [visible(f"{files} ({presets})")]
-    lines.append(f"{report.total.sequences} sequences, {report.audit.tokens} tokens; in nats; rollout before train")
+    size = f"{counted(report.total.sequences, 'sequence')}, {counted(report.audit.tokens, 'token')}"
+    lines.append(f"{size}; in nats; rollout before train")
     if report.missing:
-        lines.append(f"INCOMPLETE: {report.missing} of {facts['pieces']} pieces of the files are not in these parts")
+        share = f"{report.missing} of {counted(facts['pieces'], 'piece')}"
+        lines.append(f"INCOMPLETE: {share} of the files {'is' if report.missing == 1 else 'are'} not in these parts")
     for reason, (count, number, row) in sorted(report.skipped.reasons.items()):
-        place = report.where_row(number, row)
-        lines.append(f"left out: {reason}: {count} {'row' if count == 1 else 'rows'}, first {place}")
+        what = "used all the same" if in_figures(reason) else "left out"
+        lines.append(f"{what}: {reason}: {counted(count, 'row')}, first {report.where_row(number, row)}")
     for left in facts["left_out_files"]:
         lines.append(f"left out: {visible(left['reason'])}")
     return lines
 
 
-def shares(finding: Any) -> str:
-    """How much of the run a finding concerns."""
-    return (
-        f"{finding.tokens} tokens ({short(100 * finding.share_of_tokens, 3)} %) in {finding.sequences} sequences "
-        f"({short(100 * finding.share_of_sequences, 3)} %)"
-    )
+def fields(facts: Any, log: Any) -> str:
+    """Which fields of a file have which roles, of those that are used."""
+    used = {role: name for role, name in log["fields"].items() if role not in LABELS or role in facts["by"]}
+    return ", ".join(name if role == name else f"{role} = {name}" for role, name in used.items())
+
+
+def _ways(facts: Any) -> list[tuple[str, str]]:
+    """The same of all files: a line for each way that they have them."""
+    ways = Counter(fields(facts, log) for log in facts["files"])
+    if len(ways) == 1:
+        return [("fields:", words) for words in ways]
+    return [(f"fields of {counted(count, 'file')}:", words) for words, count in ways.items()]
 
 
 def told(report: Any, finding: Any) -> list[tuple[str, str]]:
     """A finding in words: what was seen, where, what it does to the KL, what to do."""
-    rows = [("seen", finding.seen), ("share", shares(finding))]
+    rows = [("seen", finding.seen), ("share", finding.share)]
     if finding.where:
         places = [f"{report.where(sequence)} position {position}" for sequence, position in finding.where[:3]]
         rows.append(("where", "; ".join(places) + ("; ..." if finding.sequences > len(places) else "")))
-    with_, without = finding.effect
-    if not (math.isnan(with_) and math.isnan(without)):
-        rows.append(("effect", f"KL (k3) is {short(with_)} with them and {short(without)} without"))
-    return [*rows, ("advice", finding.advice)]
+    below = "; the figures below are without" if finding.unsound else ""
+    return [*rows, ("effect", f"KL (k3) {finding.effect_in_words}{below}"), ("advice", finding.advice)]
 
 
 def figure(estimate: Any) -> tuple[str, str, str]:
@@ -113,21 +141,35 @@ def _print_series(out: Output, series: Series, title: str, header: str) -> None:
     if len(points) < 2:
         return
     known = [(n, h) for n, h in COLUMNS if any(n in p.estimates() for p in points.values())]
-    per_sequence = any(point.sequences for point in points.values())
-    counts = ("sequences", "tokens") if per_sequence else ("tokens",)
+    sizes: dict[str, Callable[[Point], int]] = {"sound": lambda point: point.tokens}
+    if header != _BEFORE:
+        sizes = {"sequences": lambda point: point.sequences, "tokens": lambda point: point.counted, **sizes}
+        if all(point.counted == point.tokens for point in points.values()):
+            del sizes["sound"]
     headings = [text for _, h in known for text in ((h, "± s.e.") if h == COLUMNS[0][1] else (h,))]
-    table = PrintedTable(header, *counts, *headings, title=title)
+    table = PrintedTable(header, *sizes, *headings, title=title)
     shown = thinned(list(points.items()), _MOST_ROWS)
     for label, point in shown:
         means = point.estimates()
         cells = [short(means[name].mean) if name in means else "-" for name, _ in known]
         cells.insert(1, short(point.kl_k3.standard_error, 2))
-        numbers = [str(getattr(point, count)) for count in counts]
-        table.add_row(position_range(label) if header == "position" else str(label), *numbers, *cells)
+        numbers = [str(size(point)) for size in sizes.values()]
+        table.add_row(position_range(label) if header == _BEFORE else str(label), *numbers, *cells)
     out.print()
     out.print(table)
     if len(shown) < len(points):
-        out.print(f"({len(points)} in all; --json and --html have every one)")
+        out.print(f"({len(points)} in all; JSON has every one)")
+
+
+def _print_what_if(out: Output, table: WhatIf | None) -> None:
+    if table is None or not table.tokens:
+        return
+    shown = PrintedTable("setting", "tokens kept", "sequences kept", "ess", "mean weight", title=WHAT_IF)
+    for row in table.rows:
+        kept = share_text(row.kept_tokens), share_text(row.kept_sequences)
+        shown.add_row(row.setting, *kept, short(row.ess), short(row.mean_weight.mean))
+    out.print()
+    out.print(shown)
 
 
 def thinned(points: list[Any], most: int) -> list[Any]:
@@ -155,3 +197,6 @@ def _print_worst(out: Output, report: Any) -> None:
             table.add_row(row["where"], str(row["position"]), word, short(row["rollout"]), short(row["train"]))
         out.print()
         out.print(table)
+    if tokens or any(finding.where for finding in report.audit.findings):
+        out.print()
+        out.print(POSITIONS)

@@ -89,7 +89,8 @@ _CHECKS = {
     ),
     "bad_source": AuditCheck(
         "a source (worker, environment) whose mismatch is several times that of the others", "warning", TESTED,
-        "look at that source: stale weights, another precision or another kernel",
+        "look at that source: a worker with stale weights, another precision or another kernel; an environment with "
+        "another sampler, template or mask",
     ),
     "rounding": AuditCheck(
         "a side kept in bfloat16 or float16", "note", RARE,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import TokenBatch, as_floats, keywords, labelling, reals, views
+from kullback.comparison import counted
 from kullback.rlhf.auditing.marks import SIDES, SOUND, Block, mark
 from kullback.rlhf.auditing.report import AuditReport
 from kullback.rlhf.auditing.sequences import sequence_columns
@@ -52,16 +53,17 @@ def audit(
     ----------
     rollout, train : array_like
         log π(token) of the policy that drew the tokens and of the one that is trained: (B, T), or (N,) with
-        `offsets`, or a list of one array a sequence, in which lengths may differ.
-    mask : array_like, optional
+        `offsets`, or a list of one array a sequence, in which lengths may differ: both sides are then cut to the
+        shorter one. What is one value a token may be such a list too, each array of the length of either side.
+    mask : array_like or list of array_like, optional
         True where a token was sampled, same shape. What it hides is not read.
     offsets : array_like, optional
         (B + 1,), as in `sequence_sums`.
-    tokens : array_like, optional
+    tokens : array_like or list of array_like, optional
         Ids of the tokens, same shape: duplicates are told by them, and worst tokens have them.
     sources : sequence, optional
         One label a sequence: the worker, the environment or the step it comes from.
-    rollout_entropy, train_entropy : array_like, optional
+    rollout_entropy, train_entropy : array_like or list of array_like, optional
         Entropy of each position, same shape, nats; NaN where not known.
     rewards : array_like, optional
         One a sequence, for the table of sequences.
@@ -101,8 +103,14 @@ def audit(
     >>> round(report.kl, 4), round(report.mismatch.kl_k3.mean, 6)
     (0.003, 4.9e-05)
     """
-    if offsets is None and mask is None and _ragged(rollout, train):
-        rollout, train, offsets, length_differences = _joined(rollout, train)
+    lengths = None if offsets is not None else _ragged_lengths(rollout, train, mask)
+    if lengths is not None:
+        rollout, train = _joined("rollout", rollout, lengths), _joined("train", train, lengths)
+        mask, tokens = _joined("mask", mask, lengths), _joined("tokens", tokens, lengths)
+        rollout_entropy = _joined("rollout_entropy", rollout_entropy, lengths)
+        train_entropy = _joined("train_entropy", train_entropy, lengths)
+        offsets = np.concatenate([[0], np.cumsum(lengths.min(axis=0))])
+        length_differences = lengths[1] - lengths[0]
     labelling.same_labels(("train", train), ("rollout", rollout), ("mask", mask))
     sides = as_floats("rollout", rollout), as_floats("train", train)
     if sides[0].shape != sides[1].shape:
@@ -182,19 +190,40 @@ def _block(
     return Block(*sides, positions, starts, lengths[rows], rows), mask
 
 
-def _ragged(rollout: Any, train: Any) -> bool:
-    """Whether these are lists of arrays, one a sequence."""
+def _ragged_lengths(rollout: Any, train: Any, mask: Any) -> NDArray[np.int64] | None:
+    """Of lists of arrays, one a sequence, the lengths of both sides; None of anything else.
+
+    With a mask, lists of one length are a matrix.
+    """
     lists = isinstance(rollout, (list, tuple)) and isinstance(train, (list, tuple))
-    return lists and len(rollout) == len(train) > 0 and all(np.ndim(x) == 1 for x in (*rollout, *train))
+    if not (lists and len(rollout) == len(train) > 0 and all(np.ndim(x) == 1 for x in (*rollout, *train))):
+        return None
+    lengths = np.array([[len(x) for x in side] for side in (rollout, train)])
+    return lengths if mask is None or np.ptp(lengths) else None
 
 
-def _joined(rollout: Any, train: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Sequences end to end, both sides cut to the shorter: (rollout, train, offsets, train's lengths - rollout's)."""
-    sides = [[as_floats(name, x) for x in side] for name, side in (("rollout", rollout), ("train", train))]
-    lengths = np.array([[x.size for x in side] for side in sides])
-    shorter = lengths.min(axis=0)
-    cut = [np.concatenate([x[:n] for x, n in zip(side, shorter, strict=True)]) for side in sides]
-    return cut[0], cut[1], np.concatenate([[0], np.cumsum(shorter)]), lengths[1] - lengths[0]
+# what looks at the arrays of a list, where these are no log-probs or entropies
+_READERS: dict[str, Callable[[Any, str], NDArray[Any]]] = {"mask": views.plain, "tokens": views.whole_numbers}
+
+
+def _floats(x: Any, name: str) -> NDArray[Any]:
+    return as_floats(name, x)
+
+
+def _joined(name: str, x: Any, lengths: NDArray[np.int64]) -> Any:
+    """Arrays of sequences end to end, each cut to the shorter side; what is no list of them as it is."""
+    if not (isinstance(x, (list, tuple)) or np.ndim(x) == 2):
+        return x
+    count = lengths.shape[1]
+    if len(x) != count:
+        raise ValueError(f"`{name}` has {counted(len(x), 'array')}, expected {count}: one a sequence")
+    parts = [_READERS.get(name, _floats)(part, name) for part in x]
+    for number, (part, both) in enumerate(zip(parts, lengths.T, strict=True)):
+        if part.ndim != 1 or part.size not in both:
+            expected = " or ".join(f"({n},)" for n in dict.fromkeys(both.tolist()))
+            raise ValueError(f"`{name}` has an array of shape {part.shape} at {number}, expected {expected}")
+    kept = [part[:n] for part, n in zip(parts, lengths.min(axis=0), strict=True)]
+    return np.concatenate(kept)
 
 
 def _like(array: NDArray[Any], name: str, batch: TokenBatch) -> NDArray[Any]:

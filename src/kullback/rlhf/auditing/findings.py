@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison import counted
 from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, TESTED, Severity
 from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.state import State
@@ -38,11 +39,13 @@ class Finding:
     share_of_tokens, share_of_sequences : float
         Of those audited.
     where : tuple of (int, int)
-        The first few, as (sequence, position).
+        The first few, as (sequence, position): from 0, from the first entry of the sequence, masked ones counted too.
     seen, advice : str
         What was seen; what to do.
     effect : tuple of float
-        The mean of k3 per token, KL(rollout‖train), with these tokens and without them.
+        The mean of k3 per token, KL(rollout‖train), with these tokens and without them; NaN where none are left.
+    unsound : bool
+        Whether these tokens are left out of `AuditReport.mismatch`, as no log-probs of their tokens.
     """
 
     check: str
@@ -56,18 +59,39 @@ class Finding:
     seen: str
     effect: tuple[float, float]
     advice: str
+    unsound: bool = False
 
     def __str__(self) -> str:
         places = ", ".join(f"{sequence}:{position}" for sequence, position in self.where)
         more = ", ..." if self.sequences > len(self.where) else ""
-        with_, without = self.effect
+        where = f"; at sequence:position {places}{more}" if places else ""
         return "\n".join([
             f"{self.severity}: {self.check}: {self.seen}",
-            f"    {self.tokens} tokens ({self.share_of_tokens:.3g} of all) in {self.sequences} sequences "
-            f"({self.share_of_sequences:.3g}); at {places}{more}" if places else f"    {self.tokens} tokens",
-            f"    KL (k3) {with_:.4g} with them, {without:.4g} without; {_percent(self.confidence)} sure",
+            f"    {self.share}{where}",
+            f"    KL (k3) {self.effect_in_words}; {_percent(self.confidence)} sure",
             f"    {self.advice}",
         ])  # fmt: skip
+
+    @property
+    def share(self) -> str:
+        """How much of the run it concerns, in words."""
+        tokens, sequences = counted(self.tokens, "token"), counted(self.sequences, "sequence")
+        return f"{tokens} ({_share(self.share_of_tokens)}) in {sequences} ({_share(self.share_of_sequences)})"
+
+    @property
+    def effect_in_words(self) -> str:
+        """What these tokens do to the KL."""
+        with_, without = self.effect
+        what = "rounding" if self.check == "rounding" else "it" if self.tokens == 1 else "them"
+        if math.isnan(with_):
+            return "is not known of any token"
+        if math.isnan(without):
+            return f"is {with_:.4g} with {what}, and there is nothing else"
+        return f"is {with_:.4g} with {what} and {without:.4g} without"
+
+
+def _share(share: float) -> str:
+    return "all" if share == 1.0 else f"{100 * share:.3g} %"
 
 
 def _percent(confidence: float) -> str:
@@ -107,14 +131,14 @@ def mean_k3(
 
 def _finding(
     state: State, check: str, confidence: float, tokens: int, sequences: int,
-    where: list[tuple[int, int]], seen: str, effect: tuple[float, float],
+    where: list[tuple[int, int]], seen: str, effect: tuple[float, float], unsound: bool = False,
 ) -> Finding:  # fmt: skip
     table = state.table
     known = AUDIT_CHECKS[check]
     every = max(int(table["tokens"].sum()), 1)
     return Finding(
         check, known.severity, confidence, tokens, sequences, tokens / every,
-        sequences / max(table["sequence"].size, 1), tuple(where), seen, effect, known.advice,
+        sequences / max(table["sequence"].size, 1), tuple(where), seen, effect, known.advice, unsound,
     )  # fmt: skip
 
 
@@ -132,7 +156,7 @@ def from_marks(state: State) -> list[Finding]:
             _finding(
                 state, NAMES[code], 1.0 - known.false_alarm_rate, int(part["tokens"].sum()), sequences.size, where,
                 _SEEN[NAMES[code]](part) + concentrated(state, np.isin(state.table["sequence"], sequences)),
-                (mean_k3(state), mean_k3(state, own)),
+                (mean_k3(state), mean_k3(state, own)), unsound=True,
             )
         )  # fmt: skip
     return found
@@ -187,7 +211,8 @@ def concentrated(state: State, rows: NDArray[np.bool_]) -> str:
     elsewhere = np.mean(sources == top)
     if count.max() < 3 or share < 0.9 or elsewhere > 0.5:
         return ""
-    return f"; {'all' if share == 1.0 else f'{100 * share:.0f} %'} of {top!r}, which has {100 * elsewhere:.0f} % of all"
+    which = "all" if share == 1.0 else f"{100 * share:.0f} % of them"
+    return f"; {which} of {top!r}, which has {100 * elsewhere:.0f} % of all sequences"
 
 
 def _sides(part: dict[str, NDArray[Any]]) -> str:
@@ -202,7 +227,11 @@ def _values(part: dict[str, NDArray[Any]]) -> str:
 
 def _lags(part: dict[str, NDArray[Any]]) -> str:
     lags, count = np.unique(part["lag"], return_counts=True)
-    told = (f"{n} sequences agree at lag {lag:+d}" for lag, n in zip(lags.tolist(), count.tolist(), strict=True) if lag)
+    told = (
+        f"{counted(n, 'sequence')} {'agrees' if n == 1 else 'agree'} at lag {lag:+d}"
+        for lag, n in zip(lags.tolist(), count.tolist(), strict=True)
+        if lag
+    )
     return ", ".join(told)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import keywords, library
-from kullback.comparison import json_number
+from kullback.comparison import counted, json_number
 from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES
 from kullback.rlhf.auditing.findings import Finding, from_marks, mean_k3, without_echoes
 from kullback.rlhf.auditing.runs import of_run
@@ -32,8 +32,14 @@ class AuditReport:
     findings : list of Finding
         Errors first, then warnings and notes, in each the greatest shares first.
     mismatch : MismatchReport
-        Of the tokens that are sound: no mark of a broken value, shift or fill. Other findings (temperature, prompts,
-        sources) are about log-probs that are what they are, and stay in it.
+        Of the sound tokens: those that have a log-prob of that very token on both sides, as far as can be told. The
+        tokens of a finding whose `unsound` is true are left out, as what stands there is none: infinite, missing,
+        sentinel, probabilities, positive, zero_filled, constant, length, shift, unrelated, and a masked_prompt that
+        was filled. Those of all other findings (temperature, truncated_support, identical, duplicates, bad_source,
+        rounding, a masked_prompt of improbable tokens) stay in: their log-probs are what the loss is made of.
+    unsound : dict of str to int
+        How many tokens each check left out of `mismatch`, the greatest first. A check without a finding of its own
+        is what the one that has it looks like in a few sequences.
     sequences : dict of arrays
         One entry a sequence, in the order of their ids: sequence, source, tokens, sound (tokens), nll_rollout,
         nll_train, kl_k1, kl_k3, kept_mass (means over sound tokens), max_difference, reward, lag, check (the
@@ -87,6 +93,25 @@ class AuditReport:
     @property
     def tokens(self) -> int:
         return int(self._state.table["tokens"].sum())
+
+    @cached_property
+    def unsound(self) -> dict[str, int]:
+        marks = self._state.marks
+        tokens = {NAMES[code]: int(marks["tokens"][marks["check"] == code].sum()) for code in np.unique(marks["check"])}
+        return dict(sorted(tokens.items(), key=lambda item: (-item[1], NAMES.index(item[0]))))
+
+    @property
+    def sound_in_words(self) -> str:
+        """How many tokens are sound, and what the others are."""
+        named = {finding.check for finding in self.findings if finding.unsound}
+        left = ", ".join(
+            f"{check} ({count}{'' if check in named else ', too few for a finding'})"
+            for check, count in self.unsound.items()
+        )
+        stay = ", ".join(dict.fromkeys(f.check for f in self.findings if not f.unsound and f.severity != "note"))
+        sound, every = self.mismatch.tokens, counted(self.tokens, "token")
+        head = f"{sound} of {every} {'is' if sound == 1 else 'are'} sound" if left else "all tokens are sound"
+        return f"{head}{left and f', without those of {left}'}{stay and f'; those of {stay} are among them'}"
 
     @property
     def kl(self) -> float:
@@ -177,6 +202,8 @@ class AuditReport:
         return {
             "tokens": self.tokens,
             "sequences": int(self._state.table["sequence"].size),
+            "sound_tokens": self.mismatch.tokens,
+            "unsound": self.unsound,
             "kl_k3": json_number(self.kl),
             "findings": [_plain(finding) for finding in self.findings],
             "mismatch": _numbers(self.mismatch.to_dict()),
@@ -195,14 +222,17 @@ class AuditReport:
 
     def __str__(self) -> str:
         count = self._state.table["sequence"].size
-        head = f"{self.tokens} tokens in {count} sequences; KL(rollout‖train) {self.kl:.4g} a token (k3)"
+        size = f"{counted(self.tokens, 'token')} in {counted(count, 'sequence')}"
+        head = f"{size}; KL(rollout‖train) {self.kl:.4g} a token (k3)"
+        if not self.tokens:
+            return f"{size}: nothing was checked"
         if not self.findings:
             return f"{head}\nnothing found"
-        sound = f"of the {self.mismatch.tokens} sound tokens {self.mismatch.kl_k3.mean:.4g}"
-        return "\n".join([f"{head}, {sound}", *map(str, self.findings)])
+        sound = f"of the sound ones {self.mismatch.kl_k3.mean:.4g}"
+        return "\n".join([f"{head}, {sound}", *map(str, self.findings), self.sound_in_words])
 
     def __repr__(self) -> str:
-        return f"<AuditReport of {self.tokens} tokens: {len(self.findings)} findings>"
+        return f"<AuditReport of {counted(self.tokens, 'token')}: {counted(len(self.findings), 'finding')}>"
 
 
 def _number(value: Any) -> Any:

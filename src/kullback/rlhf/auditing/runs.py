@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison import counted
 from kullback.rlhf.auditing.catalogue import TESTED
 from kullback.rlhf.auditing.distributions import ENOUGH, TAIL, other_distribution
 from kullback.rlhf.auditing.findings import Finding, from_rows, threshold, two_sided
@@ -22,7 +23,7 @@ Float64s = NDArray[np.float64]
 
 THETA = 0.5  # of the supermartingale of the first tokens
 SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
-WORSE = math.log(2.0) / 2.0  # of a source's differences: twice the squared ones
+WORSE = 2.0  # times the differences of the other sources, from which on a source is called bad: 4 times their KL
 SOME = 8  # sequences that make a spread
 LOGARITHMS, MEDIANS = 1.11, 1.25  # standard deviation of log |x| of a normal x; of a median over that of a mean
 
@@ -117,27 +118,48 @@ def _excess(table: dict[str, NDArray[Any]], side: str, rows: Rows, tests: int) -
 
 
 def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
-    """Sources whose differences are larger than those of the others, in the median."""
+    """Sources whose differences of log-odds are at least twice those of the other sources, and not by chance.
+
+    Of each source the median over its sequences of the mean log |difference|, against the median of the other
+    sources'; both have an error. One-sided tests at level TESTED over all sources together.
+    """
     table = state.table
     told = table["high"] + table["low"]
     rows = free & (told >= ENOUGH)
-    named = np.unique(table["source"][rows])
-    if named.size < 2 or np.count_nonzero(rows) < SOME:
+    named = np.unique(table["source"][rows]).tolist()
+    if len(named) < 2 or np.count_nonzero(rows) < SOME:
         return
     size = table["change_size"] / np.maximum(told, 1)
+    groups = {name: rows & (table["source"] == name) for name in named}
     # medians: a few sequences with another fault are no fault of their source
-    means = {name: float(np.median(size[rows & (table["source"] == name)])) for name in named.tolist()}
-    middle = float(np.median(list(means.values())))
-    noise = float(np.median(np.abs(size[rows] - np.median(size[rows])))) / 0.6745
-    for name, mean in means.items():
-        own = rows & (table["source"] == name)
-        # of one sequence what they differ by, but no less than logarithms of as many normal numbers do
-        error = max(noise / math.sqrt(np.count_nonzero(own)), LOGARITHMS / math.sqrt(float(told[own].sum())))
-        z = (mean - middle) / (MEDIANS * error)
-        if z > TAIL * threshold(named.size) and mean - middle > WORSE:
-            mine = table["source"] == name
-            seen = f"{name!r} has {math.exp(mean - middle):.3g} times the differences of log-odds of the other sources"
-            yield from_rows(state, "bad_source", free & mine, two_sided(z / TAIL) * named.size, seen), free & mine
+    means, middle = {name: float(np.median(size[own])) for name, own in groups.items()}, float(np.median(size[rows]))
+    # how far sequences are from the median of their source, or of all where it has few
+    middles = {name: means[name] if np.count_nonzero(own) >= SOME else middle for name, own in groups.items()}
+    apart = np.concatenate([np.abs(size[own] - middles[name]) for name, own in groups.items()])
+    noise = float(np.median(apart)) / 0.6745
+    # of one sequence what they differ by, but no less than logarithms of as many normal numbers do
+    errors = {
+        name: max(noise / math.sqrt(np.count_nonzero(own)), LOGARITHMS / math.sqrt(float(told[own].sum())))
+        for name, own in groups.items()
+    }
+    for name, own in groups.items():
+        others = [other for other in named if other != name]
+        times = math.exp(means[name] - float(np.median([means[other] for other in others])))
+        theirs = float(np.median([errors[other] for other in others])) * (MEDIANS if len(others) > 2 else 1.0)
+        error = MEDIANS * math.hypot(errors[name], theirs / math.sqrt(len(others)))
+        z = math.log(times) / error
+        if z > TAIL * threshold(len(named)) and times >= WORSE:
+            p_value = min(two_sided(z / TAIL) * len(named), TESTED)
+            whom = f"source, {others[0]!r}" if len(others) == 1 else f"{len(others)} sources"
+            count = counted(int(np.count_nonzero(own)), "sequence")
+            seen = (
+                f"{name!r} has {times:.3g} times the differences of log-odds of the other {whom}, in the median of "
+                f"{count}: a source is named from {WORSE:g} times on, if chance "
+                f"gives as much to any of {len(named)} sources in less than {TESTED:g} of runs "
+                f"(here in less than {max(p_value, 1e-9):.1g})"
+            )
+            mine = free & (table["source"] == name)
+            yield from_rows(state, "bad_source", mine, p_value, seen), mine
 
 
 def _duplicates(state: State) -> Iterator[tuple[Finding, Rows]]:

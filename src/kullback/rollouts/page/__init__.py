@@ -13,7 +13,7 @@ from kullback.evaluation.report import fill_page
 from kullback.evaluation.text import labels
 from kullback.rollouts.page import drawings
 from kullback.rollouts.series import Point, Series
-from kullback.rollouts.terminal import COLUMNS, figure, remarks, thinned, told
+from kullback.rollouts.terminal import COLUMNS, POSITIONS, WHAT_IF, fields, figure, remarks, thinned, told
 
 __all__ = ["render", "write"]
 
@@ -49,10 +49,14 @@ def render(report: Any, title: str | None = None) -> str:
         tables=[
             (name, len(series.points), _table(series)) for name, series in report.by.items() if len(series.points) > 1
         ],
-        what_if=[] if report.what_if is None else report.what_if.rows,
+        anything=report.audit.tokens > 0,
+        sound=report.audit.sound_in_words,
+        what_if_title=WHAT_IF,
+        what_if=[] if report.what_if is None or not report.what_if.tokens else report.what_if.rows,
         worst=report.worst_sequences(20),
         tokens=report.worst_tokens(20),
-        files=report.facts["files"],
+        positions=POSITIONS,
+        files=[(log, fields(report.facts, log)) for log in report.facts["files"]],
     )
 
 

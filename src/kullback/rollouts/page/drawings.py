@@ -59,7 +59,7 @@ def of_series(series: Series, name: str) -> list[Drawing]:
         known = [(key, text) for key, text in lines if any(key in p.estimates() for p in points.values())]
         if known:
             shown = points if numeric else _greatest(points)
-            note = f" The {len(shown)} greatest of {len(points)}." if len(shown) < len(points) else ""
+            note = f" The {len(shown)} of the greatest KL, of {len(points)}." if len(shown) < len(points) else ""
             svg = _lines(shown, known, f"{title}, by {name}", name, numeric, from_zero)
             found.append(Drawing(f"{title} by {name}", svg, caption + note, tuple(text for _, text in known)))
     return found
@@ -77,9 +77,15 @@ def of_positions(series: Series) -> list[Drawing]:
     if len(points) < 2:
         return []
     names = {position_range(label): point for label, point in points.items()}
-    svg = _lines(names, [("kl_k3", "k3")], "KL by position", "counted tokens before", False, True, joined=True)
+    svg = _lines(
+        names, [("kl_k3", "k3")], "KL by position in the answer", "counted tokens before", False, True, joined=True
+    )
     return [
-        Drawing("KL, nats, by position", svg, "By how many counted tokens of its sequence come before; classes double.")
+        Drawing(
+            "KL, nats, by position in the answer",
+            svg,
+            "By how many counted tokens of its sequence come before; classes double.",
+        )
     ]
 
 
