@@ -2,6 +2,9 @@
 
 import json
 import math
+import pickle
+import sys
+import types
 
 import numpy as np
 
@@ -112,6 +115,53 @@ def verl_batch(samples):
         "rollout_log_probs": answers(samples, "rollout"), "old_log_probs": answers(samples, "train"),
         "entropys": answers(samples, "entropy"), "token_level_scores": scores,
     }  # fmt: skip
+
+
+def verl_data_proto(samples, tensors, facts):
+    """verl-project/verl 1dda039b: protocol.py, DataProto.save_to_disk, which pickles (tensors, arrays, facts).
+
+    `tensors` are bytes of torch.save, or what serialize_tensordict makes of them.
+    """
+    arrays = {
+        "data_source": np.array([s["env"] for s in samples], object),
+        "uid": np.array([f"u{i}" for i in range(len(samples))], object), "index": np.arange(len(samples)),
+    }  # fmt: skip
+    return _DataProto((tensors, arrays, facts))
+
+
+def verl_words(samples):
+    """The same file, serialize_tensordict, for VERL_DATAPROTO_SERIALIZATION_METHOD=numpy: (size, device, words)."""
+    words = {
+        name: (str(x.dtype), x.shape, np.ascontiguousarray(x).reshape(-1).view(np.uint8))
+        for name, x in verl_batch(samples).items()
+    }
+    return (len(samples),), None, words
+
+
+class _DataProto:
+    """Pickled under the name of verl's class, whose module is there for as long."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __getstate__(self):
+        return self.state
+
+
+def save_to_disk(data, path, protocol=4):
+    """With open(filepath, "wb") as f: pickle.dump(self, f)."""
+    module = types.ModuleType("verl.protocol")
+    module.DataProto = _DataProto
+    before = _DataProto.__module__, _DataProto.__qualname__
+    _DataProto.__module__, _DataProto.__qualname__ = "verl.protocol", "DataProto"
+    sys.modules |= {"verl": types.ModuleType("verl"), "verl.protocol": module}
+    try:
+        with open(path, "wb") as file:
+            pickle.dump(data, file, protocol=protocol)
+    finally:
+        del sys.modules["verl"], sys.modules["verl.protocol"]
+        _DataProto.__module__, _DataProto.__qualname__ = before
+    return path
 
 
 def trl_batch(samples):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,63 @@ def test_verl(tmp_path):
     path = tmp_path / "global_step_7.npz"
     np.savez(path, **writers.verl_batch(samples))
     check(read(path), samples, [{"step": 7}] * len(samples), entropy=True)
+
+
+def test_verl_data_proto():
+    """tests/data/torch/verl.pkl: DataProto.save_to_disk of these samples, by tensordict 0.15.3 and torch 2.13.
+
+    Its tensors are consolidated; verl_batch.pt is torch.save of a TensorDict whose tensors are not.
+    """
+    samples = writers.sequences()
+    labels = [{"step": 7, "env": s["env"]} for s in samples]
+    check(read(DATA / "verl.pkl"), samples, labels, entropy=True)
+    assert audit_files(DATA / "verl.pkl").facts["files"][0]["preset"] == "verl"
+    check(read(DATA / "verl_batch.pt"), samples, [{}] * len(samples), entropy=True)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_verl_data_proto_of_words(tmp_path, protocol):
+    samples = writers.sequences()
+    data = writers.verl_data_proto(samples, writers.verl_words(samples), {"step": 3, "timing": {"s": 1.0}})
+    path = writers.save_to_disk(data, tmp_path / "batch.pkl", protocol)
+    labels = [{"step": 3, "env": s["env"]} for s in samples]
+    check(read(path), samples, labels, entropy=True)
+    assert read(tmp_path) == read(path), "a folder of them too"
+
+
+def test_arrays_that_were_pickled(tmp_path):
+    """A dict of arrays, one by columns and one of other bytes' order, and a list of samples."""
+    samples = writers.sequences()
+    batch = writers.trl_batch(samples)
+    batch["old_per_token_logps"] = np.asfortranarray(batch["old_per_token_logps"]).astype(">f4", order="F")
+    path = tmp_path / "step_9.pkl"
+    path.write_bytes(pickle.dumps(batch))
+    check(read(path), samples, [{"step": 9}] * len(samples), reward=False)
+    path.write_bytes(pickle.dumps(writers.slime_payload(samples)))
+    check(read(path), samples, [{"step": 3, "worker": i % 2} for i in range(len(samples))], entropy=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (lambda: pickle.dumps(3), "neither a dict of tensors nor a list of samples"),
+        (lambda: pickle.dumps({"text": ["a"]}), "no log-probs of both sides in it; its rows have text"),
+        (lambda: (DATA / "verl.pkl").read_bytes()[:900], "not a readable pickle"),
+        (lambda: (DATA / "verl.pkl").read_bytes().replace(b"verl.protocol", b"very.protocol"), "neither a dict"),
+    ],
+)
+def test_pickles_of_something_else_are_named(tmp_path, found, words):
+    path = tmp_path / "some.pkl"
+    path.write_bytes(found())
+    with pytest.raises(ValueError, match=f"some.pkl: .*{words}"):
+        audit_files(path)
+
+
+def test_nothing_of_a_plain_pickle_is_run(tmp_path, capsys):
+    batch = writers.trl_batch(writers.sequences()) | {"more": [Trap()]}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(batch))
+    assert len(read(tmp_path / "a.pkl")["rollout"]) == 6
+    assert capsys.readouterr().out == ""
 
 
 def test_trl(tmp_path):

@@ -138,7 +138,7 @@ def _rollouts(parser: argparse.ArgumentParser) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="JSON lines (.gz, .zst too), Parquet, Arrow, .npz, torch.save's .pt; folders; or all parts from --save",
+        help="JSON lines (.gz, .zst too), Parquet, Arrow, .npz, .pt, .pkl; folders of them; or all parts from --save",
     )
     add("--preset", choices=ROLLOUT_PRESETS, help="whose fields the rows have (by default those that fit)")
     add(

@@ -1,4 +1,4 @@
-"""NumPy's .npz and what `torch.save` wrote: whole arrays (B, T), packed ones with offsets, or a list of samples."""
+"""NumPy's .npz, pickles and what `torch.save` wrote: whole arrays (B, T), packed ones, or a list of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
-from kullback.rollouts import torch_file
+from kullback.rollouts import pickle_file, torch_file
 from kullback.rollouts.batches import Lists, ParsedRows, Ragged
 from kullback.rollouts.fields import LISTS
 
@@ -58,13 +58,16 @@ def read_arrays(file: LocalFile, names: dict[str, str]) -> Iterator[tuple[Parsed
 
 def _content(file: LocalFile) -> dict[str, Any] | list[dict[str, Any]]:
     """Arrays by name, or samples; values beside the samples are those of every one."""
-    if not torch_file.holds_torch(file):
+    if pickle_file.holds_pickle(file):
+        found = pickle_file.load(file)
+    elif torch_file.holds_torch(file):
+        found = torch_file.load(file)
+    else:
         try:
             with file.open() as stream, np.load(stream, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
         except (*DAMAGED, ValueError) as error:
             raise ValueError(f"{file.path}: not a readable .npz archive ({str(error)[:80]})") from None
-    found = torch_file.load(file)
     if isinstance(found, dict) and isinstance(found.get("samples"), list):
         common = {name: x for name, x in found.items() if isinstance(name, str) and isinstance(x, (int, float, str))}
         found = [common | row for row in found["samples"] if isinstance(row, dict)]

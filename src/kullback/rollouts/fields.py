@@ -71,8 +71,8 @@ PRESETS: Mapping[str, TrainerPreset] = MappingProxyType({
         },
         step_in_name=r"(\d+)$",
         text_only=("input", "output", "gts", "score"),
-        advice="verl dumps texts and scores only: save `batch.batch` too (torch.save of a dict, or numpy.savez), after "
-        "old_log_probs are in it",
+        advice="verl dumps texts and scores only: save the batch too (`batch.save_to_disk(path)` of the DataProto, or "
+        "torch.save of `batch.batch`), after old_log_probs are in it",
     ),
     "trl": TrainerPreset(
         {
@@ -192,7 +192,7 @@ def step_of(path: str, fields: Fields) -> int | None:
     pattern = PRESETS[fields.preset].step_in_name if fields.preset else r"step_?(\d+)"
     parts = os.fspath(path).replace("\\", "/").split("/")
     for part in reversed(parts[-1:] if pattern.startswith("(") else parts[-3:]):
-        stem = re.sub(r"(\.(jsonl?|ndjson|gz|zst|parquet|pq|arrow|feather|ipc|npz|pt|pth))+$", "", part)
+        stem = re.sub(r"(\.(jsonl?|ndjson|gz|zst|parquet|pq|arrow|feather|ipc|npz|pt|pth|pkl))+$", "", part)
         found = re.search(pattern, stem)
         if found:
             return int(found[1])

@@ -84,7 +84,8 @@ def audit_files(
     Parameters
     ----------
     paths : path-like or sequence of path-like
-        JSON lines (also .gz or .zst), Parquet, Arrow IPC, .npz, or what `torch.save` wrote; folders of them.
+        JSON lines (also .gz or .zst), Parquet, Arrow IPC, .npz, what `torch.save` or `pickle.dump` wrote; folders of
+        them.
     preset : {"nemo_rl", "prime_rl", "verl", "trl", "slime"}, optional
         Whose fields they have; by default the one that fits.
     fields : mapping or iterable of "role=field", optional

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from kullback._engine import keywords
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
-from kullback.rollouts import arrays, jsonl, tables
+from kullback.rollouts import arrays, jsonl, pickle_file, tables
 from kullback.rollouts.batches import ParsedRows, RolloutBatch, packed
 from kullback.rollouts.fields import LABELS, LISTS, PRESETS, Fields, choose, lost_field, mapped, refusal, shown, step_of
 from kullback.rollouts.skipped import Skipped
@@ -21,7 +21,7 @@ from kullback.rollouts.skipped import Skipped
 __all__ = ["Log", "Logs", "Piece", "find_logs"]
 
 PIECE = 64 << 20  # bytes of lines that a worker reads at a time
-_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".npz", ".pt", ".pth")
+_SUFFIXES = (".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather", ".ipc", ".npz", ".pt", ".pth", ".pkl")
 _PACKED = (".gz", ".zst")
 
 Path = str | os.PathLike[str]
@@ -207,7 +207,7 @@ def _look(
     kind: Literal["lines", "table", "arrays"]
     if head.startswith((tables.PARQUET_MAGIC, tables.ARROW_MAGIC, tables.STREAM_MAGIC)):
         kind, present = "table", tables.column_names(file)
-    elif head.startswith(arrays.ZIP_MAGIC):
+    elif head.startswith(arrays.ZIP_MAGIC) or pickle_file.holds_pickle(file):
         kind, present = "arrays", arrays.array_names(file)
     else:
         kind = "lines"
@@ -217,7 +217,7 @@ def _look(
         if fields is not None:  # what only later rows have, of the same preset
             fields = choose(present, fields.preset or preset, pairs, by) or fields
         if not present:
-            why = f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz or .pt"
+            why = f"{path}: no line of it is a JSON object; expected JSON lines, Parquet, Arrow, .npz, .pt or .pkl"
             return None, [], (why, "")
     fields = fields or choose(present, preset, pairs, by)
     if fields is None:

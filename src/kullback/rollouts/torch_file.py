@@ -6,6 +6,7 @@ gets tensors as NumPy arrays, and of everything else that has a class of its own
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from typing import Any, NamedTuple
@@ -16,14 +17,18 @@ from numpy.typing import NDArray
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
 
-__all__ = ["Nothing", "holds_torch", "load"]
+__all__ = ["DAMAGES", "PLAIN", "Nothing", "holds_torch", "load", "load_stream", "of_words"]
 
 _DTYPES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bfloat16",
     "LongStorage": "i8",
     "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
 }  # fmt: skip
-_PLAIN = {("collections", "OrderedDict"): dict, ("builtins", "set"): set, ("torch", "Size"): tuple}
+_NAMES = {
+    "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "bfloat16", "int64": "i8", "int32": "i4",
+    "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "b1",
+}  # fmt: skip
+PLAIN = {("collections", "OrderedDict"): dict, ("builtins", "set"): set, ("torch", "Size"): tuple}
 
 
 class Nothing:
@@ -58,18 +63,30 @@ def holds_torch(file: LocalFile) -> bool:
         return False
 
 
+# what goes wrong in reading bytes that are not what they should be
+DAMAGES: tuple[type[Exception], ...] = (
+    *DAMAGED, pickle.UnpicklingError, NotImplementedError, KeyError, IndexError, TypeError, AttributeError,
+    OverflowError, ValueError,
+)  # fmt: skip
+
+
 def load(file: LocalFile) -> Any:
     """Dicts, lists, numbers, text and tensors as they were saved; ValueError for a damaged file."""
     try:
-        with file.open() as stream, zipfile.ZipFile(stream) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            root = name.removesuffix("data.pkl")
-            order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
-            with archive.open(name) as text:
-                return _Reader(text, archive, root, ">" if order == b"big" else "<").load()
-    except (*DAMAGED, pickle.UnpicklingError, NotImplementedError, KeyError, IndexError, TypeError, AttributeError,
-            OverflowError, ValueError) as error:  # fmt: skip
+        with file.open() as stream:
+            return load_stream(stream)
+    except DAMAGES as error:
         raise ValueError(f"{file.path}: not a readable file of torch.save ({str(error)[:80]})") from None
+
+
+def load_stream(stream: Any) -> Any:
+    """The same of an open file; one of DAMAGES where it is damaged."""
+    with zipfile.ZipFile(stream) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
+        root = name.removesuffix("data.pkl")
+        order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
+        with archive.open(name) as text:
+            return _Reader(text, archive, root, ">" if order == b"big" else "<").load()
 
 
 class _Reader(pickle.Unpickler):
@@ -80,9 +97,9 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
             return _Storage(_DTYPES[name])
-        if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _tensor
-        return _PLAIN.get((module, name), Nothing)
+        if (module, name) in _CALLED:
+            return _CALLED[module, name]
+        return PLAIN.get((module, name), Nothing)
 
     def persistent_load(self, identity: Any) -> Any:
         _, kind, key, _, count = identity
@@ -105,3 +122,35 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
         storage[offset:], size, tuple(step * storage.itemsize for step in stride), writeable=False
     )
     return found
+
+
+def _of_state(_: Any, state: Any) -> Any:
+    """A TensorDict as a dict of its tensors."""
+    return dict(state["_tensordict"])
+
+
+def _consolidated(facts: Any, storage: Any) -> Any:
+    """The same of one whose tensors lie end to end in one: (type, shape, begin, end, padding) of each by name."""
+    found = {}
+    for name, (dtype, shape, start, stop, *_) in facts["leaves"].items():
+        if not 0 <= start <= stop <= storage.size:
+            raise ValueError("a tensor reaches beyond its storage")
+        if not name.startswith("<NJT"):  # parts of a nested tensor
+            found[name] = of_words(storage[start:stop], dtype, tuple(shape))
+    return found
+
+
+def of_words(words: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Bytes, padded perhaps, as an array of torch's type of that name."""
+    name = _NAMES[dtype.removeprefix("torch.")]
+    data = np.ascontiguousarray(words).view(np.uint8)[: math.prod(shape) * (2 if name == "bfloat16" else int(name[-1]))]
+    if name == "bfloat16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return data.view(f"<{name}").reshape(shape)
+
+
+_CALLED = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("tensordict._reductions", "_make_td"): _of_state,
+    ("tensordict._reductions", "_rebuild_tensordict_files_consolidated"): _consolidated,
+}
