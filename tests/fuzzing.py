@@ -281,7 +281,7 @@ def read(name, path):
         return
     if name == "log":
         path.write_bytes(signed(path.read_bytes()))
-        for summary in merge_logs([path], partial=True):
+        for summary in merge_logs([path], partial=True).values():
             json.dumps(summary.to_dict())
         return
     if name in BESIDE:

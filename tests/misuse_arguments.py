@@ -246,6 +246,10 @@ def _comparison(rng):
     return kb.compare(rows(rng), rows(rng), ids(rng))
 
 
+def _candidates(rng):
+    return kb.compare_candidates(rows(rng), {"x": rows(rng), "y": rows(rng)})
+
+
 def _state(rng):
     return drift.fit(RIGHT["reference"](rng))
 
@@ -253,6 +257,9 @@ def _state(rng):
 METHODS = {
     "TokenComparison.summary": lambda rng: _comparison(rng).summary,
     "ComparisonSummary.merge": lambda rng: _comparison(rng).summary().merge,
+    "CandidateComparison.difference": lambda rng: _candidates(rng).difference,
+    "CandidateComparison.differences": lambda rng: _candidates(rng).differences,
+    "CandidateComparison.merge": lambda rng: _candidates(rng).merge,
     "Spread.quantile": lambda rng: _comparison(rng).summary().kl.quantile,
     "Spread.group_interval": lambda rng: Spread.of(rng.random(12), np.arange(12) % 6).group_interval,
     "Spread.histogram": lambda rng: _comparison(rng).summary().kl.histogram,
@@ -266,6 +273,7 @@ METHODS = {
     "DriftState.by_time": lambda rng: _state(rng).by_time,
     "DriftState.save": lambda rng: _state(rng).save,
 }
+RIGHT |= {"candidates": lambda rng: {"x": rows(rng), "y": rows(rng)}}
 RIGHT |= {"other": lambda rng: None, "batch": lambda rng: RIGHT["reference"](rng)}
 FILES = ("open_logits", "open_sparse", "compare_files", "compare_candidates", "convert", "merge_logs")
 FILES += ("drift.load", "DriftState.save")
@@ -275,6 +283,7 @@ def public():
     """Name -> callable of all that a user may call; methods come bound to an object made for them."""
     found = {name: getattr(kb, name) for name in kb.__all__ if callable(getattr(kb, name))}
     records = ("Result", "TokenLoss", "TokenStatistics", "TopkDivergence", "TokenComparison", "ComparisonSummary")
+    records += ("CandidateComparison",)
     found = {name: value for name, value in found.items() if not name.endswith(records)}
     types = ("Result", "Report", "State", "Distribution", "Estimate", "Finding", "AuditCheck", "ChangeTest")
     types += ("WhatIf", "WhatIfRow")

@@ -363,7 +363,7 @@ def test_what_is_told_of_progress_can_be_called(rows_file, tmp_path):
         kb.convert("rows.npy", "new.npy", progress=1)
     with pytest.raises(TypeError, match="`dtype` is 4, expected text or None"):
         kb.convert("rows.npy", "new.npy", dtype=4)
-    with pytest.raises(TypeError, match="`q_paths` is 3, expected a sequence of paths"):
+    with pytest.raises(TypeError, match="`candidates` is 3, expected a mapping of names to paths"):
         kb.compare_candidates("rows.npy", 3)
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]  # refused before anything was written
 

@@ -158,16 +158,16 @@ def test_parts_of_a_split_job_merge(pair, tmp_path):
         compare_candidates(pair[0], qs, rows=rows, checkpoint=log, chunk_bytes=CHUNK)
     merged = merge_logs(logs)
     assert merged == whole
-    for s in whole:
+    for s in whole.values():
         s.facts.pop("warnings", None)  # of the same numbers on both sides, which each part has said of itself
-    assert [s.to_dict() for s in merged] == [s.to_dict() for s in whole]
+    assert merged.to_dict() == whole.to_dict()
     compare_candidates(pair[0], qs, rows=(10, 33), checkpoint=tmp_path / "again")
     assert merge_logs([tmp_path / "again", *logs]) == whole  # rows of several parts count once
     with pytest.raises(ValueError, match="rows 12 to 30 of 47 are in none of the checkpoints"):
         merge_logs(logs[:2])
     with pytest.raises(ValueError, match="rows 30 to 47 of 47 are in none of the checkpoints"):
         merge_logs(logs[1:])  # the tail alone
-    part = merge_logs(logs[:2], partial=True)[0]
+    part = merge_logs(logs[:2], partial=True).summaries[0]
     assert part.tokens == 29
     assert part.facts["missing_rows"] == [[12, 30]]
     compare_candidates(pair[0], qs, rows=(12, 30), top_k=[4], checkpoint=tmp_path / "other")

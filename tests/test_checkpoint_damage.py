@@ -226,7 +226,7 @@ def test_a_part_far_down_in_its_job(job, tmp_path):
     code = f"""if True:
         from kullback.evaluation.merging import merge_logs
         from peak import peak
-        assert merge_logs([{str(tmp_path / "far")!r}], partial=True)[0].tokens == 6
+        assert merge_logs([{str(tmp_path / "far")!r}], partial=True).summaries[0].tokens == 6
         print(peak())
     """
     run = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}

@@ -62,7 +62,9 @@ def test_the_command_line(cluster, files, tmp_path, capsys):
     address = cluster.scheduler.address
     assert main(["compare", str(p), str(qs[0]), "--dask", address, "--json", "-", "--rows", "3:300"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["kl"] == json.loads(json.dumps(compare_candidates(p, qs[:1], rows=(3, 300))[0].to_dict()))["kl"]
+    assert (
+        found["kl"] == json.loads(json.dumps(compare_candidates(p, qs[:1], rows=(3, 300)).summaries[0].to_dict()))["kl"]
+    )
     assert main(["compare", str(p), str(qs[0]), "--dask", address, "--checkpoint", str(tmp_path / "c")]) == 2
 
 

@@ -71,7 +71,7 @@ def test_its_codes_and_facts(files):
 def test_its_checkpoints_merge(files):
     for i, rows in enumerate([(0, 11), (11, len(P))]):
         compare_files(files / "p", files / "q", rows=rows, checkpoint=files / f"log{i}")
-    (merged,) = merge_logs([files / "log0", files / "log1"])
+    (merged,) = merge_logs([files / "log0", files / "log1"]).summaries
     assert merged == compare_files(files / "p.kld", files / "q.kld")
 
 

@@ -66,7 +66,7 @@ def test_closed_streams(pair, closing, most, code):
     assert (pair / "o.json").read_text().endswith("}\n")
     assert (pair / "o.html").read_text().rstrip().endswith("</html>")
     assert len((pair / "o.csv").read_text().splitlines()) == 41
-    assert merge_logs(["log"])[0].tokens == 40
+    assert merge_logs(["log"]).summaries[0].tokens == 40
 
 
 @pytest.mark.parametrize("arguments", ["info p.npy", "info p.npy --json", "--help", "compare --help", "--version"])
@@ -212,7 +212,7 @@ def test_an_incomplete_merge(pair, capsys):
     assert words in capsys.readouterr().out
     assert words in (pair / "o.html").read_text()
     expected = [[10, 20], [30, 40]]
-    assert merge_logs([pair / "log1", pair / "log0"], partial=True)[0].facts["missing_rows"] == expected
+    assert merge_logs([pair / "log1", pair / "log0"], partial=True).summaries[0].facts["missing_rows"] == expected
 
 
 def test_a_killed_part_is_incomplete(pair):
@@ -278,7 +278,7 @@ def test_the_table_needs_no_library(pair, names):
 
 
 def test_one_path_is_no_sequence_of_candidates(pair):
-    with pytest.raises(TypeError, match=r"`q_paths` is one path, 'q\.npy'"):
+    with pytest.raises(TypeError, match=r"`candidates` is one path, 'q\.npy'"):
         compare_candidates("p.npy", "q.npy")
 
 
@@ -294,7 +294,7 @@ def test_arguments_without_sense_are_refused(option, value, capsys):
 def test_names_that_are_no_use_are_2(pair, capsys, monkeypatch, number):
     """As a name that is not there: to run it again will not help."""
     monkeypatch.setattr(
-        "kullback.evaluation.job.open_each",
+        "kullback.evaluation.candidates.open_each",
         lambda *_, **__: (_ for _ in ()).throw(OSError(number, os.strerror(number), "p.npy")),
     )
     assert main(["compare", "p.npy", "q.npy"]) == 2

@@ -27,7 +27,7 @@ def files(tmp_path, monkeypatch):
 
 
 def figure(summary, name):
-    return gates.verdicts([gates.parse(f"{name} > 1e9")], [summary], ["q"])[0].found
+    return gates.verdicts([gates.parse(f"{name} > 1e9")], {"q": summary})[0].found
 
 
 @pytest.mark.parametrize(

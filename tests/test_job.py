@@ -216,7 +216,7 @@ def test_several_candidates_read_the_base_once(files):
             return inner(start, stop, out)
 
         source.rows = rows
-        found = compare_candidates(source, qs, tokens=TOKENS, chunk_bytes=20_000)
+        found = compare_candidates(source, qs, tokens=TOKENS, chunk_bytes=20_000).summaries
     assert reads == sorted(set(reads))
     assert sum(stop - start for start, stop in reads) == T
     for summary, q in zip(found, qs, strict=True):

@@ -20,6 +20,8 @@ BY_HAND = {
     "MismatchReport.merge",
     "WhatIf.merge",
     "ComparisonSummary.merge",
+    "CandidateComparison.difference",
+    "CandidateComparison.merge",
     "DriftState.merge",
 }
 

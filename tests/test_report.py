@@ -34,7 +34,7 @@ def summaries(tmp_path_factory):
     for noise in (0.01, 0.3):
         names.append(folder / f"<q {noise}>.npy")  # a name that must be escaped
         np.save(names[-1], p + rng.normal(0, noise, p.shape).astype(np.float32))
-    return compare_candidates(folder / "base.safetensors", names, top_k=[1, 5])
+    return compare_candidates(folder / "base.safetensors", names, top_k=[1, 5]).summaries
 
 
 class Page(HTMLParser):
@@ -254,7 +254,7 @@ def test_nothing_that_is_written_beside_an_axis_touches(tmp_path):
     np.save(tmp_path / "p.npy", p)
     for name in names:
         np.save(name, p + rng.normal(0, float(name.stem), p.shape))
-    found = compare_candidates(tmp_path / "p.npy", names, tokens=rng.integers(0, 30, 2000))
+    found = compare_candidates(tmp_path / "p.npy", names, tokens=rng.integers(0, 30, 2000)).summaries
     for draw in (
         drawings.kl_distribution,
         drawings.delta_distribution,

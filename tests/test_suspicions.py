@@ -203,7 +203,7 @@ def test_other_candidates_are_not_blamed():
     from kullback.evaluation.job import compare_candidates
 
     lines = []
-    first, second = compare_candidates(F16, [Q4, F16], warn=lines.append)
+    first, second = compare_candidates(F16, [Q4, F16], warn=lines.append).values()
     assert len(lines) == 1
     assert "warnings" not in first.facts
     assert second.facts["warnings"] == lines

@@ -17,7 +17,7 @@ from kullback.cli import main
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.layout import PrintedTable, columns_of
 from kullback.evaluation.report import render_report
-from kullback.evaluation.terminal import print_facts, print_summaries, short
+from kullback.evaluation.terminal import print_comparison, print_facts, print_summaries, short
 from kullback.evaluation.text import json_text, labels, visible
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -68,8 +68,8 @@ def test_candidates_of_one_name(tmp_path):
     np.save(tmp_path / "logits.npy", p)
     found = compare_candidates(tmp_path / "logits.npy", names)
     out = io.StringIO()
-    print_summaries(found, out)
-    page = render_report(found)
+    print_comparison(found, out)
+    page = render_report(found.summaries)
     for label in ("q8/logits.npy", "q4/logits.npy"):
         assert re.search(rf"^{label} +0\.0", out.getvalue(), re.M)
         assert f"{label}</td>" in page
@@ -184,8 +184,8 @@ def test_every_error_says_which_it_is():
     p = np.random.default_rng(0).normal(0, 3, (60, 20))
     tokens, out = np.arange(60) % 20, io.StringIO()
     for groups, label in ((None, "± s.e."), (np.arange(60) // 10, "± group")):
-        s = kb.compare(p, p + 0.5 * p[::-1], tokens=tokens).summary(groups=groups)
-        print_summaries([s, s], file=out)
+        q = p + 0.5 * p[::-1]
+        print_comparison(kb.compare_candidates(p, {"a": q, "b": q}, tokens=tokens, groups=groups), file=out)
         table = out.getvalue().split("tokens", 1)[0]
         assert table.count(label) == 2
         out = io.StringIO()

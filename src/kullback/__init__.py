@@ -42,7 +42,7 @@ from kullback.tokens import (
 if TYPE_CHECKING:
     from kullback import closed_form, distillation, drift, rlhf, rollouts, samples
     from kullback._engine.native import function_address, get_include, get_library
-    from kullback.comparison import ComparisonSummary, TokenComparison, compare
+    from kullback.comparison import CandidateComparison, ComparisonSummary, TokenComparison, compare
     from kullback.distillation import (
         DISTILLATION_LOSSES,
         DistillationResult,
@@ -113,6 +113,7 @@ __all__ = [
     "ESTIMATOR_PRESETS",
     "FAMILY",
     "AdaptiveKLController",
+    "CandidateComparison",
     "ComparisonSummary",
     "DistillationResult",
     "FixedKLController",
@@ -218,6 +219,7 @@ _HOMES = {
         "get_library",
     ),
     "kullback.comparison": (
+        "CandidateComparison",
         "ComparisonSummary",
         "TokenComparison",
         "compare",

@@ -9,13 +9,13 @@ from kullback.cli.delivery import check_before, deliver, reader_options
 
 
 def compare(options: argparse.Namespace) -> int:
+    from kullback.evaluation.candidates import names_of
     from kullback.evaluation.gates import check_names
     from kullback.evaluation.job import compare_candidates
     from kullback.evaluation.progress import progress, say
-    from kullback.evaluation.text import labels
 
     check_before(options, [options.p, *options.q, options.tokens, options.lm_head])
-    check_names(options.fail_if, labels([options.p, *options.q])[1:])
+    check_names(options.fail_if, names_of(options.q))
     common: dict[str, Any] = {
         "given": options.given,
         "tokens": options.tokens,
@@ -34,11 +34,11 @@ def compare(options: argparse.Namespace) -> int:
 
         if options.checkpoint or options.per_token:
             raise ValueError("--dask keeps its own progress: it goes without --checkpoint and --per-token")
-        summaries = compare_on_cluster(options.p, options.q, scheduler=options.dask, **common)
+        comparison = compare_on_cluster(options.p, options.q, scheduler=options.dask, **common)
     else:
         with progress(options.quiet, options.checkpoint if options.resume else "") as report:
-            summaries = compare_candidates(
+            comparison = compare_candidates(
                 options.p, options.q, progress=report, checkpoint=options.checkpoint, resume=options.resume,
                 per_token=options.per_token, **common,
             )  # fmt: skip
-    return deliver(summaries, options)
+    return deliver(comparison, options)

@@ -39,22 +39,21 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
         check_library()
 
 
-def deliver(summaries: list[Any], options: argparse.Namespace) -> int:
+def deliver(comparison: Any, options: argparse.Namespace) -> int:
     """Print and write the results."""
     from kullback.evaluation.outputs import atomic_file, show
     from kullback.evaluation.parts import WorstTokens
-    from kullback.evaluation.terminal import print_summaries
+    from kullback.evaluation.terminal import print_comparison
     from kullback.evaluation.text import json_text
     from kullback.evaluation.tokens import decoder
 
     decode = decoder(options.tokenizer)
+    summaries = comparison.summaries
     for summary in summaries:
         worst_tokens = summary.parts.get("worst_tokens")
         if decode is not None and isinstance(worst_tokens, WorstTokens):
             worst_tokens.add_text(decode)
-    trees = [summary.to_dict() for summary in summaries]
-    tree = trees[0] if len(trees) == 1 else {"p": trees[0].get("p"), "candidates": trees}
-    text = json_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+    text = json_text(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     if options.json and options.json != "-":
         with atomic_file(options.json) as file:
             file.write(text.encode())
@@ -62,20 +61,20 @@ def deliver(summaries: list[Any], options: argparse.Namespace) -> int:
         from kullback.evaluation.report import write_report
 
         write_report(summaries, options.html)
-    show(lambda: sys.stdout.write(text) if options.json == "-" else print_summaries(summaries))
-    return _gate(summaries, options)
+    show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison))
+    return _gate(comparison, options)
 
 
-def _gate(summaries: list[Any], options: argparse.Namespace) -> int:
+def _gate(comparison: Any, options: argparse.Namespace) -> int:
     """ABOVE unless every figure that a condition names is known, and none meets it."""
     from kullback.evaluation import gates
     from kullback.evaluation.outputs import atomic_file
     from kullback.evaluation.progress import say
     from kullback.evaluation.terminal import side_labels
 
-    base, candidates = side_labels(summaries)
-    gates.check_names(options.fail_if, candidates)
-    found = gates.verdicts(_conditions(options), summaries, candidates)
+    gates.check_names(options.fail_if, list(comparison))
+    found = gates.verdicts(_conditions(options), comparison)
+    base, _ = side_labels(comparison.summaries)
     if options.junit:
         with atomic_file(options.junit) as file:
             file.write(gates.junit(found, f"kullback compare {base}"))

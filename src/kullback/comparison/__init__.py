@@ -1,5 +1,6 @@
 """Two sets of rows compared: every statistic of a token in one pass, summed up into what merges in any order."""
 
+from kullback.comparison.candidates import CandidateComparison, PairDifference as PairDifference
 from kullback.comparison.clusters import (
     FEWEST as FEWEST,
     Clusters as Clusters,
@@ -16,12 +17,14 @@ from kullback.comparison.exact import (
     Mean as Mean,
     json_number as json_number,
 )
+from kullback.comparison.paired import Difference as Difference, Pairs as Pairs, holm as holm
 from kullback.comparison.shares import counted as counted, share_text as share_text
 from kullback.comparison.spread import Spread as Spread
 from kullback.comparison.summary import SPREADS as SPREADS, ComparisonSummary, Part as Part
 from kullback.comparison.token_comparison import TokenComparison, compare
 
 __all__ = [
+    "CandidateComparison",
     "ComparisonSummary",
     "TokenComparison",
     "compare",

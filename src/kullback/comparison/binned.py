@@ -79,6 +79,13 @@ class Binned:
         before = np.concatenate([[0], np.cumsum(self.counts)])
         return np.asarray(before[np.searchsorted(self.values, edges, side="left")])
 
+    def counts_in(self, coarser: Binned) -> NDArray[np.int64]:
+        """How many there are of each value of another one, which has these among its values, cut to as many bits or
+        fewer."""
+        counts = np.zeros(coarser.values.size, np.int64)
+        np.add.at(counts, np.searchsorted(coarser.values, _cut(self.values, coarser.bits)), self.counts)
+        return counts
+
     def _within(self, most: int) -> Binned:
         found = self
         while found.values.size > most and found.bits > 0:

@@ -66,6 +66,12 @@ class ExactSum:
         twin.merge(self)
         return twin
 
+    def negative(self) -> ExactSum:
+        """The sum of the same numbers with the other sign."""
+        twin = ExactSum()
+        twin._units, twin._special = -self._units, -self._special
+        return twin
+
     def exact(self) -> Fraction:
         """The finite part as an exact fraction."""
         return Fraction(self._units, 1 << _LEAST)

@@ -1,4 +1,4 @@
-"""Quantiles of Student's t for any degrees of freedom; NumPy and the standard library have none."""
+"""Student's t for any degrees of freedom, and sums of coin tosses; NumPy and the standard library have neither."""
 
 from __future__ import annotations
 
@@ -22,25 +22,34 @@ def student_quantile(level: float, degrees: float) -> float:
         first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
         return z + first / degrees + second / degrees**2
     low, high = 0.0, 1.0
-    while _tail(high, degrees) > 1 - level:
+    while student_tail(high, degrees) > 1 - level:
         low, high = high, 2 * high
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        low, high = (middle, high) if _tail(middle, degrees) > 1 - level else (low, middle)
+        low, high = (middle, high) if student_tail(middle, degrees) > 1 - level else (low, middle)
     return high
 
 
-def _tail(t: float, degrees: float) -> float:
+def student_tail(t: float, degrees: float) -> float:
     """P(T > t) = ½·I_x(ν/2, ½) with x = ν/(ν + t²)."""
-    x = degrees / (degrees + t * t)
-    a, b = degrees / 2, 0.5
-    logs = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x)
-    front = math.exp(logs + b * math.log1p(-x)) if x < 1.0 else 0.0
+    return _beta(degrees / 2, 0.5, degrees / (degrees + t * t)) / 2
+
+
+def binomial_below(k: int, n: int) -> float:
+    """P(X ≤ k) of the heads X of n fair coins: I_½(n - k, k + 1)."""
+    return 1.0 if k >= n else _beta(n - k, k + 1, 0.5)
+
+
+def _beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function I_x(a, b)."""
+    if not 0.0 < x < 1.0:
+        return float(x >= 1.0)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     if x < (a + 1) / (a + b + 2):
-        return front * _fraction(a, b, x) / a / 2
-    return (1 - front * _fraction(b, a, 1 - x) / b) / 2
+        return front * _fraction(a, b, x) / a
+    return 1 - front * _fraction(b, a, 1 - x) / b
 
 
 def _fraction(a: float, b: float, x: float) -> float:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from kullback._engine import library
-from kullback.comparison import ComparisonSummary, compare
+from kullback.comparison import CandidateComparison, ComparisonSummary, compare
 from kullback.evaluation.arguments import READER_OPTIONS
+from kullback.evaluation.candidates import named
 from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_each
@@ -36,7 +37,7 @@ Path = str | os.PathLike[str]
 
 def compare_on_cluster(
     p_path: Path,
-    q_paths: Sequence[Path],
+    q_paths: Mapping[str, Path] | Sequence[Path],
     *,
     scheduler: Any = None,
     rows_per_task: int | None = None,
@@ -44,15 +45,15 @@ def compare_on_cluster(
     num_threads: int | None = None,
     warn: Callable[[str], None] | None = None,
     **options: Any,
-) -> list[ComparisonSummary]:
+) -> CandidateComparison:
     """`compare_candidates` on the workers of a Dask cluster.
 
     Parameters
     ----------
     p_path : path-like
         The base; workers open it under this name.
-    q_paths : sequence of path-like
-        The candidates.
+    q_paths : mapping of str to path-like, or sequence of path-like
+        The candidates, as in `compare_candidates`.
     scheduler : str or distributed.Client, optional
         Address of the scheduler (`tcp://host:8786`), or a client; by default the client of this process.
     rows_per_task : int, optional
@@ -67,8 +68,8 @@ def compare_on_cluster(
 
     Returns
     -------
-    list of ComparisonSummary
-        One a candidate, with the bits that `compare_candidates` gives.
+    CandidateComparison
+        With the bits that `compare_candidates` gives.
 
     Raises
     ------
@@ -79,7 +80,8 @@ def compare_on_cluster(
     """
     with ExitStack() as stack:
         client = client_of(stack, scheduler)
-        paths = [os.fspath(path) for path in (p_path, *q_paths)]
+        names = named(q_paths)
+        paths = [os.fspath(path) for path in (p_path, *names.values())]
         readers = {name: options[name] for name in READER_OPTIONS if name in options}
         sources = open_each(stack, paths, **readers)
         checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
@@ -89,11 +91,11 @@ def compare_on_cluster(
         step = rows_per_task or _rows_per_task(sources)
         ranges = [(start, min(start + step, job.stop)) for start in range(job.start, job.stop, step)]
         futures = [
-            client.submit(_compare_range, paths, r, num_threads, options, pure=False, retries=5)
+            client.submit(_compare_range, paths, list(names), r, num_threads, options, pure=False, retries=5)
             for r in ranges or [(job.start, job.stop)]
         ]
-        found: list[ComparisonSummary] = merged_on(client, futures, _merge)
-        job.note(found)
+        found: CandidateComparison = merged_on(client, futures, _merge)
+        job.note(found.summaries)
         return found
 
 
@@ -134,21 +136,22 @@ def _rows_per_task(sources: Sequence[Source]) -> int:
 
 
 def _compare_range(
-    paths: Sequence[str], rows: tuple[int, int], num_threads: int | None, options: dict[str, Any]
-) -> list[ComparisonSummary]:
-    """A task: the summaries of some rows."""
+    paths: Sequence[str], names: Sequence[str], rows: tuple[int, int], num_threads: int | None, options: dict[str, Any]
+) -> CandidateComparison:
+    """A task: the comparison of some rows."""
     if num_threads is None:
         num_threads = 1  # a worker with n threads runs n tasks side by side
-    return compare_candidates(paths[0], paths[1:], rows=rows, num_threads=num_threads, **options)
+    return compare_candidates(
+        paths[0], dict(zip(names, paths[1:], strict=True)), rows=rows, num_threads=num_threads, **options
+    )
 
 
-def _merge(parts: Sequence[list[ComparisonSummary]]) -> list[ComparisonSummary]:
-    """A task: neighbouring summaries of each candidate together."""
-    merged = list(parts[0])
+def _merge(parts: Sequence[Any]) -> Any:
+    """A task: neighbours together."""
+    merged = parts[0]
     for part in parts[1:]:
-        merged = [a.merge(b) for a, b in zip(merged, part, strict=True)]
-    for summary in merged:
-        summary.compact(EXACT_TOKENS)
+        merged = merged.merge(part)
+    merged.compact(EXACT_TOKENS)
     return merged
 
 
@@ -206,10 +209,10 @@ def compare_arrays(p: Any, q: Any, tokens: Any = None, *, groups: Any = None, **
     ]
     while len(parts) > 1:
         parts = [dask.delayed(_merge)(parts[i : i + _MERGED_AT_ONCE]) for i in range(0, len(parts), _MERGED_AT_ONCE)]
-    summary: ComparisonSummary = dask.compute(parts[0])[0][0]
+    summary: ComparisonSummary = dask.compute(parts[0])[0]
     return summary
 
 
-def _compare_blocks(p: Any, q: Any, tokens: Any, groups: Any, options: dict[str, Any]) -> list[ComparisonSummary]:
+def _compare_blocks(p: Any, q: Any, tokens: Any, groups: Any, options: dict[str, Any]) -> ComparisonSummary:
     """A task: the summary of one block of rows."""
-    return [compare(np.ascontiguousarray(p), np.ascontiguousarray(q), tokens, **options).summary(groups)]
+    return compare(np.ascontiguousarray(p), np.ascontiguousarray(q), tokens, **options).summary(groups)

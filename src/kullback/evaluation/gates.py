@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -122,14 +122,12 @@ def check_names(conditions: Sequence[Condition], candidates: Sequence[str]) -> N
             )
 
 
-def verdicts(
-    conditions: Sequence[Condition], summaries: Sequence[ComparisonSummary], candidates: Sequence[str]
-) -> list[Verdict]:
+def verdicts(conditions: Sequence[Condition], candidates: Mapping[str, ComparisonSummary]) -> list[Verdict]:
     """One for each condition and each candidate that it is about."""
     return [
-        _verdict(condition, summary, name, len(summaries) > 1)
+        _verdict(condition, summary, name, len(candidates) > 1)
         for condition in conditions
-        for summary, name in zip(summaries, candidates, strict=True)
+        for name, summary in candidates.items()
         if condition.candidate in ("", name)
     ]
 

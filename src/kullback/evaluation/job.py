@@ -7,33 +7,35 @@ sources -> reading.chunks (a thread a file reads ahead) -> columns.compare_rows 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Literal, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import Given, keywords
-from kullback.comparison import ComparisonSummary
+from kullback.comparison import CandidateComparison, ComparisonSummary
+from kullback.evaluation.candidates import named, opened
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX
 from kullback.evaluation.outputs import check_outputs
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.plan import Job, Path
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
-from kullback.evaluation.sources import Source, open_each
+from kullback.evaluation.sources import Source
 from kullback.evaluation.sources.base import ReaderOptions
 
 __all__ = ["Job", "compare_candidates", "compare_files"]
 
 
 def compare_candidates(
-    p_path: Path | Source,
-    q_paths: Sequence[Path | Source],
+    p: Path | Source | ArrayLike,
+    candidates: Mapping[str, Path | Source | ArrayLike] | Sequence[Path | Source],
     *,
     given: Given = "logits",
     tokens: NDArray[Any] | Path | None = None,
+    groups: ArrayLike | None = None,
     vocab_size: int | None = None,
     rows: tuple[int, int] | None = None,
     jensen_shannon: bool = False,
@@ -48,80 +50,91 @@ def compare_candidates(
     resume: bool = False,
     per_token: Path | None = None,
     **options: Unpack[ReaderOptions],
-) -> list[ComparisonSummary]:
-    """Compare several candidates with one base, reading the base once: one summary a candidate.
+) -> CandidateComparison:
+    """Compare several candidates with one base, which is read once, and with each other by the same tokens.
 
-    See `compare_files`, which is this for a single candidate.
+    Parameters
+    ----------
+    p : path-like, Source or array_like (T, V)
+        The base.
+    candidates : mapping of str to path-like, Source or array_like; or a sequence of path-like
+        The candidates by name; those of a sequence are called by their file names, with as many of their folders as
+        tell them apart.
+    groups : array_like of int (T,), optional
+        The document of each row, where p is an array; files say it themselves.
+    given, tokens, vocab_size, rows, jensen_shannon, top_k, convention, ignore_index, chunk_bytes, num_threads
+        As in `compare_files`.
+    progress, warn, checkpoint, resume, per_token, **options
+        As in `compare_files`.
 
     Returns
     -------
-    list of ComparisonSummary
-        In the order of `q_paths`.
+    CandidateComparison
+        `r["name"]` the summary of each candidate, `r.difference("a", "b").kl` how two of them differ: mean (a minus b),
+        standard_error (paired, between documents where they are known), interval, p_value, equivalent; merges to the
+        bits of the whole.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError, ImportError
+        As `compare_files`; if there is no candidate, or two have one name.
 
     Examples
     --------
-    >>> import os, tempfile
     >>> import numpy as np
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     names = [os.path.join(folder, name) for name in ("base.npy", "q8.npy", "q4.npy")]
-    ...     for name, noise in zip(names, (0.0, 0.01, 0.1)):
-    ...         np.save(name, np.arange(12.0).reshape(3, 4) + noise * np.array([1, -1, 1, -1]))
-    ...     q8, q4 = compare_candidates(names[0], names[1:])
-    >>> q8.kl.mean < q4.kl.mean
-    True
+    >>> rng = np.random.default_rng(0)
+    >>> base = rng.normal(0, 2, (400, 50))
+    >>> q8, q4 = (base + noise * rng.normal(size=base.shape) for noise in (0.02, 0.2))
+    >>> r = compare_candidates(base, {"q8": q8, "q4": q4}, groups=np.arange(400) // 20)
+    >>> d = r.difference("q4", "q8").kl
+    >>> print(f"{r['q4'].kl.mean:.4f} - {r['q8'].kl.mean:.4f} = {d.mean:.4f} ± {d.standard_error:.4f}")
+    0.0164 - 0.0002 = 0.0162 ± 0.0004
     """
-    if isinstance(q_paths, (str, bytes, os.PathLike, Source)):
-        raise TypeError(
-            f"`q_paths` is one path, {keywords.shown(q_paths)}; expected a sequence of them, or use compare_files"
-        )
-    q_paths = keywords.several(q_paths, "q_paths", "a sequence of paths")
-    if not q_paths:
-        raise ValueError("`q_paths` is empty, expected one candidate at least")
+    sources = named(candidates)
     if keywords.flag(resume, "resume") and checkpoint is None:
         raise ValueError("`resume` needs a `checkpoint`")
     chunk_bytes = keywords.whole(chunk_bytes, "chunk_bytes", 1)
     keywords.callback(progress, "progress")
     keywords.callback(warn, "warn")
-    named = (p_path, *q_paths, tokens, options.get("lm_head"))
-    inputs = [os.fspath(x) for x in named if isinstance(x, (str, os.PathLike))]
-    inputs += [source.path for source in named if isinstance(source, Source)]
+    read = (p, *sources.values(), tokens, options.get("lm_head"))
+    inputs = [os.fspath(x) for x in read if isinstance(x, (str, os.PathLike))]
+    inputs += [source.path for source in read if isinstance(source, Source)]
     check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
     with ExitStack() as stack:
-        p, *qs = open_each(stack, (p_path, *q_paths), **options)
+        base, *qs = opened(stack, p, sources, groups, **options)
         job = Job.of(
-            p, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
+            base, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
             top_k=top_k, convention=convention, ignore_index=ignore_index,
         )  # fmt: skip
         job = job.looked_at(warn, chunk_bytes)
-        summarizers = job.summarizers()
+        summing = job.summing(list(sources))
         output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
 
-        def take(candidates: Candidates) -> None:
-            for summarizer, columns in zip(summarizers, candidates, strict=True):
-                summarizer.add(columns)
+        def take(columns: Candidates) -> None:
+            summing.add(columns)
             if output is not None:
-                output.add(candidates)
+                output.add(columns)
 
         log, done = None, job.start
         if checkpoint is not None:
             log = stack.enter_context(Checkpoint(checkpoint, job.identity, resume, job.start))
-            for candidates in log.replay():
-                take(candidates)
+            for columns in log.replay():
+                take(columns)
             done = log.done
         if progress is not None:
             progress(done - job.start, job.stop - job.start)
         if done == job.stop == job.start:
             take(_no_rows(job))
         # closed here: the collector, which would do it too, prints what is raised meanwhile instead of raising it
-        blocks = stack.enter_context(closing(chunks((p, *qs), done, job.stop, chunk_bytes)))
-        for start, stop, (base, *others) in blocks:
-            candidates = [job.columns(start, base, other, i, num_threads) for i, other in enumerate(others)]
-            take(candidates)
+        blocks = stack.enter_context(closing(chunks((base, *qs), done, job.stop, chunk_bytes)))
+        for start, stop, (block, *others) in blocks:
+            columns = [job.columns(start, block, other, i, num_threads) for i, other in enumerate(others)]
+            take(columns)
             if log is not None:
-                log.append(start, stop, candidates)
+                log.append(start, stop, columns)
             if progress is not None:
                 progress(stop - job.start, job.stop - job.start)
-        return job.finish(summarizers)
+        return job.finish(summing)
 
 
 def _no_rows(job: Job) -> Candidates:
@@ -242,5 +255,5 @@ def compare_files(
         jensen_shannon=jensen_shannon, top_k=top_k, convention=convention, ignore_index=ignore_index,
         chunk_bytes=chunk_bytes, num_threads=num_threads, progress=progress, warn=warn,
         checkpoint=checkpoint, resume=resume, per_token=per_token, **options,
-    )  # fmt: skip
+    ).values()  # fmt: skip
     return summary

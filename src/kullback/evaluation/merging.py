@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import flag, several
-from kullback.comparison import ComparisonSummary
+from kullback.comparison import CandidateComparison
+from kullback.evaluation.candidates import Summing, names_of
 from kullback.evaluation.checkpoint import Candidates, difference, read_job, read_log
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.outputs import named_paths
 from kullback.evaluation.parts import CONTEXT, position_width
 from kullback.evaluation.plan import note_facts
-from kullback.evaluation.statistics import Summarizer
 
 __all__ = ["merge_logs", "read_files"]
 
@@ -32,8 +32,8 @@ def read_files(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     return found
 
 
-def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> list[ComparisonSummary]:
-    """The summaries, one a candidate, of all rows in the checkpoints of one job's parts.
+def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False) -> CandidateComparison:
+    """The summaries of the candidates, and their differences, of all rows in the checkpoints of one job's parts.
 
     Parameters
     ----------
@@ -45,8 +45,9 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
 
     Returns
     -------
-    list of ComparisonSummary
-        With the bits of the job done in one piece; `facts["rows"]` says which rows there are.
+    CandidateComparison
+        A summary a candidate, by the name of its file, and their differences, with the bits of the job done in one
+        piece; `facts["rows"]` says which rows there are.
 
     Raises
     ------
@@ -63,16 +64,16 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
         raise ValueError(f"{listed}: holds columns or settings of no job ({error!r})") from None
 
 
-def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[ComparisonSummary]:
+def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> CandidateComparison:
     identity: dict[str, Any] = {}
     records: list[tuple[int, int, Candidates]] = []
     origin = ""
     for path in paths:
-        found, some = read_log(path)
-        found.pop("rows")
+        job, some = read_log(path)
+        job.pop("rows")
         if not identity:
-            identity, origin = found, os.fspath(path)
-        differing = difference(_kept(found), _kept(identity), f"in {origin}")
+            identity, origin = job, os.fspath(path)
+        differing = difference(_kept(job), _kept(identity), f"in {origin}")
         if differing:
             raise ValueError(f"{os.fspath(path)}: of another job than {origin} ({differing})")
         records += some
@@ -81,7 +82,8 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[Comp
         raise ValueError(f"{origin}: no rows in these checkpoints")
     targets = _targets(records)
     plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
-    summarizers = [Summarizer(position_width(identity["longest_group"]), targets) for _ in identity["q"]]
+    names = names_of([q["path"] for q in identity["q"]])
+    summing = Summing(names, position_width(identity["longest_group"]), targets)
     done, missing = 0, []
     for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:
         if start > done:
@@ -89,8 +91,7 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[Comp
             done = start
         if stop <= done:
             continue
-        for summarizer, columns in zip(summarizers, candidates, strict=True):
-            summarizer.add({name: x[done - start :] for name, x in columns.items()})
+        summing.add([{name: x[done - start :] for name, x in columns.items()} for columns in candidates])
         done = stop
     if missing and not partial:
         listed = ", ".join(f"{a} to {b}" for a, b in missing[:4]) + (", ..." if len(missing) > 4 else "")
@@ -99,14 +100,12 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> list[Comp
             "parts, or merge what there is with --partial (partial=True)"
         )
     rows = min(record[0] for record in records), max(record[1] for record in records)
-    found_summaries = []
-    for q, summarizer in zip(identity["q"], summarizers, strict=True):
-        summary = summarizer.finish()
+    found = summing.finish()
+    for q, summary in zip(identity["q"], found.values(), strict=True):
         note_facts(summary, identity["p"], q, plan, rows)
         if missing:
             summary.facts["missing_rows"] = missing
-        found_summaries.append(summary)
-    return found_summaries
+    return found
 
 
 def _targets(records: Sequence[tuple[int, int, Candidates]]) -> NDArray[np.int64] | None:

@@ -170,6 +170,7 @@ _RESULT = frozenset({
 _RESULT_MAY_HAVE = frozenset({
     "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
     "top_k_agreement", "llama_cpp", "p", "q", "vocab_size", "rows", "given", "method", "warnings", "missing_rows",
+    "name",
 })  # fmt: skip
 _COLUMN = re.compile(
     "candidate|row|group|position|token|ignored|kl|reverse_kl|jensen_shannon|entropy_[pq]|top1_[pq]|top_prob_p|"
@@ -206,7 +207,7 @@ def is_ours(path: str) -> bool:
 
 
 def _is_our_result(tree: Any) -> bool:
-    if tree.keys() == {"p", "candidates"} and isinstance(tree["candidates"], list):
+    if tree.keys() == {"p", "candidates", "differences"} and isinstance(tree["candidates"], list):
         return all(isinstance(one, dict) and _is_our_result(one) for one in tree["candidates"])
     if tree.keys() == _ROLLOUTS:
         return True

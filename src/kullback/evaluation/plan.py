@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import Given, keywords
-from kullback.comparison import ComparisonSummary
+from kullback.comparison import CandidateComparison, ComparisonSummary
+from kullback.evaluation.candidates import Summing
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
-from kullback.evaluation.statistics import Summarizer
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 
@@ -136,14 +136,14 @@ class Job:
             columns["group"] = self.groups[part]
         return columns
 
-    def summarizers(self) -> list[Summarizer]:
-        """One a candidate."""
-        return [Summarizer(position_width(self.longest_group), self.tokens) for _ in self.qs]
+    def summing(self, names: Sequence[str]) -> Summing:
+        """What the columns of all candidates are added to."""
+        return Summing(names, position_width(self.longest_group), self.tokens)
 
-    def finish(self, summarizers: Sequence[Summarizer]) -> list[ComparisonSummary]:
-        """The summaries, with the facts about the files as known after reading them."""
-        found = [summarizer.finish() for summarizer in summarizers]
-        self.note(found)
+    def finish(self, summing: Summing) -> CandidateComparison:
+        """The comparison, with the facts about the files as known after reading them."""
+        found = summing.finish()
+        self.note(found.summaries)
         return found
 
     def note(self, summaries: Sequence[ComparisonSummary]) -> None:

@@ -6,12 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import IO, Any
 
-from kullback.comparison import ComparisonSummary, Mean, share_text
+from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
+from kullback.evaluation.differences import print_differences
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
-from kullback.evaluation.text import labels, visible
+from kullback.evaluation.text import labels, short, visible
 
-__all__ = ["percent", "print_facts", "print_summaries", "ratio_text", "remarks", "short", "side_labels"]
+__all__ = [
+    "percent",
+    "print_comparison",
+    "print_facts",
+    "print_summaries",
+    "ratio_text",
+    "remarks",
+    "short",
+    "side_labels",
+]
 
 _ROWS = (
     ("kl", "KL(p‖q)"),
@@ -23,30 +33,24 @@ _ROWS = (
 )
 
 
-def short(x: float | None, digits: int = 4) -> str:
-    """A number in few characters: 4 significant digits, an exponent where zeros would hide them."""
-    if x is None or math.isnan(x):
-        return "-"
-    if x == 0 or math.isinf(x):
-        return f"{x:g}"
-    if 1e-4 <= abs(x) < 1e5:
-        text = f"{x:#.{digits}g}".removesuffix(".")
-        return text if "e" not in text else f"{x:.0f}"
-    mantissa, _, exponent = f"{x:.{max(digits - 2, 1)}e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def percent(x: float, error: float | None = None) -> str:
     """A number of another kind than a share, in per cent."""
     text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
     return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
 
 
-def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
-    """The tables of one comparison, or of several candidates side by side and then one by one."""
+def print_comparison(comparison: CandidateComparison, file: IO[str] | None = None) -> None:
+    """Several candidates side by side, and how they differ; then each one."""
     out = Output(file)
-    if len(summaries) > 1:
-        _print_candidates(out, summaries)
+    if len(comparison) > 1:
+        _print_candidates(out, comparison)
+        print_differences(out, comparison)
+    print_summaries(comparison.summaries, file)
+
+
+def print_summaries(summaries: Sequence[ComparisonSummary], file: IO[str] | None = None) -> None:
+    """The tables of each comparison."""
+    out = Output(file)
     for summary in summaries:
         out.print()
         _print_summary(out, summary)
@@ -97,12 +101,13 @@ def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]
     return base, candidates
 
 
-def _print_candidates(out: Output, summaries: Sequence[ComparisonSummary]) -> None:
-    label = summaries[0].kl.error[1]  # the groups are p's
+def _print_candidates(out: Output, comparison: CandidateComparison) -> None:
+    label = next(iter(comparison.values())).kl.error[1]  # the groups are p's
     table = PrintedTable("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
-    for s, name in zip(summaries, side_labels(summaries)[1], strict=True):
+    for name in comparison.ranking():
+        s = comparison[name]
         table.add_row(
-            name, short(s.kl.mean), short(s.kl.error[0], 2),
+            visible(name), short(s.kl.mean), short(s.kl.error[0], 2),
             short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s, ""),
         )  # fmt: skip
     out.print(table)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
-__all__ = ["json_text", "labels", "visible"]
+__all__ = ["json_text", "labels", "short", "visible"]
 
 
 def visible(text: object, keep: str = "") -> str:
@@ -59,3 +60,16 @@ def labels(paths: Sequence[str]) -> list[str]:
             return [visible("/".join(tail)) or "/" for tail in tails]
         for i in clashing:
             depths[i] += 1
+
+
+def short(x: float | None, digits: int = 4) -> str:
+    """A number in few characters: 4 significant digits, an exponent where zeros would hide them."""
+    if x is None or math.isnan(x):
+        return "-"
+    if x == 0 or math.isinf(x):
+        return f"{x:g}"
+    if 1e-4 <= abs(x) < 1e5:
+        text = f"{x:#.{digits}g}".removesuffix(".")
+        return text if "e" not in text else f"{x:.0f}"
+    mantissa, _, exponent = f"{x:.{max(digits - 2, 1)}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"

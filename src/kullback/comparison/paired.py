@@ -1,0 +1,265 @@
+"""How two candidates of one base differ, by the tokens that both were asked about.
+
+Columns of all candidates, the same rows -> `Pairs`: of each quantity the exact sums of every candidate (by group where
+there are groups) and, of every pair, Σ(a - b)². Sums are linear, so that the mean difference of any pair and its error
+by groups come from the candidates' own; all of it merges in any order to the same bits.
+
+A row counts if it has a distribution in the base and in every candidate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kullback._engine import keywords
+from kullback.comparison.columns import Columns, compared_rows, completed
+from kullback.comparison.exact import Group, Mean, json_number
+from kullback.comparison.grouped import Grouped
+from kullback.comparison.paired_sums import PairedSums
+from kullback.comparison.quantile_pairs import Batches
+from kullback.comparison.student import binomial_below, student_quantile, student_tail
+
+QUANTITIES = {
+    "kl": "kl", "reverse_kl": "reverse_kl", "log_prob": "log_prob_q", "delta_prob": "delta_prob",
+    "same_top1": "same_top1", "acceptance": "acceptance",
+}  # fmt: skip
+
+
+class Difference(Grouped):
+    """One quantity of candidate a minus that of b, over the rows of both.
+
+    Attributes
+    ----------
+    mean : float
+        ±inf where one side is infinite somewhere, NaN where both are; `finite` is without these rows.
+    standard_error : float
+        Of the mean; paired, and between groups where groups are known: the jackknife's, NaN for fewer than five.
+    degrees_of_freedom : float
+    p_value : float
+        Of the same mean, two-sided: Student's t; of zeros and ones without groups McNemar's exact test (mid-p).
+    ties, above, below : int
+        Rows where a and b are equal, a is greater, a is less.
+    groups : int
+    """
+
+    min, max = -math.inf, math.inf  # a difference has any sign
+
+    def __init__(self, mean: Mean, groups: Mapping[int, Group], signs: tuple[int, int], share: bool) -> None:
+        self._mean, self._groups, self._intervals = mean, dict(groups), {}
+        self.above, self.below = signs
+        self._share = share  # of zeros and ones
+        self.infinite = (0, 0)  # rows in which a, and b, is infinite
+
+    @property
+    def ties(self) -> int:
+        return self._mean.count - self.above - self.below
+
+    @property
+    def count(self) -> int:
+        """Rows, those with an infinite value among them."""
+        return self._mean.count + sum(self.infinite)
+
+    @property
+    def finite(self) -> Difference:
+        """Without the rows in which a candidate is infinite."""
+        return Difference(self._mean, self._groups, (self.above, self.below), self._share)
+
+    @property
+    def mean(self) -> float:
+        if not any(self.infinite):
+            return self._mean.mean
+        return math.nan if all(self.infinite) else math.inf if self.infinite[0] else -math.inf
+
+    @property
+    def standard_error(self) -> float:
+        if any(self.infinite):
+            return math.nan
+        return self.group_standard_error if self._groups else self._mean.standard_error
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        return self.group_degrees_of_freedom if self._groups else max(self._mean.count - 1.0, 1.0)
+
+    @property
+    def p_value(self) -> float:
+        if any(self.infinite):
+            return math.nan
+        if self._share and not self._groups:
+            return mcnemar(self.above, self.below)
+        error, mean = self.standard_error, self._mean.mean
+        if not error > 0:
+            return 1.0 if mean == 0 and error == 0 else math.nan
+        return min(1.0, 2 * student_tail(abs(mean) / error, self.degrees_of_freedom))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Of the mean difference, by Student's t; (NaN, NaN) where the error is not known.
+
+        Of zeros and ones without groups half a row is added to each way of agreeing and differing (A. Agresti &
+        Y. Min, 2005), so that it has a width where no row differs.
+        """
+        level = keywords.number(level, "level", 0.0, 1.0)
+        mean, error = self.mean, self.standard_error
+        if self._share and not self._groups and not any(self.infinite):
+            n = self._mean.count + 2
+            mean = (self.above - self.below) / n
+            error = math.sqrt(max(self.above + self.below + 1 - n * mean * mean, 0.0)) / n
+        if math.isnan(error):
+            return math.nan, math.nan
+        reach = student_quantile((1 + level) / 2, self.degrees_of_freedom) * error if error else 0.0
+        return mean - reach, mean + reach
+
+    def equivalent(self, margin: float, level: float = 0.95) -> bool:
+        """Whether a and b are shown to differ by less than `margin`: two one-sided tests at 1 - `level`.
+
+        D. J. Schuirmann, 1987. False where they are not, and where nothing is known.
+        """
+        margin = keywords.number(margin, "margin", 0.0, math.inf)
+        low, high = self.interval(max(2 * keywords.number(level, "level", 0.5, 1.0) - 1, 0.0))
+        return -margin < low and high < margin
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        tree: dict[str, Any] = {
+            "mean": json_number(self.mean), "standard_error": json_number(self.standard_error),
+            "interval": [json_number(end) for end in self.interval()], "p_value": json_number(self.p_value),
+            "ties": self.ties, "above": self.above, "below": self.below,
+        }  # fmt: skip
+        if any(self.infinite):
+            tree["infinite"] = list(self.infinite)
+        return tree
+
+    def __repr__(self) -> str:
+        return f"Difference(mean={self.mean:.6g}, standard_error={self.standard_error:.3g}, p_value={self.p_value:.3g})"
+
+
+class QuantileDifference(NamedTuple):
+    """A quantile of candidate a minus that of b; see `quantile_pairs`."""
+
+    mean: float
+    standard_error: float
+    batches: int
+
+    @property
+    def p_value(self) -> float:
+        """Of equal quantiles, two-sided."""
+        if not self.standard_error > 0:
+            return 1.0 if self.mean == 0 and self.standard_error == 0 else math.nan
+        return min(1.0, 2 * student_tail(abs(self.mean) / self.standard_error, self.batches - 1.0))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """By Student's t; (NaN, NaN) where the error is not known."""
+        level = keywords.number(level, "level", 0.0, 1.0)
+        if math.isnan(self.standard_error):
+            return math.nan, math.nan
+        reach = student_quantile((1 + level) / 2, self.batches - 1.0) * self.standard_error
+        return self.mean - reach, self.mean + reach
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mean": json_number(self.mean), "standard_error": json_number(self.standard_error),
+            "interval": [json_number(end) for end in self.interval()], "p_value": json_number(self.p_value),
+        }  # fmt: skip
+
+
+def mcnemar(above: int, below: int) -> float:
+    """Whether two shares of the same rows are equal: McNemar's exact test, mid-p, of the rows in which they differ.
+
+    M. W. Fagerland, S. Lydersen & P. Laake, "The McNemar test for binary matched-pairs data", 2013.
+    """
+    n, least = above + below, min(above, below)
+    if n == 0:
+        return 1.0
+    if above == below:
+        return 1.0
+    here = math.exp(math.lgamma(n + 1) - math.lgamma(least + 1) - math.lgamma(n - least + 1) - n * math.log(2.0))
+    return min(1.0, 2 * (binomial_below(least, n) - here / 2))
+
+
+class Pairs:
+    """All candidates of a base side by side; `a.merge(b)` is that of both parts' rows, in any order to the same bits.
+
+    Attributes
+    ----------
+    rows, left_out : int
+        Rows that count, and rows that have a distribution in some candidate but not in all.
+    quantities : tuple of str
+    """
+
+    def __init__(self, candidates: int) -> None:
+        self.candidates = candidates
+        self.rows = self.left_out = 0
+        self._sums: dict[str, PairedSums] = {}
+        self._quantiles = Batches(candidates)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        return tuple(self._sums)
+
+    def add(self, columns: Sequence[Columns]) -> None:
+        """Columns of the same rows, one set a candidate."""
+        whole = [completed(one) for one in columns]
+        kept = [compared_rows(one) for one in whole]
+        all_of_them = np.logical_and.reduce(kept)
+        self.rows += int(all_of_them.sum())
+        self.left_out += int((np.logical_or.reduce(kept) & ~all_of_them).sum())
+        groups = whole[0].get("group")
+        inside = None if groups is None else groups[all_of_them]
+        for name, column in QUANTITIES.items():
+            if all(column in one for one in whole):
+                x = np.stack([np.asarray(one[column][all_of_them], np.float64) for one in whole])
+                self._sums.setdefault(name, PairedSums(self.candidates)).add(x, inside)
+                if name == "kl":
+                    rows = whole[0]["row"][all_of_them] if "row" in whole[0] else np.flatnonzero(all_of_them)
+                    self._quantiles.add(x, rows if inside is None else inside, inside is not None)
+
+    def merge(self, other: Pairs) -> Pairs:
+        if self.candidates != other.candidates:
+            raise ValueError(f"`other` has {other.candidates} candidates, expected {self.candidates}")
+        new = Pairs(self.candidates)
+        new.rows, new.left_out = self.rows + other.rows, self.left_out + other.left_out
+        names: Iterable[str] = dict.fromkeys((*self._sums, *other._sums))
+        for name in names:
+            both = [part._sums[name] for part in (self, other) if name in part._sums]
+            new._sums[name] = both[0] if len(both) == 1 else both[0].merge(both[1])
+        new._quantiles = self._quantiles.merge(other._quantiles)
+        return new
+
+    def difference(self, quantity: str, a: int, b: int) -> Difference:
+        """Of two candidates by number."""
+        sums = self._sums[quantity]
+        found = Difference(*sums.difference(a, b), share=quantity == "same_top1")
+        found.infinite = int(sums.infinite[a]), int(sums.infinite[b])
+        return found
+
+    def quantile_difference(self, a: int, b: int, level: float) -> QuantileDifference:
+        """Of the KL of two candidates."""
+        return QuantileDifference(*self._quantiles.difference(a, b, level))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pairs):
+            return NotImplemented
+        return (
+            (self.candidates, self.rows, self.left_out) == (other.candidates, other.rows, other.left_out)
+            and self._sums == other._sums
+            and self._quantiles == other._quantiles
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, so that the chance of any false claim keeps its level (S. Holm, 1979).
+
+    NaN stays NaN, and counts as a test that was made.
+    """
+    p = np.array(p_values, np.float64)
+    order = np.argsort(np.where(np.isnan(p), np.inf, p), kind="stable")
+    steps = p[order] * (p.size - np.arange(p.size))
+    adjusted = np.empty(p.size)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.where(np.isnan(steps), 0.0, steps)), 1.0)
+    return [math.nan if math.isnan(x) else float(y) for x, y in zip(p, adjusted, strict=True)]

@@ -1,0 +1,108 @@
+"""The candidates of a job: their names, the files or arrays behind them, and what they are summed up into."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kullback._engine import keywords, views
+from kullback.comparison import CandidateComparison, Pairs
+from kullback.evaluation.checkpoint import Candidates
+from kullback.evaluation.sources import Source, open_each
+from kullback.evaluation.sources.base import ReaderOptions
+from kullback.evaluation.statistics import Summarizer
+from kullback.evaluation.text import labels
+
+
+class ArraySource(Source):
+    """Rows of an array in memory."""
+
+    def __init__(self, name: str, array: Any, groups: NDArray[np.int64] | None = None) -> None:
+        values = views.plain(array, name)
+        if values.ndim != 2:
+            raise ValueError(f"`{name}` has shape {values.shape}, expected (T, V)")
+        if values.dtype.name not in (kind.name for kind in views.FLOATS):
+            values = views.reals(values, name)
+        super().__init__(name, "array", values.shape, values.dtype, groups=groups)
+        self._values = values
+
+    def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
+        out[...] = self._values[start:stop]
+
+
+def named(candidates: Any) -> dict[str, Any]:
+    """The candidates by name; those of a sequence by their file names."""
+    if isinstance(candidates, (str, bytes, os.PathLike, Source)):
+        raise TypeError(
+            f"`candidates` is one path, {keywords.shown(candidates)}; expected several by name, or use compare_files"
+        )
+    if isinstance(candidates, Mapping):
+        wrong = next((name for name in candidates if not isinstance(name, str)), None)
+        if wrong is not None:
+            raise TypeError(f"`candidates` has the name {keywords.shown(wrong)}, expected text")
+        found = dict(candidates)
+    else:
+        several = keywords.several(candidates, "candidates", "a mapping of names to paths, or a sequence of paths")
+        for one in several:
+            if not isinstance(one, (str, os.PathLike, Source)):
+                raise TypeError(f"`candidates` holds {keywords.shown(one)}; give arrays by name, in a mapping")
+        found = dict(zip(names_of(several), several, strict=True))
+    if not found:
+        raise ValueError("`candidates` is empty, expected one at least")
+    return found
+
+
+def names_of(paths: Sequence[Any]) -> list[str]:
+    """Names that tell paths apart: those of the files, with folders and numbers where needed."""
+    short = labels([path.path if isinstance(path, Source) else os.fspath(path) for path in paths])
+    seen: dict[str, int] = {}
+    names = []
+    for name in short:
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def opened(
+    stack: ExitStack, p: Any, candidates: Mapping[str, Any], groups: Any, **options: Unpack[ReaderOptions]
+) -> list[Source]:
+    """The sources of the base and the candidates; files are closed by `stack`."""
+    files = (str, os.PathLike, Source)
+    if groups is not None and isinstance(p, files):
+        raise ValueError("`groups` goes with an array as `p`; a file says itself which rows belong together")
+    inside = None
+    if groups is not None:
+        inside = views.plain(groups, "groups")
+        if inside.dtype.kind not in "iub":
+            raise TypeError(f"`groups` has dtype {inside.dtype}, expected integers")
+        if inside.shape != np.shape(p)[:1]:
+            raise ValueError(f"`groups` has shape {inside.shape}, expected {np.shape(p)[:1]}, one a row of `p`")
+        inside = np.ascontiguousarray(inside, np.int64)
+    base = p if isinstance(p, files) else ArraySource("p", p, inside)
+    others = [x if isinstance(x, files) else ArraySource(name, x) for name, x in candidates.items()]
+    return open_each(stack, [base, *others], **options)
+
+
+class Summing:
+    """Takes the columns of all candidates in the order of the rows."""
+
+    def __init__(self, names: Sequence[str], width: int, targets: NDArray[np.int64] | None) -> None:
+        self._names = names
+        self._summarizers = [Summarizer(width, targets) for _ in names]
+        self._pairs = Pairs(len(names))
+
+    def add(self, candidates: Candidates) -> None:
+        for summarizer, columns in zip(self._summarizers, candidates, strict=True):
+            summarizer.add(columns)
+        if len(self._names) > 1:
+            self._pairs.add(candidates)
+
+    def finish(self) -> CandidateComparison:
+        """The comparison of everything added."""
+        summaries = [summarizer.finish() for summarizer in self._summarizers]
+        return CandidateComparison(dict(zip(self._names, summaries, strict=True)), self._pairs)
