@@ -187,6 +187,26 @@ def temperature(run, which, rng):
     run.rollout[own] = at(log_softmax(z), run.tokens[own])
 
 
+def drawn_temperature(run, which, rng):
+    """Drawn and reported by the engine at another temperature, from 0.5 to 1.5; the trainer scores at 1."""
+    own = run.pieces(which)
+    log_p = log_softmax(run.logits[0][own] / np.float32(rng.choice([0.5, 0.7, 0.85, 1.2, 1.5])))
+    redrawn(run, own, log_p, rng)
+
+
+def temperature_and_support(run, which, rng):
+    """Drawn and reported at temperature 0.7 and top-p 0.95."""
+    own = run.pieces(which)
+    redrawn(run, own, top_p(log_softmax(run.logits[0][own] / np.float32(0.7)), 0.95), rng)
+
+
+def redrawn(run, own, log_p, rng):
+    """Tokens drawn from what the engine then reports."""
+    run.tokens[own] = draw(rng, log_p)
+    run.rollout[own], run.rollout_entropy[own] = at(log_p, run.tokens[own]), entropy(log_p)
+    run.train[own] = at(log_softmax(run.logits[1][own]), run.tokens[own])
+
+
 def sampling_temperature(run, which, rng):
     """Drawn at another temperature, both sides reported at 1: only entropies can tell."""
     own = run.pieces(which)
@@ -199,10 +219,7 @@ def sampling_temperature(run, which, rng):
 def truncated_support(run, which, rng):
     """Drawn from the tokens that hold 80 to 95 % of the mass, log-probs renormalised over them."""
     own = run.pieces(which)
-    log_p = top_p(log_softmax(run.logits[0][own]), rng.choice([0.8, 0.9, 0.95]))
-    run.tokens[own] = draw(rng, log_p)
-    run.rollout[own] = at(log_p, run.tokens[own])
-    run.train[own] = at(log_softmax(run.logits[1][own]), run.tokens[own])
+    redrawn(run, own, top_p(log_softmax(run.logits[0][own]), rng.choice([0.8, 0.9, 0.95])), rng)
 
 
 def masked_prompt(run, which, rng):
@@ -260,7 +277,8 @@ def rounding(run, which, rng):
 FAULTS = {
     shift: "shift", zero_filled: "zero_filled", sentinel: "sentinel", infinite: "infinite", missing: "missing",
     positive: "positive", probabilities: "probabilities", constant: "constant", identical: "identical",
-    length: "length", unrelated: "unrelated", temperature: "temperature", sampling_temperature: "temperature",
+    length: "length", unrelated: "unrelated", temperature: "temperature", drawn_temperature: "temperature",
+    temperature_and_support: "temperature", sampling_temperature: "temperature",
     truncated_support: "truncated_support", masked_prompt: "masked_prompt", empty_prompt: "masked_prompt",
     duplicates: "duplicates", bad_source: "bad_source", rounding: "rounding",
 }  # fmt: skip

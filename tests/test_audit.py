@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 
 import ml_dtypes
 import numpy as np
@@ -13,10 +14,14 @@ from rollout_runs import (
     audited,
     bad_source,
     clean_run,
+    draw,
     log_softmax,
+    redrawn,
     rounding,
     sampling_temperature,
     shift,
+    temperature,
+    top_p,
     unrelated,
     with_fault,
     zero_filled,
@@ -307,3 +312,100 @@ def test_a_hundredth_of_a_temperature_is_not_told():
     for factor, expected in ((1.01, set()), (1.1, {"temperature"})):
         run.train = at(log_softmax(run.logits[1] * np.float32(factor)), run.tokens)
         assert checks(audited(run)) == expected
+
+
+def told_temperature(finding):
+    return float(re.search(r"temperature of about (\d+\.\d+)", finding.seen)[1])
+
+
+@pytest.mark.parametrize("value", [0.5, 0.7, 0.85, 1.2, 1.5])
+@pytest.mark.parametrize("drawn", ["rollout", "train"])
+def test_a_temperature_of_all_sequences_is_named_and_told(drawn, value):
+    """Without one clean sequence to compare with, and without entropies."""
+    for seed in range(3):
+        run = clean_run(seed, 100)
+        log_p = log_softmax(run.logits[0] / np.float32(value))
+        if drawn == "rollout":
+            redrawn(run, np.arange(run.tokens.size), log_p, np.random.default_rng(seed))
+        else:
+            run.rollout = at(log_p, run.tokens)
+        report = audited(run)
+        assert checks(report) - {"rounding"} == {"temperature"}
+        found = report.findings[0]
+        assert found.sequences == 100 and f"drawn as {drawn} says" in found.seen
+        assert told_temperature(found) == pytest.approx(value, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95])
+def test_a_support_of_all_sequences_is_no_temperature(share):
+    for seed in range(4):
+        run = clean_run(seed, 100)
+        log_p = top_p(log_softmax(run.logits[0]), share)
+        redrawn(run, np.arange(run.tokens.size), log_p, np.random.default_rng(seed))
+        (found,) = (f for f in audited(run).findings if f.check != "rounding")
+        assert found.check == "truncated_support" and found.share_of_sequences > 0.9
+
+
+@pytest.mark.parametrize("value", [0.7, 1.2])
+def test_a_temperature_and_a_support_are_both_told(value):
+    for seed in range(3):
+        run = clean_run(seed, 100)
+        log_p = top_p(log_softmax(run.logits[0] / np.float32(value)), 0.9)
+        redrawn(run, np.arange(run.tokens.size), log_p, np.random.default_rng(seed))
+        (found,) = (f for f in audited(run).findings if f.check != "rounding")
+        assert found.check == "temperature" and "from a truncated support too" in found.seen
+        assert told_temperature(found) == pytest.approx(value, rel=0.15)
+
+
+def test_a_hot_start_is_no_prompt():
+    """All of a run drawn at temperature 2, some sequences more surprising at the start than later."""
+    for seed in range(3):
+        run, rng = clean_run(seed, 300), np.random.default_rng(seed)
+        run.tokens = draw(rng, log_softmax(run.logits[0] / np.float32(2.0)))
+        run.rollout, run.train = (at(log_softmax(z), run.tokens) for z in run.logits)
+        assert checks(audited(run, entropies=True)) <= {"temperature", "rounding"}
+
+
+@pytest.mark.parametrize("value", [0.5, 1.5])
+def test_a_temperature_of_some_sequences_is_not_called_one_of_all(value):
+    """Nor anything else: a fifth of them drawn and reported at it."""
+    run = clean_run(7, 200)
+    log_p = log_softmax(run.logits[0] / np.float32(value))
+    redrawn(run, (own := run.pieces(np.arange(0, 200, 5))), log_p[own], np.random.default_rng(0))
+    (found,) = (f for f in audited(run).findings if f.check != "rounding")
+    assert found.check == "temperature" and 32 <= found.sequences <= 40
+    assert told_temperature(found) == pytest.approx(value, rel=0.1)
+
+
+def test_two_temperatures_are_one_finding(run):
+    """A tenth of the sequences reported at another one, the others drawn at another one."""
+    faulty, which = with_fault(run, temperature, 0.1, np.random.default_rng(1))
+    others = np.setdiff1d(np.arange(300), which)
+    sampling_temperature(faulty, others, np.random.default_rng(1))
+    (found,) = (f for f in audited(faulty, entropies=True).findings if f.check == "temperature")
+    assert "-log-prob that rollout's entropy says" in found.seen and "of about" in found.seen
+    assert found.sequences > 290
+
+
+def test_zeros_at_the_start_are_a_prompt_or_an_answer(run):
+    """Which of both, the other side says: a model finds what it wrote likelier than what others did."""
+    lengths = np.diff(run.offsets)
+    first = np.concatenate([np.arange(b, b + n // 3) for b, n in zip(run.offsets[:30], lengths, strict=False)])
+    for prompt, words in ((False, "may be the answer's own first ones"), (True, "as those of a prompt are")):
+        rollout, train = run.rollout.copy(), run.train.copy()
+        rollout[first] = 0.0
+        if prompt:
+            train[first] -= np.random.default_rng(0).exponential(2.5, first.size).astype(np.float32)
+        (found,) = (f for f in audit(rollout, train, offsets=run.offsets).findings if f.check != "rounding")
+        assert found.check == "masked_prompt" and words in found.seen
+    assert "where that is where it begins" in found.advice
+
+
+def test_one_placeholder_does_not_wipe_out_the_effect_of_other_findings(run):
+    faulty, which = with_fault(run, shift, 0.1, np.random.default_rng(0))
+    alone = {f.check: f.effect for f in audited(faulty).findings}
+    faulty.train[faulty.offsets[np.setdiff1d(np.arange(300), which)[0]] + 2] = -np.inf
+    found = {f.check: f.effect for f in audited(faulty).findings}
+    assert found["infinite"][0] == np.inf and found["infinite"][1] < 0.1
+    for check in alone:
+        assert found[check] == pytest.approx(alone[check], rel=1e-2)

@@ -19,6 +19,7 @@ from kullback.rlhf.auditing.state import State
 __all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "threshold", "two_sided", "without_echoes"]
 
 SHOWN = 5  # places named in a finding
+UNLIKE = 2.0  # times the mean -log-prob of sampled tokens: what those of a prompt have
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Finding:
     seen, advice : str
         What was seen; what to do.
     effect : tuple of float
-        The mean of k3 per token, KL(rollout‖train), with these tokens and without them; NaN where none are left.
+        The mean of k3 per token, KL(rollout‖train), of the sound tokens with these and without them: broken tokens
+        that other findings name are in neither. NaN where none are left.
     unsound : bool
         Whether these tokens are left out of `AuditReport.mismatch`, as no log-probs of their tokens.
     """
@@ -118,11 +120,13 @@ def mean_k3(
     marks: NDArray[np.bool_] | None = None,
     rows: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
 ) -> float:
-    """Over all tokens with a log-ratio, but for those of some marks, or for (tokens, their sum of k3) of each row."""
+    """Over all tokens with a log-ratio; or over the sound ones, with those of some marks, or without
+    (tokens, their sum of k3) of each row.
+    """
     table, known, k3 = state.table, state.marks["known"], state.marks["k3"]
     own_known, own_k3 = table["sound"], table["k3"]
     if marks is not None:
-        known, k3 = known[~marks], k3[~marks]
+        known, k3 = known[marks], k3[marks]
     if rows is not None:
         own_known, own_k3 = own_known - rows[0], own_k3 - rows[1]
     count = int(known.sum() + own_known.sum())
@@ -147,16 +151,16 @@ def from_marks(state: State) -> list[Finding]:
     marks = state.marks
     found = []
     for code in np.unique(marks["check"]).tolist():
-        own = marks["check"] == code
+        own, check = marks["check"] == code, NAMES[code]
         part = {name: values[own] for name, values in marks.items()}
         sequences, first = np.unique(part["sequence"], return_index=True)
         where = [(int(part["sequence"][i]), int(part["position"][i])) for i in first[:SHOWN]]
-        known = AUDIT_CHECKS[NAMES[code]]
+        seen = _SEEN[check](part) + (_at_start(state, part) if check == "masked_prompt" else "")
         found.append(
             _finding(
-                state, NAMES[code], 1.0 - known.false_alarm_rate, int(part["tokens"].sum()), sequences.size, where,
-                _SEEN[NAMES[code]](part) + concentrated(state, np.isin(state.table["sequence"], sequences)),
-                (mean_k3(state), mean_k3(state, own)), unsound=True,
+                state, check, 1.0 - AUDIT_CHECKS[check].false_alarm_rate, int(part["tokens"].sum()), sequences.size,
+                where, seen + concentrated(state, np.isin(state.table["sequence"], sequences)),
+                (mean_k3(state, own), mean_k3(state, np.zeros(own.size, np.bool_))), unsound=True,
             )
         )  # fmt: skip
     return found
@@ -172,19 +176,20 @@ def from_rows(
     mine = np.where(rows, table["sound"] if tokens is None else tokens, 0)
     added = np.where(rows, table["k3"] if k3 is None else k3, 0.0)
     which = np.flatnonzero(rows)[:SHOWN]
+    none = np.zeros(state.marks["known"].size, np.bool_)
     where = [(int(table["sequence"][i]), 0 if positions is None else int(positions[i])) for i in which]
     return _finding(
         state, check, 1.0 - min(p_value, AUDIT_CHECKS[check].false_alarm_rate), int(mine.sum()),
         int(np.count_nonzero(rows)), where, seen + concentrated(state, rows),
-        (mean_k3(state), mean_k3(state, rows=(mine, added))),
+        (mean_k3(state, none), mean_k3(state, none, (mine, added))),
     )  # fmt: skip
 
 
 # what a fault looks like in the few sequences in which it is not recognised
 _ECHOES = {
     "zero_filled": ("shift", "unrelated", "truncated_support"),
-    "truncated_support": ("shift", "unrelated", "bad_source", "length"),
-    "temperature": ("shift", "unrelated", "bad_source", "length"),
+    "truncated_support": ("shift", "unrelated", "bad_source", "length", "temperature"),
+    "temperature": ("shift", "unrelated", "bad_source", "length", "truncated_support"),
 }
 
 
@@ -225,6 +230,26 @@ def _values(part: dict[str, NDArray[Any]]) -> str:
     return ", ".join(f"{value:.7g}" for value in values[:4].tolist()) + (", ..." if values.size > 4 else "")
 
 
+def _at_start(state: State, part: dict[str, NDArray[Any]]) -> str:
+    """Of zeros for the first tokens, whether the other side finds these as likely as those after them."""
+    told = ""
+    for side, other in enumerate(SIDES[::-1]):
+        own = (part["value"] == 0.0) & (part["side"] == side)
+        if not own.any():
+            continue
+        rows = np.isin(state.table["sequence"], part["sequence"][own])
+        # beside a 0, k1 is what the other side's log-probs add up to; nobody marks tokens that it is certain of
+        first = abs(float(part["k1"][own].sum())) / max(float(part["known"][own].sum()), 1.0)
+        after = float(state.table[f"nll_{other}"][rows].sum()) / max(float(state.table["informative"][rows].sum()), 1.0)
+        what = (
+            "as likely as sampled tokens, so they may be the answer's own first ones"
+            if first < UNLIKE * after
+            else "less likely than sampled tokens, as those of a prompt are"
+        )
+        told += f"; {other} has a mean log-prob of {-first:.3g} there and {-after:.3g} after them: {what}"
+    return told
+
+
 def _lags(part: dict[str, NDArray[Any]]) -> str:
     lags, count = np.unique(part["lag"], return_counts=True)
     told = (
@@ -257,6 +282,6 @@ _SEEN: dict[str, Callable[[dict[str, NDArray[Any]]], str]] = {
     "shift": _seen_shift,
     "unrelated": lambda part: "the probabilities of the two sides do not go together at any lag from -2 to 2",
     "masked_prompt": lambda part: (
-        f"{_sides(part)} has {_values(part)} for the first tokens, as engines have of prompts"
+        f"{_sides(part)} has {_values(part)} for the first tokens, as engines have of prompts, or where they gave none"
     ),
 }

@@ -80,7 +80,7 @@ class AuditReport:
             values = state.values[side]
             if values < 64 or (name == "float16" and (side, "bfloat16") in state.floor):
                 continue
-            floor, now = math.ldexp(units, -40) / self.mismatch.tokens, mean_k3(state)
+            floor, now = math.ldexp(units, -40) / self.mismatch.tokens, self.mismatch.kl_k3.mean
             seen = f"{side} is kept in {name}: rounding alone gives a KL of {floor:.3g} (k3), measured {now:.3g}"
             found.append(
                 Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from kullback.comparison import counted
 from kullback.rlhf.auditing.catalogue import TESTED
-from kullback.rlhf.auditing.distributions import ENOUGH, TAIL, other_distribution
+from kullback.rlhf.auditing.distributions import ENOUGH, SOME, TAIL, another_temperature, other_distribution
 from kullback.rlhf.auditing.findings import Finding, from_rows, threshold, two_sided
 from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.state import State
@@ -24,7 +25,7 @@ Float64s = NDArray[np.float64]
 THETA = 0.5  # of the supermartingale of the first tokens
 SURPRISE_EFFECT = {"rollout": 0.03, "train": 0.1}  # of the entropy
 WORSE = 2.0  # times the differences of the other sources, from which on a source is called bad: 4 times their KL
-SOME = 8  # sequences that make a spread
+FEW = 0.5  # of the sequences
 LOGARITHMS, MEDIANS = 1.11, 1.25  # standard deviation of log |x| of a normal x; of a median over that of a mean
 
 
@@ -32,11 +33,30 @@ def of_run(state: State) -> list[tuple[Finding, Rows]]:
     """Findings, each with its sequences; every sequence goes to the first check that explains it."""
     free = state.table["sound"] > 0
     found: list[tuple[Finding, Rows]] = []
-    for check in (_prompts, _identical, other_distribution, _surprise, _sources):
+    for check in (another_temperature, _prompts, _identical, other_distribution, _surprise, _sources):
         for finding, rows in check(state, free):
             found.append((finding, rows))
             free = free & ~rows
-    return found + list(_duplicates(state))
+    return _joined(state, found) + list(_duplicates(state))
+
+
+def _joined(state: State, found: list[tuple[Finding, Rows]]) -> list[tuple[Finding, Rows]]:
+    """One finding a check, that says all that was seen."""
+    checks: dict[str, list[tuple[Finding, Rows]]] = {}
+    for one in found:
+        checks.setdefault(one[0].check, []).append(one)
+    joined = []
+    for check, several in checks.items():
+        if len(several) == 1:
+            joined += several
+            continue
+        several.sort(key=lambda one: -one[0].sequences)
+        rows = np.logical_or.reduce([own for _, own in several])
+        seen = "; ".join(f"in {counted(finding.sequences, 'sequence')} {finding.seen}" for finding, _ in several)
+        p_value = 1.0 - max(finding.confidence for finding, _ in several)
+        finding = from_rows(state, check, rows, p_value, "")
+        joined.append((replace(finding, seen=seen), rows))
+    return joined
 
 
 def _prompts(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
@@ -49,6 +69,9 @@ def _prompts(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
     rows = free & (table["start_walk"] > least) & (table["start_tokens"] < 0.9 * table["sound"]) & (early > 2.0 * late)
     if not rows.any():
         return
+    hot = _excess(table, "rollout", free & ~rows & (table["scored_rollout"] > 0), 2)
+    if hot and hot[1] > 1.0 and np.count_nonzero(rows) < FEW * np.count_nonzero(free):
+        return  # all of the run is drawn hotter than its entropies say, some at the start
     p_value = min(1.0, table["sequence"].size * math.exp(-THETA * float(table["start_walk"][rows].max())))
     seen = (
         f"the first {_range(table['start_tokens'][rows])} tokens have a mean log-prob of "

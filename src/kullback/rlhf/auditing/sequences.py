@@ -15,7 +15,8 @@ Float64s = NDArray[np.float64]
 
 SURE = -1e-4  # log-probs above it: the rest of the mass is too small for float32 to tell
 UNITS = 1 << 20  # of a nat
-CLIP = 3.0  # of differences of log-odds
+CLIP = 3.0  # of differences of log-odds, and of log-ratios where these are exponents
+DEPTH = 10.0  # nats, and log-odds, beyond which a token weighs no more
 LEAST = 1e-3  # difference of log-odds that is told from none
 SPIKE = (-1e-6, -0.02)  # log-probs that say "certain" on one side and not on the other
 INFORMATIVE = -1e-3  # log-probs below it are equal on two sides by chance alone
@@ -50,6 +51,7 @@ def sequence_columns(
         "equal": block.sums(sound & (r == t) & (r < INFORMATIVE)),
     }
     columns |= _odds(block, r, t, sound)
+    columns |= _pulls(block, r, t)
     for side, (own, entropy) in enumerate(zip((r, t), entropies, strict=True)):
         name = ("rollout", "train")[side]
         excess = np.zeros(own.size) if entropy is None else np.where(sound & np.isfinite(entropy), -own - entropy, 0.0)
@@ -76,8 +78,12 @@ def _odds(block: Block, r: Float64s, t: Float64s, sound: NDArray[np.bool_]) -> d
     high[told] = odds_r + odds_t > 0.0
     low = np.zeros(r.size, np.bool_)
     low[told] = ~high[told]
-    level = np.zeros(r.size)
+    level, depth, surprise = np.zeros(r.size), np.zeros(r.size), np.zeros(r.size)
     level[told] = np.abs(odds_r)
+    # how unlikely a token is: by both sides alike, so that noise of one does not look like a slope
+    depth[told] = np.clip(-(odds_r + odds_t) / 2.0, -DEPTH, DEPTH)
+    surprise[told] = np.minimum(-(r[told] + t[told]) / 2.0, DEPTH)
+    d = t - r
     return {
         "high": block.sums(high),
         "high_change": block.sums(np.where(high, change, 0.0)),
@@ -86,7 +92,32 @@ def _odds(block: Block, r: Float64s, t: Float64s, sound: NDArray[np.bool_]) -> d
         "low_change": block.sums(np.where(low, change, 0.0)),
         "change2": block.sums(change * change),
         "change_size": block.sums(size),
+        "depth": block.sums(depth),
+        "depth2": block.sums(depth * depth),
+        "depth_change": block.sums(depth * change),
+        "told_d": block.sums(np.where(high | low, d, 0.0)),
+        "told_nll": block.sums(surprise),
+        "told_nll2": block.sums(surprise * surprise),
+        "told_nll_d": block.sums(surprise * d),
     }
+
+
+def _pulls(block: Block, r: Float64s, t: Float64s) -> dict[str, NDArray[Any]]:
+    """Sums of g = other/own - 1 and its products, of each side: of tokens drawn from own, g has mean 0 everywhere.
+
+    Where own is the other at a temperature T, log other/own is (1 - T)(nll - H) with an H of the position; g has
+    nothing to do with H, so that E[g log other/own] = (1 - T) E[g nll] whatever the positions are.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    for name, own, other in (("rollout", r, t), ("train", t, r)):
+        d = other - own
+        g = np.expm1(np.clip(d, -CLIP, CLIP))  # a few tokens must not be all there is of a mean
+        columns |= {
+            f"pull_{name}": block.sums(g),
+            f"pull_{name}_d": block.sums(g * d),
+            f"pull_{name}_nll": -block.sums(g * own),
+        }
+    return columns
 
 
 def _start(
@@ -97,7 +128,8 @@ def _start(
     Of drawn tokens E[exp(θ·nll)] is exp(θ·H), H being the Rényi entropy of order 1 - θ, so that sums of nll - H over
     the first tokens stay below h but with probability exp(-θh), at any number of tokens (a supermartingale). H is the
     entropy and 0.7 nats more, or where it is not known the mean of the second half, two standard errors
-    (of an exponential number) and 1 nat more; θ is ½.
+    (of an exponential number) and 1 nat more; θ is ½. Tokens count as the side says that finds them likelier: what
+    one side alone is surprised at is no prompt.
     """
     place = np.arange(r.size) - block.spread(block.starts)
     late = sound & (2 * place >= block.spread(block.lengths))
@@ -106,7 +138,9 @@ def _start(
     if entropy is not None:
         allowed = np.where(np.isfinite(entropy), entropy + 0.7, allowed)
     # in whole units, so that sums do not depend on what else is in the block
-    steps = np.rint(np.where(sound, np.clip(-r, 0.0, 8.0) - np.clip(allowed, 0.0, 64.0), 0.0) * UNITS).astype(np.int64)
+    steps = np.rint(
+        np.where(sound, np.clip(-np.maximum(r, r + d), 0.0, 8.0) - np.clip(allowed, 0.0, 64.0), 0.0) * UNITS
+    ).astype(np.int64)
     walk = np.cumsum(steps)
     walk -= block.spread(walk[block.starts] - steps[block.starts])
     top = np.maximum.reduceat(walk, block.starts)
