@@ -68,8 +68,8 @@ _CHECKS = {
     ),
     "masked_prompt": AuditCheck(
         "tokens at the start that were not sampled: prompt inside the mask", "warning", TESTED,
-        "begin the mask at the first sampled token; where that is where it begins, the engine gave no log-probs for "
-        "the first tokens: ask it for all of them, or mask these",
+        "begin the mask at the first sampled token; if it does, the engine gave no log-probs for the first ones: ask "
+        "it for all of them, or mask these",
     ),
     "temperature": AuditCheck(
         "one side sharper or flatter than the other, or than what was sampled", "error", TESTED,
