@@ -18,14 +18,16 @@ from .describe import describe_row, log_prob
 from .elementary import phi
 from .kinds import KINDS
 from .kinds.mixture import summed
+from .kinds.variation import variation_sums
 from .ladder import SINGLE
 from .lanes import both, either, equal, kernel, number, select, smaller, splat
 from .memory import load, load_codes, pointer, stack, store, stream
+from .pair_loops import expm1_series, value_loops
 from .pairs import NEAR
 from .records import Divergence, Facts, Pair, PairState, PairStatistics, Row, Scales, record
 from .status import LOGS
 
-MIXTURE = KINDS["mixture"]
+MIXTURE, VARIATION = KINDS["mixture"], KINDS["variation"]
 
 # stands in for the log of a probability of 0 opposite a positive one: finite, and its exponential is 0
 IMPOSSIBLE = -30000.0
@@ -130,8 +132,18 @@ def write_kept(p, q, vocab, out_p, out_q):
 
 
 @kernel
-def jensen_shannon_of_kept(p, q, vocab):
-    """½ Σ p·ln(p/m) + q·ln(q/m), m = (p + q)/2, of rows left by `write_kept`, which it changes. No term is negative."""
+def kept_variation_block(near, outcomes, limit, terms, with_moment, part):
+    variation_sums(outcomes, terms, part)
+
+
+# ½ Σ |p - q|, where Σ p and Σ q are what they are: nothing is to be balanced
+_, kept_variation = value_loops(kept_variation_block, expm1_series)
+
+
+@kernel
+def kept_pair(p, q, vocab, facts):
+    """The pair of rows left by `write_kept`, which this makes finite on both sides (twice is as good as once), and what
+    is known of it."""
     like = np.float32(0.0)
     a, b = pointer(p, types.float32), pointer(q, types.float32)
     whole = vocab - vocab % 16
@@ -147,12 +159,27 @@ def jensen_shannon_of_kept(p, q, vocab):
             a[i] = np.float32(IMPOSSIBLE)
         elif no_q and not no_p:
             b[i] = np.float32(IMPOSSIBLE)
-    state, scales = record(PairState), record(Scales)
+    _, state, scales = facts
     state.path = SINGLE  # what is kept is not normalised
     scales.shift, scales.factor, scales.shift_q, scales.factor_q, scales.minus_gap = 0.0, 1.0, 0.0, 1.0, 0.0
-    pair = Pair(Row(p, 4, FLOAT32), Row(q, 4, FLOAT32), vocab, LOGS, 1.0)
-    halves = Divergence(MIXTURE, 0.5, 0.5, 0.5)
-    return summed(pair, like, NEAR, halves, Facts(record(PairStatistics), state, scales), False)
+    return Pair(Row(p, 4, FLOAT32), Row(q, 4, FLOAT32), vocab, LOGS, 1.0)
+
+
+@kernel
+def jensen_shannon_of_kept(p, q, vocab):
+    """½ Σ p·ln(p/m) + q·ln(q/m), m = (p + q)/2, of rows left by `write_kept`. No term is negative."""
+    facts = Facts(record(PairStatistics), record(PairState), record(Scales))
+    pair = kept_pair(p, q, vocab, facts)
+    return summed(pair, np.float32(0.0), NEAR, Divergence(MIXTURE, 0.5, 0.5, 0.5), facts, False)
+
+
+@kernel
+def acceptance_of_kept(p, q, vocab):
+    """1 - ½ Σ |p - q| of rows left by `write_kept`."""
+    facts = Facts(record(PairStatistics), record(PairState), record(Scales))
+    pair = kept_pair(p, q, vocab, facts)
+    nothing = Divergence(VARIATION, 0.0, 0.0, 0.0)
+    return max(1.0 - kept_variation(pair, np.float32(0.0), -1.0, nothing, facts, False), 0.0)
 
 
 @kernel
@@ -195,6 +222,14 @@ def write_jensen_shannon(vocab, room, result, out, t):
     """The Jensen-Shannon divergence of the pair t that has just been compared."""
     defined = result.kl == result.kl
     value = jensen_shannon_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
+    pointer(out, types.float64)[t] = value
+
+
+@kernel
+def write_clipped_acceptance(vocab, room, result, out, t):
+    """The acceptance of the pair t that has just been compared."""
+    defined = result.kl == result.kl
+    value = acceptance_of_kept(room, room + 4 * vocab, vocab) if defined else np.nan
     pointer(out, types.float64)[t] = value
 
 

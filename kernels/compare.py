@@ -3,6 +3,7 @@
 import numpy as np
 from numba import types
 
+from .acceptance import acceptance
 from .decode import element
 from .describe import greatest, log_prob
 from .far import apart
@@ -30,15 +31,16 @@ def log_ratio(pair, v, gap, top_p, top_q, scales):
 
 @kernel
 def compare_row(pair, full, result, scales):
-    """The statistics of one pair of rows; OK, NEGATIVE_P or NEGATIVE_Q.
+    """The statistics of one pair of rows: (OK, NEGATIVE_P or NEGATIVE_Q, how it is read).
 
     Of masses also their `scales`; their entropies and what token log-probabilities need only if `full`.
     """
-    if serve_pair(pair, STATISTICS, True, result, scales) == NEGATIVE_MASS:
-        return negative_side(pair)
+    path = serve_pair(pair, STATISTICS, True, result, scales)
+    if path == NEGATIVE_MASS:
+        return negative_side(pair), path
     if full and pair.space == MASSES:
         alone_too(pair, result)
-    return OK
+    return OK, path
 
 
 @kernel
@@ -54,6 +56,13 @@ def write_statistics(result, out, t):
         pointer(out.top1_p, types.int64)[t] = np.int64(result.argmax_p)
     if out.top1_q != 0:
         pointer(out.top1_q, types.int64)[t] = np.int64(result.argmax_q)
+
+
+@separate(types.none)
+@kernel
+def write_acceptance(pair, path, facts, out, t):
+    """Σ min(p, q) of a pair of rows whose statistics, which may change, were served by `path`."""
+    pointer(out, types.float64)[t] = acceptance(pair, path, facts)
 
 
 @separate(types.none)

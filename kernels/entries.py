@@ -8,8 +8,8 @@ Arguments have been checked (checks.py) before an entry is reached; what it does
 import numpy as np
 from numba import types
 
-from .clipped import compare_clipped_row, write_clipped_token, write_jensen_shannon
-from .compare import compare_row, write_statistics, write_token
+from .clipped import compare_clipped_row, write_clipped_acceptance, write_clipped_token, write_jensen_shannon
+from .compare import compare_row, write_acceptance, write_statistics, write_token
 from .decode import row_of
 from .describe import describe_row, write_description, write_log_probs, write_log_softmax
 from .divergences import write_divergence, write_gradient
@@ -41,10 +41,11 @@ from .tokens import Cap, describe_tokens_row, kept_of, order_of
 def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start, stop, bad_row):
     result = record(PairStatistics)
     scales = record(Scales)
+    facts = Facts(result, record(PairState), scales)
     full = out.entropy_p != 0 or out.entropy_q != 0 or tokens != 0
     for t in range(start, stop):
         pair = Pair(row_of(p, t), row_of(q, t), vocab, space, inverse_temperature)
-        status = compare_row(pair, full, result, scales)
+        status, path = compare_row(pair, full, result, scales)
         if status != OK:
             return report(bad_row, t, status)
         write_statistics(result, out, t)
@@ -53,6 +54,8 @@ def kullback_compare(p, q, tokens, vocab, space, inverse_temperature, out, start
             if v >= vocab:
                 return report(bad_row, t, TOKEN)
             write_token(pair, v, result, scales, out, t)
+        if out.acceptance != 0:
+            write_acceptance(pair, path, facts, out.acceptance, t)
     return OK
 
 
@@ -197,6 +200,8 @@ def kullback_compare_clipped(p, q, tokens, vocab, window_p, window_q, room, out,
         lse_p, lse_q = compare_clipped_row(row_p, row_q, vocab, window_p, window_q, room, one, result)
         if jensen_shannon != 0:
             write_jensen_shannon(vocab, room, result, jensen_shannon, t)
+        if out.acceptance != 0:
+            write_clipped_acceptance(vocab, room, result, out.acceptance, t)
         write_statistics(result, out, t)
         if tokens != 0:
             v = pointer(tokens, types.int64)[t]

@@ -75,6 +75,7 @@ typedef struct {
   double *log_prob_p;  /* log-probability of the row's token; needs tokens */
   double *log_prob_q;
   double *log_ratio;   /* log_prob_p - log_prob_q, to relative accuracy where the rows are close; needs tokens */
+  double *acceptance;  /* sum of min(p, q), 0 to 1; a second look at each pair, while it lies in cache */
 } kullback_comparison;
 
 /* where kullback_describe writes, (T,) each; NULL: not wanted */
@@ -187,7 +188,8 @@ int64_t kullback_phi(const double *x, double *out, int64_t start, int64_t stop, 
    whose codes span window_p (window_q) >= 0 nats is known only to be at most the row's `min` where its code is 0. Other
    storages hold logits. kl and reverse_kl: sum p ln(p/q) - p + q (and p, q exchanged), each clipped element counting
    with the least that the rows allow; entropy (-sum p ln p) and lse: of what is known; log_prob of a clipped token:
-   `min`; jensen_shannon (may be NULL): sum p ln(p/m) + q ln(q/m), halved, m = (p + q) / 2, of the same elements as kl.
+   `min`; jensen_shannon (may be NULL): sum p ln(p/m) + q ln(q/m), halved, m = (p + q) / 2, of the same elements as kl;
+   acceptance: 1 - sum |p - q| / 2 of these.
    room: 2 * vocab floats for this call alone. */
 int64_t kullback_compare_clipped(const kullback_array *p, const kullback_array *q, const int64_t *tokens,
                                  int64_t vocab, double window_p, double window_q, float *room,

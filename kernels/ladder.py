@@ -42,6 +42,9 @@ STATISTICS, OUTCOMES, RATIOS = 0, 1, 2
 # not at all.
 SINGLE, DOUBLE, DISTANT, UNDEFINED, NEGATIVE_MASS = 0, 1, 2, 3, 4
 
+# DOUBLE, of which the statistics are known, not each outcome.
+SUMS = 6
+
 # SINGLE, and so far apart that q is normalised by itself before its outcomes are looked at: found from p's weights and
 # exp(d), whose d is rounded, its mass is off by 1e-5 at a KL of 10. That is nothing to the KL, but something to a
 # gradient.
@@ -118,8 +121,8 @@ def normalise_partner(pair, result):
 
 @kernel
 def serve_logs(pair, asked, single, result):
-    """The statistics of a pair of rows of logs: SINGLE, JOINT, DOUBLE or DISTANT. `single`: float32 lanes are good for
-    rows of 32 bits."""
+    """The statistics of a pair of rows of logs: SINGLE, JOINT, DOUBLE, SUMS or DISTANT. `single`: float32 lanes are
+    good for rows of 32 bits."""
     p, q, vocab, _, k = pair
     outcome = TOO_CLOSE
     if single and narrow(pair):
@@ -133,10 +136,12 @@ def serve_logs(pair, asked, single, result):
                 return SINGLE
     if outcome == TOO_CLOSE or asked != STATISTICS:
         outcome = cumulant_row(p, q, vocab, k, 0.0, result)
-        if outcome == DONE and (asked == STATISTICS or fine_normalisers(pair, result)):
+        if outcome == DONE and fine_normalisers(pair, result):
             return DOUBLE
+        if outcome == DONE and asked == STATISTICS:
+            return SUMS
     if asked == STATISTICS and normalised_row(p, q, vocab, k, 0.0, result):
-        return DOUBLE
+        return SUMS
     direct_row(p, q, vocab, k, result)
     return DISTANT
 
@@ -192,8 +197,22 @@ def serve_pair(pair, asked, single, result, scales):
 @kernel
 def normalise_pair(pair, asked, single, facts):
     """Fill the state, and the scales of masses, from the first pass over a pair of rows."""
+    keep_state(pair, serve_pair(pair, asked, single, facts.statistics, facts.scales), asked, facts)
+
+
+@kernel
+def good_for_outcomes(path, result):
+    """Whether a pair that was served for its statistics would be served for its outcomes in the same way."""
+    infinite = max(result.kl, result.reverse_kl) == np.inf
+    return path != SUMS and not (path == SINGLE and infinite)
+
+
+@kernel
+def keep_state(pair, path, asked, facts):
+    """Fill the state of a pair whose statistics are known."""
     result, state, _ = facts
-    path = serve_pair(pair, asked, single, result, facts.scales)
+    if path == SUMS:
+        path = DOUBLE
     if path == JOINT:
         path = SINGLE
         if asked != STATISTICS:

@@ -239,6 +239,7 @@ def pointers_to(buffers):
 
 # ----------------------------------------------------------------------------------- the calls of each function
 
+COMPARISON = ["f8"] * 6 + ["i8"] * 2 + ["f8"] * 4  # what kullback_compare writes
 VOCABULARIES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 100, 1023, 2047, 2048, 2049, 4101)
 _layouts = None
 
@@ -266,12 +267,11 @@ def _pairs(seed=0):
 
 
 def compare_calls():
-    fields = ["f8"] * 6 + ["i8"] * 2 + ["f8"] * 3
     for number, (about, p, q, count, vocab, space) in enumerate(_pairs()):
         tokens = np.arange(count) * 7 % vocab
         tokens[3] = -1
-        wanted = [number % 3 == 0 or (number >> i) & 1 for i in range(11 if number % 4 else 8)] + [False] * 3
-        out = pointers_to([output(count, kind) if want else None for kind, want in zip(fields, wanted, strict=False)])
+        wanted = {i for i in range(11 if number % 4 else 8) if number % 3 == 0 or (number >> i) & 1} | {11 + number % 3}
+        out = pointers_to([output(count, kind) if i in wanted else None for i, kind in enumerate(COMPARISON)])
         ids = whole_numbers(tokens) if number % 4 else None
         k = (1.0, 0.5, 3.0)[number % 3]
         start, stop = ((0, count), (2, count), (0, 0), (11, 12))[number % 4]
@@ -422,13 +422,12 @@ def phi_calls():
 
 def compare_clipped_calls():
     windows = cycle([(16.0, 16.0), (4.0, 24.0), (0.0, 0.0), (1e9, 8.0)])
-    fields = ["f8"] * 6 + ["i8"] * 2 + ["f8"] * 3
     for number, (about, p, q, count, vocab, space) in enumerate(_pairs(seed=8)):
         if space == LOGS:
             tokens = np.arange(count) * 7 % vocab
             tokens[3] = -1
-            fields_wanted = 11 if number % 4 else 8
-            out = pointers_to([output(count, kind) if i < fields_wanted else None for i, kind in enumerate(fields)])
+            wanted = {*range(11 if number % 4 else 8), 11 + number % 3}
+            out = pointers_to([output(count, kind) if i in wanted else None for i, kind in enumerate(COMPARISON)])
             ids = whole_numbers(tokens) if number % 4 else None
             mixture = output(count) if number % 3 else None
             given = [p, q, ids, vocab, *next(windows), output(2 * vocab, "f4"), out, mixture]

@@ -262,6 +262,12 @@ def total_variation(p, q, given="logits", temperature=1.0):
     return np.abs(_power_difference(lp, lq, d, 1)).sum(-1) / 2
 
 
+def acceptance(p, q, given="logits", temperature=1.0):
+    """Σ min(p, q)."""
+    lp, lq, _ = _pair(p, q, given, temperature)
+    return np.minimum(np.exp(lp), np.exp(lq)).sum(-1)
+
+
 def hellinger_distance(p, q, given="logits", temperature=1.0):
     """sqrt(½ Σ (√p - √q)²)."""
     lp, lq, d = _pair(p, q, given, temperature)

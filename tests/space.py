@@ -181,7 +181,8 @@ def check(case, function, inputs, options):
         ):
             error, words = np.inf, "laid out otherwise: " + _apart(laid[quantity], plain[quantity])
         scale = claim.scale if case.name == "sequence_log_ratios" else None
-        if not words and function.bits and not _alike(said[quantity], plain[quantity], inputs.style, case.name, scale):
+        style = "plain" if quantity in function.unitless else inputs.style
+        if not words and function.bits and not _alike(said[quantity], plain[quantity], style, case.name, scale):
             error, words = np.inf, f"said with `{inputs.style}`: " + _apart(said[quantity], plain[quantity])
         found.append((quantity, error, words))
     return found

@@ -16,6 +16,7 @@ from space_truth import Pair, Row
 import kullback as kb
 
 REAL = np.longdouble
+LEAST_SHARED = 1e-300  # of what two rows have in common: below are the last normal numbers of float64
 SLACK = 1e-30  # of divergences: weights stop at 2^-126 of the greatest
 ROUNDING = 1e-12  # by which a result may pass the end of its range
 FIRST_ORDER = 1e-14  # of distances, which are square roots of divergences, and of total variation
@@ -68,6 +69,7 @@ class Function:
     raw: bool = False  # the truth is of the arrays themselves
     styles: tuple[str, ...] = STYLES
     bits: bool = True  # whether they are the same in every layout
+    unitless: tuple[str, ...] = ()  # quantities that another base leaves alone
 
 
 def claim_of(value, greatest, pair):
@@ -204,6 +206,8 @@ def _compare(pair, options):
         "entropy_q": _entropy(pair.q),
         "top1_p": Claim(pair.p.top1, exact=True),
         "top1_q": Claim(pair.q.top1, exact=True),
+        "acceptance": Claim(pair.acceptance, None, LEAST_SHARED, 0.0, 1.0),
+        "rejection": distance(pair.total_variation, pair, 1.0),
     }
     if tokens is not None:
         claims |= {"log_prob_p": log_prob(pair.p, tokens), "log_prob_q": log_prob(pair.q, tokens)}
@@ -217,10 +221,10 @@ def _compare(pair, options):
 
 def _call_compare(arrays, options, keywords):
     c = kb.compare(*arrays, **options, **keywords)
-    names = ["kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "top1_p", "top1_q"]
+    names = ["kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "top1_p", "top1_q", "acceptance"]
     if "tokens" in options:
         names += ["log_prob_p", "log_prob_q", "log_ratio"]
-    return {name: getattr(c, name) for name in names}
+    return {name: getattr(c, name) for name in names} | {"rejection": 1.0 - c.acceptance}
 
 
 def _call_log_softmax(arrays, options, keywords):
@@ -332,6 +336,7 @@ FUNCTIONS: dict[str, Function] = {
         _compare,
         options=lambda rng, inputs: token_options(rng, inputs) if rng.random() < 0.7 else {},
         styles=("axis", "vocab_size", "base"),
+        unitless=("acceptance", "rejection"),
     ),
     "token_log_probs": Function(
         lambda arrays, options, keywords: {"value": kb.token_log_probs(*arrays, **options, **keywords)},

@@ -297,6 +297,10 @@ class Pair:
         p, q = self.p.share, self.q.share
         return self._spoilt(np.where(near, p * np.abs(np.expm1(t)), np.abs(q - p)).sum(-1) / 2)
 
+    @property
+    def acceptance(self):
+        return self._spoilt(np.minimum(self.p.share, self.q.share).sum(-1))
+
     def cressie_read(self, power):
         if power < -0.5:
             return self.swapped().cressie_read(-1 - REAL(power))

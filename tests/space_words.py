@@ -1,6 +1,6 @@
 """The bounds of the space of inputs in words, for docs/accuracy.md: what they are relative to, and what is added."""
 
-from space_functions import FIRST_ORDER, LOG_SLACK, SLACK
+from space_functions import FIRST_ORDER, LEAST_SHARED, LOG_SLACK, SLACK
 from space_tokens import KNOWN
 
 ITSELF = "itself"
@@ -40,7 +40,11 @@ STATED = {
     "itakura_saito_divergence": DIVERGENCE,
     "f_divergence": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for total variation"),
     "divergence_matrix": (ITSELF, f"{OF_DIVERGENCE}; {OF_DISTANCE} for distances and total variation"),
-    "compare": ("itself; log-ratios as `token_log_ratios`", f"{SLACK:.0e} of KL, {OF_LOG} of entropies and log-probs"),
+    "compare": (
+        "itself; acceptance and 1 - acceptance both; log-ratios as `token_log_ratios`",
+        f"{SLACK:.0e} of KL, {OF_LOG} of entropies and log-probs, {LEAST_SHARED:.0e} of acceptance, {OF_DISTANCE} of "
+        "1 - acceptance",
+    ),
     "token_log_probs": LOG,
     "selective_log_softmax": LOG,
     "token_log_ratios": RATIO,

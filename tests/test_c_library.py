@@ -275,7 +275,7 @@ def test_rows_whose_arguments_point_outside(program, call, status):
 
 def comparison(tokens=None, space=MASSES, p=((1, 2), (3, 4)), q=((1, 1), (1, 1))):
     ids = None if tokens is None else whole_numbers(tokens)
-    out = pointers_to([output(2)] + [None] * 10)
+    out = pointers_to([output(2)] + [None] * 11)
     return Call("kullback_compare", [matrix(p), matrix(q), ids, 2, space, 1.0, out, 0, 2, output(1, "i8")])
 
 
@@ -355,7 +355,7 @@ def test_the_package_gives_the_same_bits(program, dtype):
     p, q = (rng.normal(0, 3, (9, 1001)).astype(dtype) for _ in "pq")
     tokens = rng.integers(0, 1001, 9)
     storage = 1 if dtype == "float32" else 0
-    wanted = [output(9, "i8" if field in (6, 7) else "f8") for field in range(11)]
+    wanted = [output(9, "i8" if field in (6, 7) else "f8") for field in range(12)]
     compared = Call(
         "kullback_compare",
         [rows(p, storage), rows(q, storage), whole_numbers(tokens), 1001, LOGS, 1.0, pointers_to(wanted), 0, 9, None],
@@ -384,6 +384,7 @@ def test_the_package_gives_the_same_bits(program, dtype):
         "log_prob_p",
         "log_prob_q",
         "log_ratio",
+        "acceptance",
     )
     for name, array in zip(fields, pair, strict=True):
         if name:

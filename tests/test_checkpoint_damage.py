@@ -107,7 +107,7 @@ def test_records_of_another_job_are_not_taken(job, tmp_path):
 def test_logs_of_another_version(job):
     log, pair = job
     log.write_bytes(b'{"format": "kullback checkpoint 1", "rows": [0, 30]}\n')
-    with pytest.raises(ValueError, match="'kullback checkpoint 1', expected 'kullback checkpoint 2': start again"):
+    with pytest.raises(ValueError, match="'kullback checkpoint 1', expected 'kullback checkpoint 3': start again"):
         compare_files(*pair, checkpoint=log, resume=True)
 
 

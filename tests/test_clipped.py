@@ -47,6 +47,7 @@ def expected(p, q, vocab, windows):
         "jensen_shannon": np.where(out, 0, sum(mixture) / 2).sum(-1),
         "kl": np.where(out, 0, mass_p * (a - b) - mass_p + mass_q).sum(-1),
         "reverse_kl": np.where(out, 0, mass_q * (b - a) - mass_q + mass_p).sum(-1),
+        "acceptance": 1 - np.where(out, 0, np.abs(mass_p - mass_q)).sum(-1) / 2,
         "top1_p": np.where(clipped_p, -np.inf, a).argmax(-1),
         "top1_q": np.where(clipped_q, -np.inf, b).argmax(-1),
         "top_prob_p": mass_p.max(-1),
@@ -90,7 +91,7 @@ def test_against_the_definition(kind, noise, vocab):
     for name in ("kl", "reverse_kl", "jensen_shannon"):
         # p is not normalised: each term has the rounding of float32 logs in it, where one side is live
         np.testing.assert_allclose(found[name], truth[name], rtol=3e-6, atol=3e-9 if kind == "two dumps" else 1e-6)
-    for name in ("entropy_p", "entropy_q", "top_prob_p"):
+    for name in ("entropy_p", "entropy_q", "top_prob_p", "acceptance"):
         np.testing.assert_allclose(found[name], truth[name], rtol=2e-6, atol=1e-6)
     for name in ("p", "q"):
         np.testing.assert_array_equal(found[f"top1_{name}"], truth[f"top1_{name}"])
@@ -113,6 +114,9 @@ def test_impossible_under_one_of_the_models():
     assert (found["kl"] == np.inf).all()
     np.testing.assert_allclose(found["jensen_shannon"], truth["jensen_shannon"], rtol=3e-6)
     np.testing.assert_allclose(found["jensen_shannon"][2], np.log(2), rtol=0.1)
+    np.testing.assert_allclose(found["acceptance"], truth["acceptance"], rtol=3e-6, atol=1e-6)
+    without = compare_clipped(p, y.astype(np.float32), None, 700, (WINDOW, 0.0), 1)
+    np.testing.assert_array_equal(without["acceptance"], found["acceptance"])  # whatever else is asked for
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -33,6 +33,7 @@ def expected_arrays(p, q, tokens=None, **options):
         "log_prob_p": lp,
         "log_prob_q": lq,
         "log_ratio": lp - lq,
+        "acceptance": reference.acceptance(p, q, **options),
     }
 
 
@@ -65,7 +66,7 @@ def test_temperature(temperature):
 def test_probabilities():
     p, q = np.exp(P), np.exp(Q)
     c, logs = kb.compare(p, q, TOKENS, given="probs"), kb.compare(P, Q, TOKENS)
-    for name in (*SPREADS, "log_prob_p", "log_prob_q"):
+    for name in (*SPREADS, "log_prob_p", "log_prob_q", "acceptance"):
         np.testing.assert_allclose(getattr(c, name), getattr(logs, name), rtol=1e-11, atol=1e-13, err_msg=name)
     np.testing.assert_array_equal(c.top1_p, logs.top1_p)
 
@@ -76,6 +77,7 @@ def test_base():
         np.testing.assert_allclose(
             getattr(bits, name), getattr(nats, name) / np.log(2), rtol=1e-15, atol=1e-14, err_msg=name
         )
+    np.testing.assert_array_equal(bits.acceptance, nats.acceptance)
 
 
 def test_without_tokens():
@@ -89,7 +91,7 @@ def test_without_tokens():
 def test_leading_axes():
     c = kb.compare(P.reshape(5, 8, 211), Q.reshape(5, 8, 211), TOKENS.reshape(5, 8))
     flat = kb.compare(P, Q, TOKENS)
-    for name in (*SPREADS, "top1_p", "same_top1", "log_prob_q"):
+    for name in (*SPREADS, "top1_p", "same_top1", "log_prob_q", "acceptance"):
         assert getattr(c, name).shape == (5, 8)
         np.testing.assert_array_equal(getattr(c, name).ravel(), getattr(flat, name))
 
@@ -126,7 +128,7 @@ def test_bad_rows_stay_alone():
     p[3, 100], q[5, 7], p[7] = np.nan, np.inf, -np.inf
     c, good = kb.compare(p, q, TOKENS), kb.compare(P, Q, TOKENS)
     bad = np.isin(np.arange(40), [3, 5, 7])
-    for name in ("kl", "reverse_kl", "cross_entropy", "log_ratio"):
+    for name in ("kl", "reverse_kl", "cross_entropy", "log_ratio", "acceptance"):
         np.testing.assert_array_equal(np.isnan(getattr(c, name)), bad, err_msg=name)
         np.testing.assert_array_equal(getattr(c, name)[~bad], getattr(good, name)[~bad])
 

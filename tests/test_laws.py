@@ -189,6 +189,8 @@ def test_compare_is_the_functions(pair):
     np.testing.assert_allclose(both.reverse_kl, swapped.kl, rtol=SLACK, atol=1e-25)
     np.testing.assert_allclose(both.kl, kb.kl_divergence(p, q, given="logits"), rtol=SLACK, atol=1e-25)
     np.testing.assert_allclose(both.reverse_kl, kb.kl_divergence(q, p, given="logits"), rtol=SLACK, atol=1e-25)
+    np.testing.assert_allclose(both.acceptance, swapped.acceptance, rtol=SLACK, atol=1e-300)
+    np.testing.assert_allclose(1 - both.acceptance, kb.total_variation(p, q, given="logits"), rtol=SLACK, atol=1e-14)
     np.testing.assert_allclose(both.cross_entropy, kb.cross_entropy(p, q, given="logits"), rtol=SLACK, atol=1e-13)
     np.testing.assert_allclose(both.entropy_p, kb.entropy(p, given="logits"), rtol=SLACK, atol=1e-13)
     np.testing.assert_allclose(both.entropy_q, kb.entropy(q, given="logits"), rtol=SLACK, atol=1e-13)

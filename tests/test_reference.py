@@ -61,6 +61,10 @@ def total_variation(p, q):
     return mpmath.fsum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
 
 
+def acceptance(p, q):
+    return mpmath.fsum(min(a, b) for a, b in zip(p, q, strict=True))
+
+
 def hellinger(p, q):
     squares = ((mpmath.sqrt(a) - mpmath.sqrt(b)) ** 2 for a, b in zip(p, q, strict=True))
     return mpmath.sqrt(mpmath.fsum(squares) / 2)
@@ -87,6 +91,7 @@ PAIRS = {
         lambda p, q: jensen_shannon(p, q, 0.1),
     ),
     "total_variation": (reference.total_variation, total_variation),
+    "acceptance": (reference.acceptance, acceptance),
     "hellinger": (reference.hellinger_distance, hellinger),
     "chi2": (reference.chi2_divergence, chi2),
 } | {

@@ -26,6 +26,7 @@ def everything(p, q, tokens, num_threads):
         "log_prob_p",
         "log_prob_q",
         "top1_p",
+        "acceptance",
     )
     results = {name: getattr(c, name) for name in names}
     results["single kl"] = kb.kl_divergence(p, q, given="logits", num_threads=num_threads)

@@ -119,6 +119,12 @@ def lost_of_gap(state):
 @kernel
 def value(pair, divergence, with_moment, facts):
     normalise_pair(pair, RATIOS if with_moment else OUTCOMES, True, facts)
+    return known_value(pair, divergence, with_moment, facts)
+
+
+@kernel
+def known_value(pair, divergence, with_moment, facts):
+    """`value` of a pair whose state is known."""
     state = facts.state
     state.moment = np.nan
     if state.path >= UNDEFINED:

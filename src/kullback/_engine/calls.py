@@ -17,7 +17,7 @@ from kullback.kernels.kinds import KINDS
 
 __all__ = ["LOGS", "Batch", "Target", "batch", "keep_apart"]  # what callers need besides the functions below
 
-_PAIR_FIELDS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "top1_p", "top1_q")
+_PAIR_FIELDS = ("kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "lse_q", "top1_p", "top1_q", "acceptance")
 _TOKEN_FIELDS = ("log_prob_p", "log_prob_q", "log_ratio")
 STATE = 9  # doubles kept of a pair of rows for its gradient
 

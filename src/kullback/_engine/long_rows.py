@@ -39,6 +39,10 @@ def compare(
     """`calls.compare` for rows of any length."""
     if not _cut(pair):
         return calls.compare(pair, space, inverse_temperature, wanted, num_threads, tokens)
+    if "acceptance" in wanted:  # what parts have in common does not add up to what the row has
+        shared = calls.compare(pair, space, inverse_temperature, ("acceptance",), num_threads)
+        rest = tuple(field for field in wanted if field != "acceptance")
+        return compare(pair, space, inverse_temperature, rest, num_threads, tokens) | shared
     fields = tuple(dict.fromkeys((*wanted, "kl", "reverse_kl", "lse_p", "lse_q", "top1_p", "top1_q")))
     tokens = None if tokens is None else tokens.reshape(-1)
     held = None if tokens is None else _by_part(tokens, pair.vocab)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 from kullback.comparison.exact import json_number
 from kullback.comparison.log_probs import LogProbs
 from kullback.comparison.spread import Spread
+from kullback.comparison.table import table
 
 SPREADS = (
     "kl",
@@ -18,6 +19,7 @@ SPREADS = (
     "entropy_q",
     "log_ratio",
     "delta_prob",
+    "acceptance",
     "same_top1",
 )
 
@@ -49,6 +51,8 @@ class ComparisonSummary:
         Its mean is the share of rows whose top token agrees.
     delta_prob : Spread
         q's probability of the token minus p's: mean, rms.
+    acceptance : Spread
+        Σ min(p, q): its mean is the share of tokens drawn from q that speculative decoding keeps for p.
     perplexity_p, perplexity_q, perplexity_ratio : float
         exp of the mean negative log-probability of the tokens, and q's over p's, all over the same rows. NaN without
         tokens.
@@ -109,6 +113,10 @@ class ComparisonSummary:
     @property
     def delta_prob(self) -> Spread:
         return self._spreads["delta_prob"]
+
+    @property
+    def acceptance(self) -> Spread:
+        return self._spreads["acceptance"]
 
     @property
     def same_top1(self) -> Spread:
@@ -232,49 +240,7 @@ class ComparisonSummary:
         return f"ComparisonSummary(tokens={self.tokens}, kl.mean={self.kl.mean:.6g})"
 
     def __str__(self) -> str:
-        grouped = self.kl.enough_groups
-        inside = f" in {self.kl.groups} groups" if self.kl.groups else ""
-        lines = [f"{self.tokens} tokens{inside}, {self.unit}"]
-        column = f"{'± group':>11}" if grouped else ""
-        lines.append(f"{'':14}{'mean':>12}{'± s.e.':>11}{column}{'median':>12}{'90 %':>11}{'99 %':>11}{'max':>11}")
-        for name in ("kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q", "log_ratio"):
-            s = self._spreads[name]
-            if s.count:
-                digits = s.quantile_digits
-                lines.append(
-                    f"{name:14}{s.mean:>12.4g}{s.standard_error:>11.4g}"
-                    + (f"{s.group_standard_error:>11.4g}" if grouped else "")
-                    + f"{s.median:>12.{digits}g}{s.quantile(0.9):>11.{digits}g}{s.quantile(0.99):>11.{digits}g}"
-                    f"{s.max:>11.4g}"
-                )
-            if s.infinite:
-                f = s.finite
-                error, label = f.error
-                lines.append(
-                    f"{'':14}without the {s.infinite} infinite: {f.mean:.4g} {label} {error:.2g}, 99 % "
-                    f"{f.quantile(0.99):.{f.quantile_digits}g}, max {f.max:.4g}"
-                )
-        lines.append(f"same top 1    {self.same_top1.share_text()}")
-        if self.kl.group_note:
-            lines.append(self.kl.group_note)
-        if self._log_probs.count:
-            lines.append(f"perplexity    p {self.perplexity_p:.6g}, q {self.perplexity_q:.6g}")
-            if self.impossible:
-                rest = self.finite
-                lines.append(
-                    f"{'':14}without the {self.impossible} impossible tokens: "
-                    f"p {rest.perplexity_p:.6g}, q {rest.perplexity_q:.6g}"
-                )
-            lines.append(
-                f"delta prob    mean {100 * self.delta_prob.mean:.4f} %, rms {100 * self.delta_prob.rms:.4f} %"
-            )
-        if self.undefined:
-            lines.append(
-                f"{self.undefined} rows have no distribution (NaN, +inf or no mass): all figures are without them"
-            )
-        if self.ignored:
-            lines.append(f"{self.ignored} further rows are ignored: all figures are without them")
-        return "\n".join(lines)
+        return table(self, self._spreads)
 
 
 def _common_facts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

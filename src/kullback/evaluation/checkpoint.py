@@ -30,7 +30,7 @@ from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
 __all__ = ["Checkpoint", "difference", "read_log"]
 
-_FORMAT = "kullback checkpoint 2"
+_FORMAT = "kullback checkpoint 3"
 _HEAD = struct.Struct("<4sqqQ")  # magic, first row, end, bytes of the archive; its CRC follows
 _CRC = struct.Struct("<I")
 _MAGIC = b"rows"

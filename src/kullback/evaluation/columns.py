@@ -102,7 +102,7 @@ def _all_columns(
 
 
 def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64] | None, threads: int) -> Columns:
-    wanted: tuple[str, ...] = ("kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "top1_p", "top1_q")
+    wanted: tuple[str, ...] = ("kl", "reverse_kl", "entropy_p", "entropy_q", "lse_p", "top1_p", "top1_q", "acceptance")
     if ids is not None:
         wanted += ("log_prob_p", "log_prob_q", "log_ratio")
     pair = calls.batch(("p", p), ("q", q), vocab_size=plan.vocab)

@@ -186,6 +186,9 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
     """One line a quantity that is no distribution, and one a warning."""
     table = PrintedTable("", "", text=True)
     table.add_row("same top token", s.same_top1.share_text())
+    kept = s.acceptance
+    if kept.count:
+        table.add_row("acceptance", f"{kept.share_text()}; 1 % of tokens below {share_text(kept.quantile(0.01))}")
     agreement = s.parts.get("top_k_agreement")
     if isinstance(agreement, Agreement):
         for k, mean in agreement.overlap.items():

@@ -31,6 +31,7 @@ _SPREADS = (
     ("jensen_shannon", "Jensen-Shannon", "symmetric, at most ln 2"),
     ("entropy_p", "entropy of p", "how uncertain p itself is"),
     ("entropy_q", "entropy of q", ""),
+    ("acceptance", "acceptance", "Σ min(p, q): of q's draws, the share that speculative decoding keeps"),
     ("log_ratio", "ln p/q of the token", "how much likelier p found the true token"),
 )
 
