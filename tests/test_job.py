@@ -286,7 +286,9 @@ def test_top_k_against_sorting(files):
         shared = [len(set(a[:k]) & set(b[:k])) / k for a, b in zip(first, second, strict=True)]
         assert found.overlap[k].mean == pytest.approx(np.mean(shared), abs=1e-15)
         assert found.ordered[k].mean == pytest.approx((first[:, :k] == second[:, :k]).all(1).mean(), abs=1e-15)
-    assert found.overlap[4000].mean == 1.0
+        assert found.holds[k].mean == np.mean([a[0] in b[:k] for a, b in zip(first, second, strict=True)])
+    assert found.overlap[4000].mean == found.holds[4000].mean == 1.0
+    assert found.to_dict()["7"]["holds_top1"]["mean"] == found.holds[7].mean
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,25 @@ class Spread(Grouped):
         binned = self._settled()._binned
         return float(self._sorted()[place]) if binned is None else binned.at(place)
 
+    def over_mean(self, level: float) -> float:
+        """`quantile(level)` as a multiple of the mean: how heavy the tail is; NaN where the mean is not above 0."""
+        return self.quantile(level) / self.mean if 0.0 < self.mean < math.inf else math.nan
+
+    def worst_share(self, share: float = 0.01) -> float:
+        """What the greatest values, a share of all that goes by count, bring of the sum; NaN where one is negative.
+
+        Where values are cut (`sketched`), to `quantile_error` of itself.
+        """
+        share = keywords.number(share, "share", 0.0, 1.0)
+        if not self.count or not self.min >= 0.0 or not 0.0 < self.mean < math.inf:
+            return math.nan
+        binned = self._settled()._binned
+        values = self._sorted() if binned is None else binned.values
+        counts = np.ones(values.size) if binned is None else binned.counts.astype(np.float64)
+        above = np.concatenate([np.cumsum(counts[::-1])[-2::-1], [0.0]])  # how many are greater, or equal and later
+        taken = np.clip(share * self.count - above, 0.0, counts)
+        return float((taken * values).sum() / (counts * values).sum())
+
     def histogram(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of values in each interval [edges[i], edges[i+1]); of cut values where they are."""
         edges = views.reals(edges, "edges")

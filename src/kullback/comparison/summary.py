@@ -56,6 +56,8 @@ class ComparisonSummary:
     perplexity_p, perplexity_q, perplexity_ratio : float
         exp of the mean negative log-probability of the tokens, and q's over p's, all over the same rows. NaN without
         tokens.
+    log_prob_correlation : float
+        Pearson's, of the tokens' log-probabilities under p and under q. NaN without tokens, and where one is infinite.
     finite : ComparisonSummary
         The same without infinite values: of each quantity, of the rows where it is finite; perplexities of the rows
         where both log-probabilities are.
@@ -138,6 +140,10 @@ class ComparisonSummary:
         return _exp(self.log_ratio.mean * self._unit)
 
     @property
+    def log_prob_correlation(self) -> float:
+        return self._log_probs.correlation()
+
+    @property
     def unit(self) -> str:
         """Of everything that is measured in one: "nats", "bits", or how many nats."""
         return {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
@@ -192,12 +198,16 @@ class ComparisonSummary:
         for name, spread in self._spreads.items():
             if name != "same_top1":
                 tree[name] = spread.to_dict()
+        for name in ("kl", "reverse_kl"):
+            spread = self._spreads[name]
+            tree[name]["p99_over_mean"] = json_number(spread.over_mean(0.99))
+            tree[name]["worst_percent_share"] = json_number(spread.worst_share(0.01))
         share = self.same_top1
         tree["same_top1"] = {"mean": json_number(share.mean), "standard_error": json_number(share.standard_error)}
         tree["same_top1"]["interval"] = [json_number(end) for end in share.share_interval()]
         tree["same_top1"] |= share.group_figures()
         tree["delta_prob"]["rms"] = json_number(self.delta_prob.rms)
-        for name in ("perplexity_p", "perplexity_q", "perplexity_ratio"):
+        for name in ("perplexity_p", "perplexity_q", "perplexity_ratio", "log_prob_correlation"):
             tree[name] = json_number(getattr(self, name))
         if self.impossible or any(spread.infinite for spread in self._spreads.values()):
             tree["without_infinite"] = self._without_infinite()

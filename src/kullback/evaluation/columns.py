@@ -191,12 +191,12 @@ def _leaders(row: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _top_k_agreement(plan: Plan, p: NDArray[Any], q: NDArray[Any], threads: int) -> Columns:
-    """For each k, the share of p's k likeliest tokens among q's, and whether they come in the same order."""
+    """For each k, the share of p's k likeliest tokens among q's, whether they come in the same order, and whether p's
+    likeliest is among them."""
     found: Columns = {}
     most = min(max(plan.top_k), plan.vocab)
     for k in plan.top_k:
-        found[f"top{k}_overlap"] = np.full(len(p), np.nan)
-        found[f"top{k}_ordered"] = np.full(len(p), np.nan)
+        found |= {f"top{k}_{what}": np.full(len(p), np.nan) for what in ("overlap", "ordered", "holds")}
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
@@ -208,6 +208,7 @@ def _top_k_agreement(plan: Plan, p: NDArray[Any], q: NDArray[Any], threads: int)
                 n = min(k, plan.vocab)
                 found[f"top{k}_overlap"][i] = np.intersect1d(a[:n], b[:n], assume_unique=True).size / n
                 found[f"top{k}_ordered"][i] = np.array_equal(a[:n], b[:n])
+                found[f"top{k}_holds"][i] = a[0] in b[:n]
 
     engine.over_rows(work, len(p), 16 * plan.vocab, threads)
     return found

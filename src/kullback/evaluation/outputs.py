@@ -166,6 +166,7 @@ def _check_folder(path: str) -> None:
 _RESULT = frozenset({
     "tokens", "undefined_rows", "ignored_tokens", "kl", "reverse_kl", "cross_entropy", "entropy_p", "entropy_q",
     "log_ratio", "delta_prob", "acceptance", "same_top1", "perplexity_p", "perplexity_q", "perplexity_ratio", "unit",
+    "log_prob_correlation",
 })  # fmt: skip
 _RESULT_MAY_HAVE = frozenset({
     "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
@@ -174,7 +175,7 @@ _RESULT_MAY_HAVE = frozenset({
 })  # fmt: skip
 _COLUMN = re.compile(
     "candidate|row|group|position|token|ignored|kl|reverse_kl|acceptance|jensen_shannon|entropy_[pq]|top1_[pq]|top_prob_p|"
-    "log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered)|"
+    "log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered|holds)|"
     "llama_cpp_(nll_q|nll_base|kld|delta_p|same_top)"
 )
 

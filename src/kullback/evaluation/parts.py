@@ -123,15 +123,16 @@ class Clipping:
 
 @dataclass(eq=True)
 class Agreement:
-    """How far the k likeliest tokens agree, for each k asked for."""
+    """How far the k likeliest tokens agree, for each k asked for; `holds`: whether p's likeliest is among q's k."""
 
     overlap: dict[int, Mean]
     ordered: dict[int, Mean]
+    holds: dict[int, Mean]
 
     @classmethod
     def of(cls, columns: Columns) -> Agreement:
         ks = sorted(int(name[3:-8]) for name in columns if name.startswith("top") and name.endswith("_overlap"))
-        return cls({k: Mean(columns[f"top{k}_overlap"]) for k in ks}, {k: Mean(columns[f"top{k}_ordered"]) for k in ks})
+        return cls(*({k: Mean(columns[f"top{k}_{what}"]) for k in ks} for what in ("overlap", "ordered", "holds")))
 
     def merge(self, other: Agreement) -> Agreement:
         if self.overlap.keys() != other.overlap.keys():
@@ -139,11 +140,16 @@ class Agreement:
         return Agreement(
             {k: mean.merge(other.overlap[k]) for k, mean in self.overlap.items()},
             {k: mean.merge(other.ordered[k]) for k, mean in self.ordered.items()},
+            {k: mean.merge(other.holds[k]) for k, mean in self.holds.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            f"{k}": {"overlap": self.overlap[k].to_dict(), "same_order": self.ordered[k].to_dict()}
+            f"{k}": {
+                "overlap": self.overlap[k].to_dict(),
+                "same_order": self.ordered[k].to_dict(),
+                "holds_top1": self.holds[k].to_dict(),
+            }
             for k in self.overlap
         }
 

@@ -195,6 +195,14 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
             same = share_text(agreement.ordered[k].mean)
             shared = share_text(mean.mean, mean.standard_error, mean.count)
             table.add_row(f"top {k} shared", f"{shared}; in the same order {same}")
+            held = agreement.holds[k]
+            table.add_row(f"p's top in q's {k}", share_text(held.mean, held.standard_error, held.count))
+    worst = s.kl.worst_share(0.01)
+    if not math.isnan(worst):
+        ratio = short(s.kl.over_mean(0.99), 3)
+        table.add_row(
+            "tail of KL", f"the worst 1 % of tokens bring {share_text(worst)} of the mean; 99 % is {ratio} of it"
+        )
     clipping = s.parts.get("clipping")
     if s.log_ratio.count:
         table.add_row("perplexity", f"p {s.perplexity_p:.6g}, q {s.perplexity_q:.6g}, ratio {_ratio(s)}")
@@ -203,6 +211,8 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
             "Δp of the token",
             f"mean {percent(d.mean, d.error[0]).replace('±', d.error[1])}, rms {percent(d.rms)}",
         )
+        if not math.isnan(s.log_prob_correlation):
+            table.add_row("correlation", f"{s.log_prob_correlation:.6f} of the tokens' log-probs")
     null = s.parts.get("null_control")
     if isinstance(null, Mean) and null.count:
         table.add_row("null control", f"KL {short(null.mean, 2)} from the rounding of the stored numbers alone")
