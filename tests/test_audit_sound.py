@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from rollout_runs import FAULTS, WITH_ENTROPIES, audited, bad_source, clean_run, with_fault
+from rollout_runs import (
+    FAULTS,
+    WITH_ENTROPIES,
+    audited,
+    bad_source,
+    clean_run,
+    sampling_temperature,
+    shift,
+    with_fault,
+)
 
 from kullback.rlhf import AUDIT_CHECKS, audit
 
@@ -89,6 +98,63 @@ def test_a_bad_source_is_told_by_a_stated_test_and_effect(named):
     assert f"times the differences of log-odds of the other {whom}, in the median of" in found.seen
     assert f"from 2 times on, if chance gives as much to any of {len(named)} sources in less than 0.001" in found.seen
     assert "an environment with another sampler" in found.advice
+
+
+def test_sources_of_two_kinds_are_told_apart(run):
+    """A worker and an environment: whichever it is, it is named with its kind."""
+    rng = np.random.default_rng(0)
+    sources = {"worker": [f"w{i % 4}" for i in range(300)], "env": rng.choice(["math", "code", "chat"], 300).tolist()}
+    for kind, label in (("worker", "w2"), ("env", "math")):
+        which = np.flatnonzero(np.array(sources[kind]) == label)
+        for fault, check in ((bad_source, "bad_source"), (shift, "shift")):
+            faulty = run.copy()
+            fault(faulty, which, np.random.default_rng(1))
+            report = audit(faulty.rollout, faulty.train, offsets=run.offsets, sources=sources)
+            found = report.findings[0]
+            assert found.check == check
+            expected = f"all of {kind} {label!r}, which" if check == "shift" else f"{kind} {label!r} has"
+            assert expected in found.seen and found.seen.count("which has") <= 1
+        assert report.sequences["source"][0] == f"worker w0, env {sources['env'][0]}"
+
+
+def test_entropies_tell_which_environment_was_sampled_hotter_beside_workers(run):
+    """Each worker has a third of the environment, and is no cause of it."""
+    sources = {"worker": [i % 4 for i in range(300)], "env": [("math", "code", "chat")[i % 3] for i in range(300)]}
+    faulty = run.copy()
+    own = np.arange(0, 300, 3)
+    sampling_temperature(faulty, own, np.random.default_rng(1))
+    entropy = {"rollout_entropy": faulty.rollout_entropy}
+    report = audit(faulty.rollout, faulty.train, offsets=run.offsets, sources=sources, **entropy)
+    (found,) = (f for f in report.findings if f.check == "temperature")
+    assert found.sequences == own.size and "(math)" in found.seen
+
+
+def test_sources_of_parts_need_not_be_the_same():
+    """One part knows workers, one nothing, one a single label: they merge, and rows without a label have none."""
+    rollout = -RNG.exponential(0.5, (30, 20))
+    train = np.minimum(rollout + RNG.normal(0, 0.01, rollout.shape), 0)
+    given = ({"worker": ["a"] * 9 + [None]}, None, ["b"] * 10)
+    parts = [
+        audit(rollout[i : i + 10], train[i : i + 10], sources=x, sequence_ids=np.arange(i, i + 10))
+        for i, x in zip((0, 10, 20), given, strict=True)
+    ]
+    table = parts[2].merge(parts[:2]).sequences["source"]
+    assert table.tolist() == ["worker a"] * 9 + [""] * 11 + ["b"] * 10
+    with pytest.raises(ValueError, match=r"`sources\['env'\]` has 2 labels, expected 30"):
+        audit(rollout, train, sources={"env": ["a", "b"]})
+
+
+def test_two_sides_have_what_one_has():
+    """ "rollout and train is exactly 0" it said."""
+    rollout = -RNG.exponential(0.5, (30, 40)) - 0.1
+    train = rollout + RNG.normal(0, 0.01, rollout.shape)
+    rollout[3, 4:9], train[5, 6:12], rollout[7, 7], train[8, 8] = 0.0, 0.0, np.nan, np.nan
+    rollout[[9, 10, 11]], rollout[3, 4:9], train[3, 4:9] = -5.0, 0.0, -3.0
+    train[5, 6:12], rollout[5, 6:12], train[[9, 10, 11]] = 0.0, -3.0, -1.0 - RNG.random((3, 40))
+    seen = {found.check: found.seen for found in audit(rollout, train).findings}
+    assert seen["zero_filled"] == "rollout and train are exactly 0 where the other side is not"
+    assert seen["missing"] == "rollout and train have NaN where the mask keeps a token"
+    assert seen["constant"].startswith("rollout has one number")
 
 
 def test_few_sequences_do_not_make_a_source_bad():

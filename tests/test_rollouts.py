@@ -138,7 +138,7 @@ def test_findings_are_those_of_audit_and_say_the_row(tmp_path):
     arrays = {name: np.concatenate([r[name] for r in rows]) for name in ("rollout", "train", "mask", "tokens")}
     expected = audit(
         arrays["rollout"], arrays["train"], arrays["mask"] != 0, offsets=offsets, tokens=arrays["tokens"],
-        sources=[r["worker"] for r in rows], rewards=[r["reward"] for r in rows],
+        sources={name: [r[name] for r in rows] for name in ("worker", "env")}, rewards=[r["reward"] for r in rows],
         rollout_entropy=np.concatenate([r["rollout_entropy"] for r in rows]),
     )  # fmt: skip
     assert report.audit == expected

@@ -48,8 +48,8 @@ def test_fields_with_the_names_of_roles_are_used_beside_a_preset(here):
     assert log["preset"] == "nemo_rl" and log["fields"]["worker"] == "worker"
     assert log["fields"]["tokens"] == "token_ids", "a field of the preset goes before one with the role's name"
     assert "train = prev_logprobs, mask = token_loss_mask" in " ".join(str(report).split())
-    assert "rollout" not in audit_files(path, by=["env"]).facts["by"]
-    assert "worker" not in str(audit_files(path, by=["env"])), "what is not used is not named"
+    words = str(audit_files(path, by=["reward"]))
+    assert "worker" in words and ", step" not in words, "what is not used is not named; sources are, by the audit"
 
 
 def test_the_sides_of_a_preset_are_those_that_it_names(here):
@@ -187,6 +187,30 @@ def test_exit_codes_name_what_a_command_has(capsys, command):
     for option in re.findall(r"--[a-z-]+", codes):
         assert command == "" or option in options, option
     assert ("\n  1 " in codes) == (command != "info")
+
+
+def test_a_lack_of_memory_names_the_option_that_there_is(here, capsys, monkeypatch):
+    """It named --chunk-mib, which `rollouts` has not."""
+
+    def full(*_, **__):
+        raise MemoryError("64 GiB")
+
+    monkeypatch.setattr("kullback.rollouts.audit_files", full)
+    code, _, error = called(capsys, str(written(here, run(), "jsonl")))
+    assert (code, error) == (3, "kullback: not enough memory; see --processes (64 GiB)\n")
+
+
+def test_findings_name_the_environment_whatever_is_asked_for(here):
+    """A worker beside it hid it, and so did --by."""
+    rows = run(count=120)
+    for row in rows[::2]:
+        late(row)
+    path = written(here, rows, "jsonl")
+    for by in (None, ["worker"], ["step"], ["env"]):
+        report = audit_files(path, by=by)
+        found = next(f for f in report.audit.findings if f.check == "shift")
+        assert "all of env 'math', which has 50 % of all sequences" in found.seen
+        assert list(report.by) == (by or ["step", "env", "worker"])
 
 
 def test_each_function_names_the_others_limits():

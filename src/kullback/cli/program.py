@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(error, UNUSABLE if error.errno in _NO_NAME else FAILED)
     except MemoryError as error:
-        return _fail(f"not enough memory; see --chunk-mib and --threads ({error})", FAILED)
+        return _fail(f"not enough memory; see {_fewer(options)} ({error})", FAILED)
     except RecursionError:
         return _fail("an input is nested too deeply", UNUSABLE)
     except _Terminated:
@@ -96,6 +96,11 @@ def _prepare_streams() -> None:
 
 def _terminate(number: int, frame: object) -> None:
     raise _Terminated
+
+
+def _fewer(options: argparse.Namespace) -> str:
+    """What makes a command take less of the machine."""
+    return "--processes" if getattr(options, "run", None) is rollouts else "--chunk-mib and --threads"
 
 
 def _way_on(options: argparse.Namespace) -> str:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kullback.rlhf import AuditReport, WhatIf, audit, what_if
 from kullback.rollouts.batches import RolloutBatch
+from kullback.rollouts.fields import SOURCES
 from kullback.rollouts.report import RolloutReport, sequence_id
 from kullback.rollouts.series import sums_of
 
@@ -18,8 +19,7 @@ CONTEXT = 12  # ids before a worst token that are kept
 def add_batch(report: RolloutReport, batch: RolloutBatch) -> AuditReport:
     """The audit of a batch; its other figures are added to the report."""
     ids = sequence_id(batch.file, batch.rows)
-    known = (batch.labels.get(name, []) for name in ("worker", "env"))
-    sources = next((x for x in known if any(label is not None for label in x)), None)
+    sources = {name: batch.labels[name] for name in SOURCES if name in batch.labels}
     found = audit(
         batch.rollout, batch.train, batch.mask, offsets=batch.offsets, tokens=batch.tokens,
         sources=sources, rollout_entropy=batch.rollout_entropy,

@@ -9,7 +9,19 @@ from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
-__all__ = ["LABELS", "LISTS", "PRESETS", "Fields", "PresetName", "Role", "TrainerPreset", "choose", "mapped", "step_of"]
+__all__ = [
+    "LABELS",
+    "LISTS",
+    "PRESETS",
+    "SOURCES",
+    "Fields",
+    "PresetName",
+    "Role",
+    "TrainerPreset",
+    "choose",
+    "mapped",
+    "step_of",
+]
 
 # the two sides first
 Role = Literal[
@@ -19,6 +31,7 @@ PresetName = Literal["nemo_rl", "prime_rl", "verl", "trl", "slime"]
 # one value a token, one a sequence
 LISTS = ("rollout", "train", "mask", "tokens", "rollout_entropy", "train_entropy")
 LABELS = ("step", "env", "worker")
+SOURCES = ("worker", "env")  # by which the audit looks for what is wrong with one of them, whatever is asked for
 ROLES: tuple[str, ...] = get_args(Role)
 
 

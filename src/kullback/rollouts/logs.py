@@ -15,7 +15,19 @@ from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
 from kullback.rollouts import arrays, jsonl, pickle_file, tables
 from kullback.rollouts.batches import ParsedRows, RolloutBatch, packed
-from kullback.rollouts.fields import LABELS, LISTS, PRESETS, Fields, choose, lost_field, mapped, refusal, shown, step_of
+from kullback.rollouts.fields import (
+    LABELS,
+    LISTS,
+    PRESETS,
+    SOURCES,
+    Fields,
+    choose,
+    lost_field,
+    mapped,
+    refusal,
+    shown,
+    step_of,
+)
 from kullback.rollouts.skipped import Skipped
 
 __all__ = ["Log", "Logs", "Piece", "find_logs"]
@@ -92,7 +104,8 @@ class Logs(NamedTuple):
     def batches(self, piece: Piece, row: int = 0) -> Iterator[tuple[RolloutBatch, int]]:
         """The sequences of a piece, some at a time, and how many bytes they took; `row`: of `rows_before`."""
         log = self.files[piece.file]
-        names = {role: name for role, name in log.fields.names.items() if role not in LABELS or role in self.labels}
+        labels = (*self.labels, *(name for name in SOURCES if name in log.fields.names and name not in self.labels))
+        names = {role: name for role, name in log.fields.names.items() if role not in LABELS or role in labels}
         file, skipped = LocalFile(log.path), Skipped()
         if log.kind == "lines":
             found = jsonl.read_lines(file, piece.file, names, skipped, piece.start, piece.stop, row)
@@ -101,7 +114,7 @@ class Logs(NamedTuple):
         else:
             found = arrays.read_arrays(file, names)
         for rows, size in _whole(log.path, found):
-            batch = packed(rows, piece.file, self.labels, skipped)
+            batch = packed(rows, piece.file, labels, skipped)
             if log.step is not None and "step" in batch.labels and "step" not in names:
                 batch.labels["step"] = [log.step] * batch.sequences
             batch.skipped = skipped.taken()

@@ -12,7 +12,6 @@ from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.terminal import short
 from kullback.evaluation.text import visible
 from kullback.rlhf import WhatIf
-from kullback.rollouts.fields import LABELS
 from kullback.rollouts.series import Point, Series, interval, position_range
 from kullback.rollouts.skipped import in_figures
 
@@ -96,7 +95,7 @@ def remarks(report: Any) -> list[str]:
 
 def fields(facts: Any, log: Any) -> str:
     """Which fields of a file have which roles, of those that are used."""
-    used = {role: name for role, name in log["fields"].items() if role not in LABELS or role in facts["by"]}
+    used = {role: name for role, name in log["fields"].items() if role != "step" or role in facts["by"]}
     return ", ".join(name if role == name else f"{role} = {name}" for role, name in used.items())
 
 

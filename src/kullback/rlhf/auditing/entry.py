@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kullback._engine import TokenBatch, as_floats, keywords, labelling, reals, views
+from kullback._engine import TokenBatch, as_floats, labelling, reals, views
 from kullback.comparison import counted
 from kullback.rlhf.auditing.marks import SIDES, SOUND, Block, mark
 from kullback.rlhf.auditing.report import AuditReport
 from kullback.rlhf.auditing.sequences import sequence_columns
+from kullback.rlhf.auditing.sources import packed
 from kullback.rlhf.auditing.state import (
     State,
     concatenated,
@@ -35,7 +36,7 @@ def audit(
     *,
     offsets: ArrayLike | None = None,
     tokens: ArrayLike | None = None,
-    sources: Sequence[Any] | None = None,
+    sources: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
     rollout_entropy: ArrayLike | None = None,
     train_entropy: ArrayLike | None = None,
     rewards: ArrayLike | None = None,
@@ -61,8 +62,9 @@ def audit(
         (B + 1,), as in `sequence_sums`.
     tokens : array_like or list of array_like, optional
         Ids of the tokens, same shape: duplicates are told by them, and worst tokens have them.
-    sources : sequence, optional
-        One label a sequence: the worker, the environment or the step it comes from.
+    sources : sequence or dict of sequences, optional
+        One label a sequence: the worker, the environment or the step it comes from; or several by what they tell,
+        {"worker": [...], "env": [...]}, None where a sequence has none.
     rollout_entropy, train_entropy : array_like or list of array_like, optional
         Entropy of each position, same shape, nats; NaN where not known.
     rewards : array_like, optional
@@ -124,7 +126,7 @@ def audit(
     }
     labels = {
         "sequence": _ids(sequence_ids, count),
-        "source": _labels(sources, count),
+        "source": packed(sources, count),
         "reward": np.full(count, np.nan) if rewards is None else _each(reals(rewards, "rewards"), "rewards", count),
     }
     differences = None
@@ -249,14 +251,3 @@ def _ids(x: ArrayLike | None, count: int) -> NDArray[np.int64]:
     if np.unique(ids).size != count:
         raise ValueError("`sequence_ids` has an id twice, expected a different one for each sequence")
     return ids
-
-
-def _labels(x: Sequence[Any] | None, count: int) -> NDArray[np.str_]:
-    if x is None:
-        return np.full(count, "", dtype="<U1")
-    labels = keywords.several(x, "sources", "one label a sequence")
-    if any(np.ndim(label) for label in labels):
-        raise TypeError("`sources` holds arrays, expected one label a sequence")
-    if len(labels) != count:
-        raise ValueError(f"`sources` has {len(labels)} labels, expected {count}: one a sequence")
-    return np.array([str(label) for label in labels], dtype=np.str_).reshape(count)

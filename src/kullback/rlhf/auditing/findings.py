@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kullback.comparison import counted
 from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES, TESTED, Severity
 from kullback.rlhf.auditing.marks import SIDES
+from kullback.rlhf.auditing.sources import source_name
 from kullback.rlhf.auditing.state import State
 
 __all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "threshold", "two_sided", "without_echoes"]
@@ -206,23 +207,26 @@ def without_echoes(found: list[Finding]) -> list[Finding]:
 
 
 def concentrated(state: State, rows: NDArray[np.bool_]) -> str:
-    """Whether the sequences have one source in common that few others have."""
-    sources = state.table["source"]
-    named, count = np.unique(sources[rows], return_counts=True)
-    if not named.size or (named[0] == "" and named.size == 1):
-        return ""
-    top = str(named[np.argmax(count)])
-    share = count.max() / count.sum()
-    elsewhere = np.mean(sources == top)
-    if count.max() < 3 or share < 0.9 or elsewhere > 0.5:
-        return ""
-    which = "all" if share == 1.0 else f"{100 * share:.0f} % of them"
-    return f"; {which} of {top!r}, which has {100 * elsewhere:.0f} % of all sequences"
+    """Whether the sequences have a source in common that few others have."""
+    found = ""
+    for kind, labels in state.sources.items():
+        named, count = np.unique(labels[rows & (labels != "")], return_counts=True)
+        if not named.size:
+            continue
+        top = str(named[np.argmax(count)])
+        share = count.max() / np.count_nonzero(rows)
+        elsewhere = np.mean(labels == top)
+        if count.max() >= 3 and share >= 0.9 and elsewhere <= 0.5:
+            which = "all" if share == 1.0 else f"{100 * share:.0f} % of them"
+            found += f"; {which} of {source_name(kind, top)}, which has {100 * elsewhere:.0f} % of all sequences"
+    return found
 
 
-def _sides(part: dict[str, NDArray[Any]]) -> str:
+def _sides(part: dict[str, NDArray[Any]], verb: str) -> str:
+    """The sides that a mark is of, with the verb of one of them in the form that fits."""
     named = [SIDES[side] for side in (0, 1) if (part["side"] == side).any()]
-    return " and ".join(named) or "one side"
+    many = {"has": "have", "is": "are", "lies": "lie"}
+    return f"{' and '.join(named) or 'one side'} {verb if len(named) < 2 else many[verb]}"
 
 
 def _values(part: dict[str, NDArray[Any]]) -> str:
@@ -266,22 +270,23 @@ def _seen_shift(part: dict[str, NDArray[Any]]) -> str:
 
 def _seen_length(part: dict[str, NDArray[Any]]) -> str:
     lags = _lags(part)
-    ends = f"{_sides(part)} has no log-probs to the end, but {_values(part)}"
+    ends = f"{_sides(part, 'has')} no log-probs to the end, but {_values(part)}"
     return f"the sides differ in length: {lags}" if lags else ends
 
 
 _SEEN: dict[str, Callable[[dict[str, NDArray[Any]]], str]] = {
-    "missing": lambda part: f"{_sides(part)} has NaN where the mask keeps a token",
-    "infinite": lambda part: f"{_sides(part)} has {_values(part)} where the mask keeps a token",
-    "sentinel": lambda part: f"{_sides(part)} has {_values(part)}, which no sampled token has",
-    "probabilities": lambda part: f"{_sides(part)} lies between 0 and 1, as exp of the other side does",
-    "positive": lambda part: f"{_sides(part)} has values above 0, such as {_values(part)}",
-    "zero_filled": lambda part: f"{_sides(part)} is exactly 0 where the other side is not",
-    "constant": lambda part: f"{_sides(part)} has one number for all tokens of a sequence: {_values(part)}",
+    "missing": lambda part: f"{_sides(part, 'has')} NaN where the mask keeps a token",
+    "infinite": lambda part: f"{_sides(part, 'has')} {_values(part)} where the mask keeps a token",
+    "sentinel": lambda part: f"{_sides(part, 'has')} {_values(part)}, which no sampled token has",
+    "probabilities": lambda part: f"{_sides(part, 'lies')} between 0 and 1, as exp of the other side does",
+    "positive": lambda part: f"{_sides(part, 'has')} values above 0, such as {_values(part)}",
+    "zero_filled": lambda part: f"{_sides(part, 'is')} exactly 0 where the other side is not",
+    "constant": lambda part: f"{_sides(part, 'has')} one number for all tokens of a sequence: {_values(part)}",
     "length": _seen_length,
     "shift": _seen_shift,
     "unrelated": lambda part: "the probabilities of the two sides do not go together at any lag from -2 to 2",
     "masked_prompt": lambda part: (
-        f"{_sides(part)} has {_values(part)} for the first tokens, as engines have of prompts, or where they gave none"
+        f"{_sides(part, 'has')} {_values(part)} for the first tokens, as engines have of prompts, "
+        "or where they gave none"
     ),
 }

@@ -15,6 +15,7 @@ from kullback.comparison import counted, json_number
 from kullback.rlhf.auditing.catalogue import AUDIT_CHECKS, NAMES
 from kullback.rlhf.auditing.findings import Finding, from_marks, mean_k3, without_echoes
 from kullback.rlhf.auditing.runs import of_run
+from kullback.rlhf.auditing.sources import source_texts
 from kullback.rlhf.auditing.state import State, histogram_edges
 from kullback.rlhf.mismatch import MismatchReport
 
@@ -131,7 +132,7 @@ class AuditReport:
         names[places[::-1]] = np.array(NAMES)[marks["check"][::-1]]  # the first of several stays
         return {
             "sequence": table["sequence"],
-            "source": table["source"],
+            "source": source_texts(table["source"]),
             "tokens": table["tokens"],
             "sound": sound,
             "nll_rollout": mean["nll_rollout"],

@@ -15,6 +15,7 @@ from kullback.rlhf.auditing.catalogue import TESTED
 from kullback.rlhf.auditing.distributions import ENOUGH, SOME, TAIL, another_temperature, other_distribution
 from kullback.rlhf.auditing.findings import Finding, from_rows, threshold, two_sided
 from kullback.rlhf.auditing.marks import SIDES
+from kullback.rlhf.auditing.sources import source_name
 from kullback.rlhf.auditing.state import State
 
 __all__ = ["of_run"]
@@ -108,13 +109,17 @@ def _surprise(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
     table = state.table
     for side in SIDES:
         rows, words = free & (table[f"scored_{side}"] > 0), ""
-        groups = {name: rows & (table["source"] == name) for name in np.unique(table["source"][rows]).tolist()}
-        tests = 2 * (len(groups) + 1)
-        apart = [name for name, own in groups.items() if _excess(table, side, own, tests)]
-        if apart:  # a few sources, if all is well without them
+        kinds = {kind: _groups(labels, rows) for kind, labels in state.sources.items()}
+        tests = 2 * (sum(map(len, kinds.values())) + 1)
+        for groups in kinds.values():
+            apart = [name for name, own in groups.items() if _excess(table, side, own, tests)]
+            if not apart:
+                continue
+            # a few sources, if all is well without them
             some = np.logical_or.reduce([groups[name] for name in apart])
             if (rows & ~some).any() and not _excess(table, side, rows & ~some, tests):
                 rows, words = some, f" ({', '.join(apart[:4])}{', ...' if len(apart) > 4 else ''})"
+                break
         found = _excess(table, side, rows, tests)
         if found:
             z, ratio = found
@@ -125,6 +130,11 @@ def _surprise(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
                 rows,
             )
             return
+
+
+def _groups(labels: NDArray[np.str_], rows: Rows) -> dict[str, Rows]:
+    """Which of these sequences have each label."""
+    return {name: rows & (labels == name) for name in np.unique(labels[rows & (labels != "")]).tolist()}
 
 
 def _excess(table: dict[str, NDArray[Any]], side: str, rows: Rows, tests: int) -> tuple[float, float] | None:
@@ -149,11 +159,35 @@ def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
     table = state.table
     told = table["high"] + table["low"]
     rows = free & (told >= ENOUGH)
-    named = np.unique(table["source"][rows]).tolist()
-    if len(named) < 2 or np.count_nonzero(rows) < SOME:
+    kinds = {kind: _groups(labels, rows) for kind, labels in state.sources.items()}
+    tests = sum(map(len, kinds.values()))
+    for kind, groups in kinds.items():
+        for name, times, z in _compared(table, groups, told) if np.count_nonzero(rows) >= SOME else ():
+            if z <= TAIL * threshold(tests) or times < WORSE:
+                continue
+            p_value = min(two_sided(z / TAIL) * tests, TESTED)
+            others = [other for other in groups if other != name]
+            whom = f"source, {others[0]!r}" if len(others) == 1 else f"{len(others)} sources"
+            count = counted(int(np.count_nonzero(groups[name])), "sequence")
+            seen = (
+                f"{source_name(kind, name)} has {times:.3g} times the differences of log-odds of the other {whom}, in "
+                f"the median of {count}: a source is named from {WORSE:g} times on, if chance gives as much to any of "
+                f"{tests} sources in less than {TESTED:g} of runs (here in less than {max(p_value, 1e-9):.1g})"
+            )
+            mine = free & (state.sources[kind] == name)
+            if mine.any():
+                free = free & ~mine
+                yield from_rows(state, "bad_source", mine, p_value, seen), mine
+
+
+def _compared(
+    table: dict[str, NDArray[Any]], groups: dict[str, Rows], told: NDArray[np.int64]
+) -> Iterator[tuple[str, float, float]]:
+    """(label, times the differences of the others, standard errors by which that is more than once) of each source."""
+    if len(groups) < 2:
         return
+    rows = np.logical_or.reduce(list(groups.values()))
     size = table["change_size"] / np.maximum(told, 1)
-    groups = {name: rows & (table["source"] == name) for name in named}
     # medians: a few sequences with another fault are no fault of their source
     means, middle = {name: float(np.median(size[own])) for name, own in groups.items()}, float(np.median(size[rows]))
     # how far sequences are from the median of their source, or of all where it has few
@@ -165,24 +199,11 @@ def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
         name: max(noise / math.sqrt(np.count_nonzero(own)), LOGARITHMS / math.sqrt(float(told[own].sum())))
         for name, own in groups.items()
     }
-    for name, own in groups.items():
-        others = [other for other in named if other != name]
-        times = math.exp(means[name] - float(np.median([means[other] for other in others])))
+    for name in groups:
+        others = [other for other in groups if other != name]
+        more = means[name] - float(np.median([means[other] for other in others]))
         theirs = float(np.median([errors[other] for other in others])) * (MEDIANS if len(others) > 2 else 1.0)
-        error = MEDIANS * math.hypot(errors[name], theirs / math.sqrt(len(others)))
-        z = math.log(times) / error
-        if z > TAIL * threshold(len(named)) and times >= WORSE:
-            p_value = min(two_sided(z / TAIL) * len(named), TESTED)
-            whom = f"source, {others[0]!r}" if len(others) == 1 else f"{len(others)} sources"
-            count = counted(int(np.count_nonzero(own)), "sequence")
-            seen = (
-                f"{name!r} has {times:.3g} times the differences of log-odds of the other {whom}, in the median of "
-                f"{count}: a source is named from {WORSE:g} times on, if chance "
-                f"gives as much to any of {len(named)} sources in less than {TESTED:g} of runs "
-                f"(here in less than {max(p_value, 1e-9):.1g})"
-            )
-            mine = free & (table["source"] == name)
-            yield from_rows(state, "bad_source", mine, p_value, seen), mine
+        yield name, math.exp(more), more / (MEDIANS * math.hypot(errors[name], theirs / math.sqrt(len(others))))
 
 
 def _duplicates(state: State) -> Iterator[tuple[Finding, Rows]]:

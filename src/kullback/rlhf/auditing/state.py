@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from kullback.rlhf.auditing.catalogue import NAMES
 from kullback.rlhf.auditing.marks import SIDES, SOUND, Block, Marked, mark
 from kullback.rlhf.auditing.sequences import sequence_columns
+from kullback.rlhf.auditing.sources import kinds_of
 
 __all__ = ["WORST", "State", "concatenated", "cut_worst", "histogram", "look_at_storage", "marks_of", "worst_of"]
 
@@ -126,6 +128,11 @@ class State:
             for part in (*parts, worst_of(block, marked, none, None))
         )
         return state
+
+    @cached_property
+    def sources(self) -> dict[str, NDArray[np.str_]]:
+        """The labels of all sequences by what they tell, when the table is complete."""
+        return kinds_of(self.table["source"])
 
     @staticmethod
     def merged(states: list[State]) -> State:
