@@ -41,7 +41,7 @@ def files(tmp_path_factory):
 
 def same(found, expected):
     assert found == expected
-    assert [s.to_dict() for s in found] == [s.to_dict() for s in expected]
+    assert found.to_dict() == expected.to_dict()
 
 
 def test_same_bits_as_one_process(cluster, files):
