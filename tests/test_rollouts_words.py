@@ -172,7 +172,8 @@ def test_the_page_says_what_its_figures_are_of(here):
     report = audit_files(path)
     report.to_html(here / "page.html")
     page = (here / "page.html").read_text(encoding="utf-8")
-    for words in (report.audit.sound_in_words, "the figures below are without", "KL, nats, by position in the answer",
+    assert f"{report.audit.sound_in_words}; all figures are of the sound ones." in page[: page.index("<h2>")]
+    for words in ("the figures below are without", "KL, nats, by position in the answer",
                   "Positions count from 0, from the first entry of the row", "<th>sound</th>",
                   "rollout, train, mask, tokens, rollout_entropy"):  # fmt: skip
         assert words in page, words

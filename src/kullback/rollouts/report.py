@@ -132,8 +132,8 @@ class RolloutReport:
         return int(self.facts["pieces"]) - len(self.pieces)
 
     def kl_upper(self, level: float = 0.95) -> float:
-        """Upper end of the one-sided interval of the mean k3 of the sound tokens, with sequences as the independent
-        draws; NaN where it is not known: of fewer than five sequences too."""
+        """Upper end of the one-sided interval of the mean k3 of the sound tokens (of those in `audit.unsound` it says
+        nothing), sequences being the independent draws; NaN where it is not known: of fewer than five too."""
         level = keywords.number(level, "level", 0.0, 1.0)
         return interval(self.total.kl_k3, abs(2 * level - 1))[1 if level >= 0.5 else 0]
 
