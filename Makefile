@@ -7,11 +7,11 @@ PYTEST := $(BIN)/python -m pytest
 # whole suites: a file goes to whichever core is free, and stays there
 ON_ALL_CORES := -n auto --dist loadfile
 # what the integration tests compare with; torch is pinned because its wheels without CUDA are
-PEERS := torch==2.13.0 jax pandas polars xarray scikit-learn 'dask[array]' distributed
+PEERS := torch==2.13.0 jax pandas polars xarray scikit-learn 'pot>=0.9.6,<0.10' 'dask[array]' distributed
 
 # the tools that drift presets are named after, verified together; they need what is older than the PEERS
 DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==0.9.0 deepchecks==0.19.1 \
-	'pandas<3' 'scikit-learn<1.7' statsmodels
+	'pandas<3' 'scikit-learn<1.7' statsmodels polars pyarrow
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table coverage docs clean
@@ -28,7 +28,7 @@ $(VENV)/.installed-%: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-$(VENV)/.installed-integrations: $(VENV)/.installed-test
+$(VENV)/.installed-integrations: $(VENV)/.installed-test Makefile
 	$(BIN)/python -m pip install --quiet $(PEERS)
 	@touch $@
 
@@ -93,11 +93,12 @@ test-space: $(VENV)/.installed-test ## functions of rows on inputs nobody though
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(SETTLED),--settled)
 
-nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function, faults in 200 RL runs; ROWS=..., FIRST=batch
+nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function, the rates and intervals of the pages, faults in 200 RL runs; ROWS=..., FIRST=batch
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
-	$(BIN)/python docs/drift_rates.py --print
+	$(BIN)/python docs/drift_rates.py --check --runs $(or $(RUNS),200)
+	$(BIN)/python docs/counts.py --check
 	$(BIN)/python tests/interval_coverage.py --check --repeats $(or $(REPEATS),300)
 	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
 

@@ -1,21 +1,24 @@
-"""Drift of one wide table against Evidently and NannyML: `python -m benchmarks.drift_tables --rows 1000000`.
+"""Drift of one wide table against Evidently and NannyML: `python -m benchmarks.drift_tables --rows 1000000 --write`.
 
 30 columns of numbers, integers, categories, text, bools and dates, a twentieth of most missing. pandas, Polars and
 Arrow must give the same report; then each is timed with what is done there: fit, update and report of all columns. The
 tools are timed on the columns that they take, where they are installed (`make test-presets` installs them); NannyML's
-Jensen-Shannon against the preset of that name.
+Jensen-Shannon against the preset of that name. `--write` puts the table into docs/drift.md.
 """
 
 import argparse
 import importlib
 import time
 from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
 from kullback import drift
 
 Columns = dict[str, np.ndarray]
+PAGE = Path(__file__).parent.parent / "docs" / "drift.md"
 
 
 def columns(rows: int, seed: int, shift: float = 0.0) -> Columns:
@@ -54,10 +57,11 @@ def frames(table: Columns) -> dict[str, object]:
     return {"pandas": frame, "polars": polars.from_arrow(arrow), "pyarrow": arrow}
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    begin = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[tuple[float, float], object]:
+    """By the clock, and of all cores together, which other work on the machine changes less."""
+    begin, used = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - begin, result
+    return (time.perf_counter() - begin, time.process_time() - used), result
 
 
 def whole(reference: object, current: object) -> drift.DriftReport:
@@ -83,33 +87,53 @@ def nannyml(reference: object, current: object, names: list[str]) -> object:
     return calculator.fit(reference).calculate(current)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    rows = parser.parse_args().rows
+def timed(rows: int) -> list[str]:
+    """The table; every report of ours must be the same."""
     references, currents = frames(columns(rows, 0)), frames(columns(rows, 1, 0.3))
     whole(*(side["pandas"].head(1000) for side in (references, currents)))  # the first call loads the kernels
+    lines = [f"| {rows:,} rows, all 30 columns: fit, update, report | seconds | of all cores |", "|---|---|---|"]
+
+    def add(name: str, took: tuple[float, float]) -> None:
+        lines.append(f"| {name} | {took[0]:.1f} | {took[1]:.1f} |")
+        print(lines[-1], flush=True)
+
     texts = set()
     for library, reference in references.items():
         took, report = seconds(lambda r=reference, c=currents[library]: whole(r, c))
         texts.add(report.to_json())
-        print(f"{rows:,} rows x 30 columns, fit, update, report, {library}: {took:.2f} s", flush=True)
+        add(f"kullback, {library}", took)
     assert len(texts) == 1, "the libraries' reports differ"
     print("equal reports of all three; alarms:", ", ".join(report.column[report.alarm != ""]))
     names = [name for name in references["pandas"].columns if name.startswith(("float", "int", "text"))]
     r, c = (side["pandas"][names] for side in (references, currents))
-    took, _ = seconds(lambda: drift.reproduce(r, c, "nannyml.jensen_shannon"))
-    print(f"preset nannyml.jensen_shannon, {len(names)} columns: {took:.2f} s", flush=True)
-    for tool, work in (
-        ("nannyml", lambda: nannyml(r, c, names)),
-        ("evidently", lambda: evidently(r, c)),
+    add(
+        f"kullback, preset nannyml.jensen_shannon, {len(names)} columns, pandas",
+        seconds(lambda: drift.reproduce(r, c, "nannyml.jensen_shannon"))[0],
+    )
+    for tool, what, work in (
+        ("nannyml", "Jensen-Shannon", lambda: nannyml(r, c, names)),
+        ("evidently", "DataDriftPreset", lambda: evidently(r, c)),
     ):
         try:
+            version = metadata.version(tool)
             importlib.import_module(tool)
         except ModuleNotFoundError:
             print(f"{tool} is not installed")
             continue
-        print(f"{tool}, the same columns: {seconds(work)[0]:.2f} s", flush=True)
+        add(f"{tool} {version}, {what}, the same {len(names)} columns", seconds(work)[0])
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--write", action="store_true", help="into docs/drift.md")
+    options = parser.parse_args()
+    lines = timed(options.rows)
+    if options.write:
+        before, start, rest = PAGE.read_text(encoding="utf-8").partition("<!-- million -->\n")
+        _, end, after = rest.partition("\n<!-- end -->")
+        PAGE.write_text(before + start + "\n".join(lines) + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

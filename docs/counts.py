@@ -1,6 +1,9 @@
-"""Rewrites the tables of docs/counts.md by simulation, in two to eight minutes: `python docs/counts.py`."""
+"""Rewrites the tables of docs/counts.md by simulation, in two to eight minutes: `python docs/counts.py`.
 
-import sys
+`--check` asserts what the page promises, on tables of another seed, and writes nothing.
+"""
+
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +53,7 @@ def coverage(shape, total, dependence, tables, skew=1.0, seed=0):
 
 
 def level_rows():
-    yield "| table | counts | a cell | G against χ² | random tables |"
+    yield "| table | counts | a cell | before: G against χ² | now: random tables |"
     yield "|---|---|---|---|---|"
     for shape, total in LEVELS:
         chi2, exact = levels(shape, total, 1000, 199)
@@ -68,7 +71,32 @@ def coverage_rows():
             yield head + " | ".join(f"{share:.3f}" for share in found) + " |"
 
 
+def check(tables, seed):
+    """`make nightly`: within three standard deviations of so many tables."""
+
+    def slack(share):
+        return 3 * np.sqrt(share * (1 - share) / tables)
+
+    for shape, total in LEVELS:
+        _, exact = levels(shape, total, tables, 99, seed)
+        assert exact <= 0.05 + slack(0.05), (shape, total, exact)
+    for shape, total in COVERAGE:
+        promised = 0.90 if total < 50 * shape[0] * shape[1] else 0.93
+        for skew in (1.0, 0.6):
+            for dependence in DEPENDENCE:
+                found = coverage(shape, total, dependence, tables, skew, seed)
+                assert found >= promised - slack(promised), (shape, total, skew, dependence, found)
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="whether the promises hold, and no table")
+    parser.add_argument("--tables", type=int, default=300, help="of --check")
+    parser.add_argument("--seed", type=int, default=1, help="of --check")
+    options = parser.parse_args()
+    if options.check:
+        check(options.tables, options.seed)
+        return
     text = PAGE.read_text(encoding="utf-8")
     for name, rows in (("levels", level_rows), ("coverage", coverage_rows)):
         before, start, rest = text.partition(f"<!-- {name} -->\n")
@@ -78,4 +106,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

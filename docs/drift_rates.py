@@ -68,17 +68,35 @@ MOVED = [
 P_VALUES = ("psi_p_value", "g_test_p_value", "ks_p_value", "unseen_p_value", "missing_p_value", "p_value")
 
 
+def usual_psi(reference: np.ndarray, current: np.ndarray) -> float:
+    """PSI as it is usually taken, of ten bins of the reference or of every category; inf where one is empty."""
+    if reference.dtype.kind == "U":
+        names = np.union1d(reference, current)
+        cells = [np.searchsorted(names, side) for side in (reference, current)]
+        bins = names.size
+    else:
+        sides = [side.astype(np.float64) for side in (reference, current)]
+        sides = [side[~np.isnan(side)] for side in sides]
+        edges = np.unique(np.quantile(sides[0], np.linspace(0, 1, 11))[1:-1])
+        cells, bins = [np.searchsorted(edges, side, "right") for side in sides], edges.size + 1
+    r, c = (np.bincount(side, minlength=bins) / side.size for side in cells)
+    used = (r > 0) | (c > 0)
+    with np.errstate(divide="ignore"):
+        return float(((r - c)[used] * np.log(r[used] / c[used])).sum())
+
+
 def reported(case: tuple[str, Draw, Draw, int, int], runs: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Fields of the reports of `runs` single columns."""
     _, reference, batch, n, m = case
-    rows: dict[str, list[object]] = {name: [] for name in (*P_VALUES, "band", "psi")}
+    rows: dict[str, list[object]] = {name: [] for name in (*P_VALUES, "band", "psi", "usual")}
     for run in range(runs):
         rng = np.random.default_rng([seed, run])
-        state = drift.fit({"x": reference(rng, n)}, num_threads=1)
-        state.update({"x": batch(rng, m)})
+        sides = reference(rng, n), batch(rng, m)
+        state = drift.fit({"x": sides[0]}, num_threads=1)
+        state.update({"x": sides[1]})
         report = state.report(seed=run)
         for name, values in rows.items():
-            values.append(getattr(report, name)[0])
+            values.append(usual_psi(*sides) if name == "usual" else getattr(report, name)[0])
     return {name: np.array(values) for name, values in rows.items()}
 
 
@@ -89,38 +107,43 @@ def rate(values: np.ndarray, level: float) -> str:
 
 def still_rows(runs: int) -> list[str]:
     lines = [
-        "| no drift | n, m | PSI | ratio | KS | unseen | missing | column | not stable |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| no drift | n, m | before | PSI | ratio | KS | unseen | missing | column | not stable |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in STILL:
         found = reported(case, runs)
-        cells = [rate(found[name], 0.05) for name in P_VALUES] + [f"{np.mean(found['band'] != 'stable'):.1%}"]
+        cells = [f"{np.mean(found['usual'] >= 0.1):.1%}"]
+        cells += [rate(found[name], 0.05) for name in P_VALUES] + [f"{np.mean(found['band'] != 'stable'):.1%}"]
         lines.append(f"| {case[0]} | {case[3]:,}, {case[4]:,} | " + " | ".join(cells) + " |")
     return lines
 
 
 def moved_rows(runs: int) -> list[str]:
-    lines = ["| drift | n, m | significant at 1 % | watch or act |", "|---|---|---|---|"]
+    lines = ["| drift | n, m | before | significant at 1 % | shifted | watch | act |", "|---|---|---|---|---|---|---|"]
     for case in MOVED:
         found = reported(case, runs)
-        cells = [f"{np.mean(found['p_value'] <= 0.01):.0%}", f"{np.mean(found['band'] != 'stable'):.0%}"]
+        cells = [f"{np.mean(found['usual'] >= 0.1):.0%}", f"{np.mean(found['p_value'] <= 0.01):.0%}"]
+        cells += [f"{np.mean(found['band'] == band):.0%}" for band in ("shifted", "watch", "act")]
         lines.append(f"| {case[0]} | {case[3]:,}, {case[4]:,} | " + " | ".join(cells) + " |")
     return lines
 
 
-def threshold_rate(n: int, m: int, bins: int, level: float, runs: int, seed: int = 1) -> float:
-    """How often PSI in quantile bins of the reference goes beyond `psi_threshold` without drift."""
+def threshold_rate(
+    n: int, m: int, bins: int, level: float, runs: int, seed: int = 1, limit: float | None = None, half: float = 0.5
+) -> float:
+    """How often PSI in quantile bins of the reference goes beyond `psi_threshold`, or `limit`, without drift."""
     rng = np.random.default_rng(seed)
-    limit = drift.psi_threshold(n, m, bins, level)
+    limit = drift.psi_threshold(n, m, bins, level) if limit is None else limit
     beyond = 0
     for _ in range(runs):
         reference = np.sort(rng.random(n))
         edges = np.quantile(reference, np.linspace(0, 1, bins + 1))[1:-1]
         r, c = (np.bincount(np.searchsorted(edges, x, "right"), minlength=bins) for x in (reference, rng.random(m)))
         if np.any(r == 0) or np.any(c == 0):
-            r, c = r + 0.5, c + 0.5  # as the report does
+            r, c = r + half, c + half  # as the report does
         p, q = r / r.sum(), c / c.sum()
-        beyond += ((p - q) * np.log(p / q)).sum() > limit
+        with np.errstate(divide="ignore"):
+            beyond += ((p - q) * np.log(p / q)).sum() > limit
     return beyond / runs
 
 
@@ -133,11 +156,35 @@ def threshold_rows(runs: int) -> list[str]:
     return lines
 
 
+def check(runs: int, seed: int) -> None:
+    """`make nightly`: what the page says, within three standard deviations of so many runs of another seed."""
+
+    def most(share: float) -> float:
+        return float(share + 3 * np.sqrt(share * (1 - share) / runs))
+
+    for case in STILL:
+        found = reported(case, runs, seed)
+        for name in P_VALUES:
+            assert not np.mean(found[name] <= 0.05) > most(0.05), (case[0], case[4], name)
+        assert np.mean(found["band"] != "stable") <= most(0.01), (case[0], case[4])
+    for case in MOVED:
+        found = reported(case, max(runs // 4, 1), seed)
+        assert np.mean(found["p_value"] <= 0.01) >= 0.8, case[0]
+        assert not np.any((found["band"] == "stable") & (found["p_value"] <= 0.01)), case[0]
+    for n, m in ((10_000, 50), (300, 300)):
+        assert threshold_rate(n, m, 10, 0.01, 10 * runs, seed) <= 0.012 + 3 * np.sqrt(0.01 / (10 * runs)), (n, m)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=250)
     parser.add_argument("--print", action="store_true", help="print the tables and leave the page alone")
+    parser.add_argument("--check", action="store_true", help="whether the promises hold, and no table")
+    parser.add_argument("--seed", type=int, default=11, help="of --check")
     options = parser.parse_args()
+    if options.check:
+        check(options.runs, options.seed)
+        return
     begin = time.perf_counter()
     tables = {
         "still": still_rows(options.runs),

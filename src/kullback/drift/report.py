@@ -14,7 +14,7 @@ from kullback._engine import choice, number, reals, shown
 from kullback.drift.cells import CategoricalCells, Cells, NumericCells
 from kullback.drift.counting import Counts
 from kullback.drift.distances import NAMES, distances
-from kullback.drift.results import DriftReport
+from kullback.drift.results import NOISE, DriftReport
 from kullback.drift.significance import (
     ValueTests,
     adjusted,
@@ -31,7 +31,6 @@ Int64s = NDArray[np.int64]
 Bands = tuple[float, float] | str
 METRICS = ("kl", "reverse_kl", "js", "js_distance", "psi", "hellinger", "tv")
 USUAL = (0.1, 0.25)  # of PSI
-NOISE = {"psi": 1.0, "kl": 0.5, "reverse_kl": 0.5, "js": 0.125}  # of PSI's without drift: all four are like Σ (r-c)²/r
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def make_report(reference: Counts, current: Counts, chunks: Sequence[Counts], as
         row["alarm"] = ", ".join(test for test, p in tested.items() if min(p * len(tested), 1.0) <= allowed)
         row["band"] = _band(row, row.pop("effect"), q, asked)
     table = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
-    return DriftReport(**table, smoothing=str(asked.smoothing), alpha=asked.alpha)
+    return DriftReport(**table, smoothing=str(asked.smoothing), alpha=asked.alpha, band_metric=asked.band_metric)
 
 
 def _column(name: str, cells: Cells, reference: Counts, current: Counts, asked: Settings) -> dict[str, Any]:
@@ -153,6 +152,9 @@ def _summed(bins: Int64s, counts: Int64s, width: int) -> Int64s:
 
 def _divergences(r: Int64s, c: Int64s, smoothing: Smoothing) -> dict[str, Any]:
     """Every metric of two rows of bins."""
+    if isinstance(smoothing, str) and smoothing == "auto":
+        used = (r > 0) | (c > 0)  # others have no part in it: the bin of rare categories where there are none
+        r, c = r[used], c[used]
     empty = {"bins": r.size, "empty_reference": np.count_nonzero(r == 0), "empty_current": np.count_nonzero(c == 0)}
     if r.sum() == 0 or c.sum() == 0:
         return empty | dict.fromkeys(METRICS, np.nan)
@@ -236,9 +238,15 @@ def _own_limits(
 
 
 def _band(row: dict[str, Any], effect: float, q_value: float, asked: Settings) -> str:
-    """Beyond what chance explains, and large enough to matter."""
+    """Whether chance explains it, and if not, how large it is as far as that is known."""
     if np.isnan(effect) or (row["n_reference"] == 0 and row["n_current"] == 0):
         return "empty"
-    if q_value > asked.alpha or effect < row["watch_from"]:
+    if q_value > asked.alpha:
         return "stable"
-    return "watch" if effect < row["act_from"] else "act"
+    if effect >= row["watch_from"]:
+        return "watch" if effect < row["act_from"] else "act"
+    if asked.bands is None or asked.alpha == 1.0:
+        return "stable"  # as the reference varies by itself, or no test was asked for
+    values = set(row["alarm"].split(", ")) - {"missing", ""}
+    unknown = NOISE.get(asked.band_metric, 0.0) * row["psi_noise"] >= row["watch_from"]
+    return "watch" if values and unknown else "shifted"

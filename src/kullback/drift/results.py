@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from kullback.drift.tables import narwhals
 
 Float64s = NDArray[np.float64]
+NOISE = {"psi": 1.0, "kl": 0.5, "reverse_kl": 0.5, "js": 0.125}  # of PSI's without drift: all four are like Σ (r-c)²/r
 _SHOWN = 30
-_OF_ALL = ("smoothing", "alpha")  # fields with one value for all columns
+_BANDS = ("act", "watch", "shifted", "stable", "empty")
+_OF_ALL = ("smoothing", "alpha", "band_metric")  # fields with one value for all columns
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class DriftReport:
     unseen : int
         Current values that are none of the categories kept (categorical).
     bins, empty_reference, empty_current : int
-        Bins compared, and how many of them hold nothing on one side.
+        Bins compared, and how many of them hold nothing on one side. Categories are a bin each, and so are together
+        those of fewer than five values on both sides, or with a rule of smoothing those that the reference lacks;
+        missing values are one with `missing="bin"`.
     kl, reverse_kl : float
         KL(reference‖current) and KL(current‖reference), nats.
     js, js_distance : float
@@ -73,13 +77,17 @@ class DriftReport:
     watch_from, act_from : float
         Where the bands begin.
     band : str
-        "stable" where `q_value` is above `alpha`, or the excess of the band metric over its noise below `watch_from`;
-        "watch" or "act" above; "empty" where there is nothing to compare. The excess is that of the values or that of
-        missing against present, whichever is larger.
+        "stable" where chance explains it: `q_value` is above `alpha`. Else by the excess of the band metric over its
+        noise, of the values or of missing against present, whichever is larger: "act" from `act_from` on, "watch" from
+        `watch_from` on, or where values alarm and the noise itself is that large, so that the size is not known to be
+        less; "shifted" where it is small. "empty" where there is nothing to compare. With the reference's own
+        variation as bands, what stays within it is "stable".
     smoothing : str (one for all)
         The rule that was applied.
     alpha : float (one for all)
         The share of false alarms that was asked for.
+    band_metric : str (one for all)
+        The metric whose size decides.
 
     Notes
     -----
@@ -129,6 +137,7 @@ class DriftReport:
     band: NDArray[Any]
     smoothing: str
     alpha: float
+    band_metric: str = "psi"
 
     def to_dict(self) -> dict[str, list[Any]]:
         """One list a field, one entry a column: what any table or JSON writer takes."""
@@ -140,19 +149,26 @@ class DriftReport:
         return narwhals().from_dict(self.to_dict(), backend=backend).to_native()
 
     def to_json(self) -> str:
-        """The report as JSON: `smoothing`, `alpha`, and one object a column. NaN is null, infinity "inf"."""
+        """The report as JSON: `smoothing`, `alpha`, `band_metric`, and one object a column. NaN is null, infinity
+        "inf"."""
         lists = self.to_dict()
         rows = [
             {name: _plain(value) for name, value in zip(lists, row, strict=True)}
             for row in zip(*lists.values(), strict=True)
         ]
-        return json.dumps({"smoothing": self.smoothing, "alpha": self.alpha, "columns": rows}, allow_nan=False)
+        return json.dumps({name: getattr(self, name) for name in _OF_ALL} | {"columns": rows}, allow_nan=False)
 
     def to_html(self) -> str:
         """The report as a page of its own, the columns that drift most first; nothing is loaded from elsewhere."""
         body = "\n".join(self._html_row(j) for j in self._order())
-        bands = ", ".join(f"{np.count_nonzero(self.band == band)} {band}" for band in ("act", "watch", "stable"))
-        return _PAGE.format(summary=bands, alpha=f"{self.alpha:g}", rows=body, smoothing=html.escape(self.smoothing))
+        bands = ", ".join(f"{np.count_nonzero(self.band == band)} {band}" for band in _BANDS[:-1])
+        return _PAGE.format(
+            legend=html.escape(" ".join(self._legend())),
+            summary=bands,
+            alpha=f"{self.alpha:g}",
+            rows=body,
+            smoothing=html.escape(self.smoothing),
+        )
 
     def _html_row(self, j: int) -> str:
         share = np.array([self.missing_reference[j], self.missing_current[j]]) / np.maximum(
@@ -172,8 +188,18 @@ class DriftReport:
 
     def _order(self) -> NDArray[np.int64]:
         """Columns by band, then by the larger of their PSIs."""
-        bands = np.array([("act", "watch", "stable", "empty").index(band) for band in self.band], dtype=np.int64)
+        bands = np.array([_BANDS.index(band) for band in self.band], dtype=np.int64)
         return np.lexsort((-np.nan_to_num(np.fmax(self.psi, self.missing_psi), nan=-1.0, posinf=np.inf), bands))
+
+    def _legend(self) -> list[str]:
+        """What the bands say."""
+        limits = {(float(w), float(a)) for w, a in zip(self.watch_from, self.act_from, strict=True)}
+        watch, act = (f"{x:.3g}" for x in limits.pop()) if len(limits) == 1 else ("watch_from", "act_from")
+        size = f"{self.band_metric} less noise" if self.band_metric in NOISE else self.band_metric
+        return [
+            f"act: beyond chance, {size} is {act} or more. watch: {watch} or more, or too noisy to be known.",
+            "shifted: beyond chance, and smaller. stable: as chance, or the reference itself, has it.",
+        ]
 
     def __str__(self) -> str:
         """The columns that drift most."""
@@ -191,6 +217,7 @@ class DriftReport:
             )
         if order.size > _SHOWN:
             lines.append(f"... and {order.size - _SHOWN} more")
+        lines += self._legend()
         lines.append(
             f"smoothing: {self.smoothing}; false alarms among alarms: {self.alpha:g}; unseen: {self.unseen.sum()}"
         )
@@ -211,8 +238,9 @@ table {{ border-collapse: collapse; width: 100%; }}
 th, td {{ padding: 0.3rem 0.6rem; text-align: left; border-bottom: 1px solid #8884; }}
 .number {{ text-align: right; font-variant-numeric: tabular-nums; }}
 .act {{ background: #d6455044; font-weight: 600; }} .watch {{ background: #e0a80044; }}
+.shifted {{ background: #5b8def33; }}
 </style></head><body><h1>Drift</h1>
-<p>{summary}. Of the columns with an alarm, a share of {alpha} is false on average. Smoothing: {smoothing}.</p>
+<p>{summary}. {legend} Of the columns with an alarm, a share of {alpha} is false on average. Smoothing: {smoothing}.</p>
 <table><thead><tr><th>column</th><th>kind</th><th>band</th><th>alarm</th><th>PSI</th><th>without drift</th><th>KS</th>
 <th>W1/sd</th><th>q</th><th>missing</th><th>unseen</th></tr></thead><tbody>
 {rows}

@@ -211,7 +211,8 @@ def psi_threshold(n_reference: int, n_current: int, bins: int, p_value: float = 
     Notes
     -----
     B. Yurdakul, "Statistical properties of population stability index", Western Michigan University, 2018, equation
-    5.2, is the limit law. At fifty values in ten bins it raises more than twenty times the alarms it names.
+    5.2, is the limit law. At fifty values in ten bins it alarms twice as often as it says, and, where an empty bin
+    makes PSI infinite, in one batch of twenty whatever it says.
 
     Examples
     --------

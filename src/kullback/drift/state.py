@@ -150,9 +150,10 @@ class DriftState:
         missing : {"drop", "bin"}
             Leave missing values out of the shares, or make them a bin. Their share is tested either way.
         bands : (float, float) or "reference"
-            Excesses of `band_metric` from which a column is to "watch", and to "act" on; PSI, KL and JS are
-            taken less what they are on average without drift. "reference": mean + 3 standard deviations of what the
-            chunks of the reference (see `fit`) have against the rest of it, and 2.5 times that.
+            Excesses of `band_metric` from which a column that drifts is to "watch", and to "act" on, not just
+            "shifted"; PSI, KL and JS are taken less what they are on average without drift. "reference": mean + 3
+            standard deviations of what the chunks of the reference (see `fit`) have against the rest of it, and 2.5
+            times that.
         band_metric : str
             The metric of the report that decides. For a distance in the column's unit or "ks", missing values go
             by PSI.
