@@ -29,22 +29,25 @@ def unit_beyond(k):
 @separate(types.float64)
 @kernel
 def linear_beyond(pair, first, second, state):
-    """first·KL(p‖q) + second·KL(q‖p), both weights positive, where one of the two is beyond the range."""
+    """first·KL(p‖q) + second·KL(q‖p), no weight negative, where one of the two is beyond the range."""
     p, q, vocab, _, k = pair
     top_p, top_q = state.greatest_p, state.greatest_q
     small, unit, more = unit_beyond(k)
-    total = 0.0
+    total, weight = 0.0, max(first, second)  # which may be next to nothing
+    first, second = first / weight, second / weight
     for v in range(vocab):
         x, y = element(p, v), element(q, v)
         if x == -np.inf and y == -np.inf:
             continue
         if x == -np.inf or y == -np.inf:
-            return np.inf
+            if (first if y == -np.inf else second) > 0.0:
+                return np.inf
+            continue
         d = apart(x, y, top_p, top_q, small)
         root_p = math.exp(0.5 * (below(x, top_p, k) - state.log_mass_p))
         root_q = math.exp(0.5 * (below(y, top_q, k) - state.log_mass_q))
         total += second * (root_q * (root_q * d)) - first * (root_p * (root_p * d))
-    return total * unit * more
+    return (total * unit) * weight * more if total < 2.0**400 else total * weight * unit * more
 
 
 @separate(types.float64)

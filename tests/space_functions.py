@@ -127,8 +127,13 @@ def _alpha(rng, inputs):
         1 - 1e-10,
         1 + 1e-10,
         10 ** rng.uniform(0, 2),
+        -1.0,
+        -math.inf,
+        -rng.uniform(0, 3),
+        -(10 ** rng.uniform(-300, -1)),
+        -(10 ** rng.uniform(0, 2)),
     )
-    return {"alpha": float(pick(rng, drawn, (1, 2, 1, 2, 1, 4, 1, 1, 1, 2)))}
+    return {"alpha": float(pick(rng, drawn, (1, 2, 1, 2, 1, 4, 1, 1, 1, 2, 1, 1, 2, 1, 1)))}
 
 
 def _power(rng, inputs):
@@ -238,6 +243,13 @@ def _log_softmax(row, options):
 
 def _renyi(pair, alpha):
     """Towards order 1 the logarithm of a number near 1 is divided by α - 1."""
+    if alpha < 0:  # α/(1 - α) times D of order 1 - α, the rows exchanged
+        claim, factor = (
+            _renyi(pair.swapped(), 1 - REAL(alpha)),
+            REAL(1 if alpha == -math.inf else alpha / (REAL(alpha) - 1)),
+        )
+        value = -factor * claim.value + REAL(0)
+        return claim._replace(value=value, slack=factor * claim.slack, least=-math.inf, greatest=0.0)
     value = pair.renyi(alpha)
     if alpha == math.inf:  # the logarithm of one ratio
         return distance(value, pair, math.inf)

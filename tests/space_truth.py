@@ -253,9 +253,11 @@ class Pair:
         d = np.where(self.both, self.delta, 0)
         if alpha == 0:
             lost = np.where(self.only_q, q.share, 0).sum(-1)
-            kept = np.where(self.both, q.share, 0).sum(-1)
+            logs = np.where(self.both, q.log, -np.inf)  # of shares that may be beyond the range of long double
+            top = np.where(self.common, logs.max(-1), 0)
             with np.errstate(divide="ignore"):
-                value = np.where(lost < 0.5, -np.log1p(-np.minimum(lost, 0.75)), -np.log(kept))
+                kept = top + np.log(np.exp(logs - top[..., None]).sum(-1))
+                value = np.where(lost < 0.5, -np.log1p(-np.minimum(lost, 0.75)), -kept)
             return self._spoilt(np.where(self.common, value, np.inf))
         if alpha == np.inf:
             value = np.maximum(np.where(self.both, -d, -np.inf).max(-1), 0)

@@ -31,7 +31,8 @@ STATED = {
     "symmetric_kl_divergence": DIVERGENCE,
     "renyi_divergence": (
         "itself",
-        f"{OF_DIVERGENCE} + {LOG_SLACK:.0e}/\\|α - 1\\| of itself; {OF_DISTANCE} for α = ∞",
+        f"{OF_DIVERGENCE} + {LOG_SLACK:.0e}/\\|α - 1\\| of itself; {OF_DISTANCE} for α = ∞; "
+        "for α < 0 that of order 1 - α, times α/(α - 1)",
     ),
     "total_variation": DISTANCE,
     "hellinger_distance": DISTANCE,

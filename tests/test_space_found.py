@@ -171,6 +171,43 @@ def test_renyi_beyond_float64(p, q, temperature):
             at_end = got == np.inf and expected > F64.max * (1 - 1e-11)
             assert at_end or close(got, expected, 1e-11), (alpha, got, expected)
         assert close(kb.hellinger_distance(a, b, **keywords), np.sqrt(pair.squared_hellinger[0]), 1e-11)
+        negative(a, b, pair, keywords)
+
+
+def negative(a, b, pair, keywords):
+    """Orders below 0: α/(1-α) times a divergence that may be beyond the range where this is not."""
+    for alpha in (-5e-324, -1e-300, -2e-181, -1e-60, -1e-12, -0.3, -1.0, -70.0, -np.inf):
+        order = 1 - np.longdouble(alpha)
+        factor = 1.0 if alpha == -np.inf else np.longdouble(alpha) / (np.longdouble(alpha) - 1)
+        with np.errstate(all="ignore"):
+            expected = -factor * pair.swapped().renyi(order)[0]
+        got = kb.renyi_divergence(a, b, alpha, **keywords)
+        at_end = got == -np.inf and expected < -F64.max * (1 - 1e-11)
+        assert at_end or close(got, expected, 1e-11) or abs(expected) < 1e-307, (alpha, got, expected)
+
+
+@pytest.mark.parametrize(
+    ("p", "q", "temperature"),
+    [
+        (
+            [-1.2636108651050383e308, -1.2636115254897994e308],
+            [-1.260701070741775e308, -1.2590935033806451e308],
+            2.2e-75,
+        ),
+        ([-1.1865388483200454e39, -1.2082537937924666e39], [-9007199254740992, -9007199254740992], 7.9e-299),
+        ([1e300, 0.0, -np.inf], [0.0, 1e300, 0.0], 1e-100),
+        ([1e300, 0.0, 0.0], [0.0, 1e300, -np.inf], 1e-100),
+        ([1e300, 1e300, -1e300, 3.0], [-1e300, 1e300, 1e300, -np.inf], 1e-20),
+    ],
+)
+def test_negative_orders_where_kl_is_beyond_float64(p, q, temperature):
+    """Once -inf, the factor times that."""
+    p, q, keywords = np.array(p), np.array(q), {"given": "logits", "temperature": temperature}
+    for a, b in ((p, q), (q, p)):
+        negative(a, b, truth(a, b, temperature), keywords)
+        found = kb.renyi_divergence(a, b, -1e-12, out=np.empty(()), **keywords)
+        assert found == kb.renyi_divergence(a, b, -1e-12, **keywords)
+        assert kb.renyi_divergence([a, b], [b, b], -1e-12, **keywords).tolist() == [found, 0.0]
 
 
 @pytest.mark.parametrize("temperature", [1e-2, 1.0, 1e10])

@@ -43,7 +43,8 @@ def value(pair, divergence, with_moment, facts):
         return np.nan
     state.moment = second * state.reverse if second != 0.0 else 0.0
     result = weighted_sum(first, state.forward, second, state.reverse)
-    if result == np.inf and pair.space == LOGS and first > 0.0 and second > 0.0:
+    lesser, greater = min(first, second), max(first, second)
+    if result == np.inf and pair.space == LOGS and lesser >= 0.0 and (lesser > 0.0 or greater < 1.0):
         result = linear_beyond(pair, first, second, state)
     return result
 

@@ -6,12 +6,13 @@ input, 1e-10 for float64. Masses and their totals may lie anywhere in the range 
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import FloatArray, Given, number
+from kullback._engine import FloatArray, Given, number, outputs
 from kullback.rows.rowwise import Out, Rowwise
 
 __all__ = ["chi2_divergence", "hellinger_distance", "renyi_divergence", "total_variation"]
@@ -61,13 +62,31 @@ def renyi_divergence(
     """
     rows = Rowwise(given, temperature, axis, vocab_size, num_threads)
     alpha = number(alpha, "alpha", -math.inf, math.inf)
-    if alpha < 0.0:  # near 0 the order 1 - α is 1 to the last digit, and D_1 is KL
-        factor = -1.0 if alpha == -math.inf else alpha / (1.0 - alpha)
-        kind, order = ("linear", (0.5, 1.0, 0.0)) if 1.0 - alpha == 1.0 else ("renyi", (1.0 - alpha, 0.0, 0.0))
-        return rows.evaluate(("q", q), ("p", p), kind, order, out, lambda value: factor * value + 0.0, base)
+    if alpha < 0.0:
+        return _negative(rows, p, q, alpha, out, base)
     if alpha == 1.0:
         return rows.evaluate(("p", p), ("q", q), "linear", (0.5, 1.0, 0.0), out, base=base)
     return rows.evaluate(("p", p), ("q", q), "renyi", (alpha, 0.0, 0.0), out, base=base)
+
+
+def _negative(rows: Rowwise, p: Any, q: Any, alpha: float, out: Out, base: float | None) -> FloatArray:
+    """α/(1-α)·D_(1-α)(q‖p). Near 0 the order 1 - α is 1 to the last digit; D_1 is KL, which takes the factor itself."""
+    factor, order = (1.0, math.inf) if alpha == -math.inf else (alpha / (alpha - 1.0), 1.0 - alpha)
+    sides = ("q", q), ("p", p)
+
+    def negative(value: FloatArray) -> FloatArray:
+        return -factor * value + 0.0
+
+    if order == 1.0:
+        return rows.evaluate(*sides, "linear", (0.5, factor, 0.0), out, lambda value: 0.0 - value, base)
+    found = rows.evaluate(*sides, "renyi", (order, 0.0, 0.0), out, negative, base)
+    beyond = np.isneginf(found)
+    if factor < 1.0 and rows.given != "probs" and beyond.any() and float(rows.temperature) / factor < math.inf:
+        # D alone may be beyond the range; there it is a difference of logs, which the temperature divides
+        hot = replace(rows, temperature=float(rows.temperature) / factor)
+        again = hot.evaluate(*sides, "renyi", (order, 0.0, 0.0), None, lambda value: 0.0 - value, base)
+        found = outputs.finish(np.where(beyond, again, found), np.shape(found), out)
+    return found
 
 
 def hellinger_distance(
