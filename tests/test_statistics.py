@@ -174,7 +174,7 @@ def test_only_known_digits_of_quantiles_are_printed():
     s.compact(10)
     assert s.kl.quantile_digits == 4
     assert str(s).splitlines()[0] == exact.splitlines()[0]
-    s.kl._binned = s.kl._binned._coarser(8)
+    s.kl._binned = s.kl._binned.coarser(8)
     assert s.kl.quantile_digits == 2
     assert f"{s.kl.median:>12.2g}" in str(s)
 

@@ -31,15 +31,15 @@ class Binned:
     bits: int
 
     @classmethod
-    def of(cls, values: NDArray[np.float64], most: int = MOST) -> Binned:
+    def of(cls, values: NDArray[np.float64], most: int = MOST, bits: int = BITS) -> Binned:
         """Of one value at least, none of them NaN."""
-        found, counts = np.unique(_cut(values, BITS), return_counts=True)
-        return cls(found, counts, float(values.min()), float(values.max()), BITS)._within(most)
+        found, counts = np.unique(cut(values, bits), return_counts=True)
+        return cls(found, counts, float(values.min()), float(values.max()), bits)._within(most)
 
     def merge(self, other: Binned, most: int = MOST) -> Binned:
         """Of the values of both."""
         a, b = sorted((self, other), key=lambda binned: -binned.bits)
-        both = a._coarser(b.bits)
+        both = a.coarser(b.bits)
         values, place = np.unique(np.concatenate([both.values, b.values]), return_inverse=True)
         counts = np.zeros(values.size, np.int64)
         np.add.at(counts, place.ravel(), np.concatenate([both.counts, b.counts]))
@@ -83,21 +83,22 @@ class Binned:
         """How many there are of each value of another one, which has these among its values, cut to as many bits or
         fewer."""
         counts = np.zeros(coarser.values.size, np.int64)
-        np.add.at(counts, np.searchsorted(coarser.values, _cut(self.values, coarser.bits)), self.counts)
+        np.add.at(counts, np.searchsorted(coarser.values, cut(self.values, coarser.bits)), self.counts)
         return counts
 
     def _within(self, most: int) -> Binned:
         found = self
         while found.values.size > most and found.bits > 0:
-            found = found._coarser(found.bits - 1)
+            found = found.coarser(found.bits - 1)
         return found
 
-    def _coarser(self, bits: int) -> Binned:
+    def coarser(self, bits: int) -> Binned:
+        """Cut to so many bits, no more than these have."""
         if bits == self.bits:
             return self
-        cut = _cut(self.values, bits)  # in rising order still
-        first = np.flatnonzero(np.concatenate([[True], cut[1:] != cut[:-1]]))
-        return Binned(cut[first], np.add.reduceat(self.counts, first), self.low, self.high, bits)
+        values = cut(self.values, bits)  # in rising order still
+        first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+        return Binned(values[first], np.add.reduceat(self.counts, first), self.low, self.high, bits)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Binned):
@@ -111,7 +112,7 @@ class Binned:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _cut(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+def cut(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """Towards 0, to `bits` bits after the leading one; infinities stay, -0 becomes 0."""
     words = np.ascontiguousarray(values, np.float64).view(np.int64)
     return (words & -(1 << (52 - bits))).view(np.float64) + 0.0

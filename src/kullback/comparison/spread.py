@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import keywords, views
+from kullback.comparison.batched import Batched, ranks
 from kullback.comparison.binned import Binned
 from kullback.comparison.exact import ExactSum, Group, Mean, json_number
 from kullback.comparison.grouped import Grouped
@@ -33,6 +34,7 @@ class Spread(Grouped):
         self._mean = Mean()  # of the values that are not NaN
         self._parts: list[NDArray[np.float64]] = []
         self._groups: dict[int, Group] = {}
+        self._batches = Batched()  # the values again, cut, by batch of groups
         self._intervals: dict[tuple[float, int, int], tuple[float, float]] = {}  # drawn already
         self._binned: Binned | None = None  # the values that `_parts` no longer has
 
@@ -49,6 +51,7 @@ class Spread(Grouped):
         new._mean.add(kept)
         if groups is not None and kept.size:
             inside = groups[defined]
+            new._batches = Batched.of(flat[defined], inside)
             order = np.argsort(inside, kind="stable")
             names, starts = np.unique(inside[order], return_index=True)
             for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):
@@ -65,6 +68,7 @@ class Spread(Grouped):
         new._groups = dict(self._groups)  # the sums in it are never added to in place
         for name, group in other._groups.items():
             new._groups[name] = new._groups[name].merge(group) if name in new._groups else group
+        new._batches = self._batches.merge(other._batches)
         new._binned = self._binned or other._binned
         if self._binned is not None and other._binned is not None:
             new._binned = self._binned.merge(other._binned)
@@ -98,6 +102,7 @@ class Spread(Grouped):
         new._mean = self._mean.finite_part(self.infinite)
         new._parts = [part[np.isfinite(part)] for part in self._parts]
         new._binned = None if self._binned is None else self._binned.finite()
+        new._batches = self._batches.finite()
         new._groups = {
             name: Group(group.size - group.infinite, 0, group.total.finite_part())
             for name, group in self._groups.items()
@@ -193,6 +198,27 @@ class Spread(Grouped):
         binned = self._settled()._binned
         return float(self._sorted()[place]) if binned is None else binned.at(place)
 
+    def quantile_interval(self, level: float, confidence: float = 0.95) -> tuple[float, float]:
+        """Of `quantile(level)`, between two of the values; (NaN, NaN) where groups are known and fewer than five.
+
+        Exact for independent values, whatever their law; where groups are known, by the error between them of the share
+        below the quantile (batched.py). An end for which there are too few values is ±inf, or 0 of values that are
+        never negative.
+        """
+        level, confidence = (
+            keywords.number(level, "level", 0.0, 1.0),
+            keywords.number(confidence, "confidence", 0.0, 1.0),
+        )
+        count, independent = self.count, float(self.count)
+        if self._groups:
+            whole = sum(group.size for group in self._groups.values()) == count  # else some values are in no group
+            independent = self._batches.independent(self.quantile(level), confidence) if whole else math.nan
+        if not count or math.isnan(independent):
+            return math.nan, math.nan
+        low, high = ranks(level, count, independent, confidence)
+        least = 0.0 if self.min >= 0.0 else -math.inf
+        return (self._at(low - 1) if low else least), (self._at(high - 1) if high <= count else math.inf)
+
     def over_mean(self, level: float) -> float:
         """`quantile(level)` as a multiple of the mean: how heavy the tail is; NaN where the mean is not above 0."""
         return self.quantile(level) / self.mean if 0.0 < self.mean < math.inf else math.nan
@@ -234,6 +260,9 @@ class Spread(Grouped):
         tree["undefined"] = self.undefined
         tree["infinite"] = self.infinite
         tree["quantiles"] = {f"{level:g}": json_number(self.quantile(level)) for level in QUANTILES}
+        tree["quantile_intervals"] = {
+            f"{level:g}": [json_number(end) for end in self.quantile_interval(level)] for level in QUANTILES
+        }
         tree["quantiles_are"] = "of values cut to some significant bits" if self.sketched else "exact"
         tree["quantile_error"] = self.quantile_error
         return tree
@@ -246,6 +275,7 @@ class Spread(Grouped):
             and self.infinite == other.infinite
             and self._mean == other._mean
             and self._groups == other._groups
+            and self._batches == other._batches
             and self._settled()._binned == other._settled()._binned
             and np.array_equal(self._sorted(), other._sorted())
         )

@@ -37,9 +37,11 @@ def student_tail(t: float, degrees: float) -> float:
     return _beta(degrees / 2, 0.5, degrees / (degrees + t * t)) / 2
 
 
-def binomial_below(k: int, n: int) -> float:
-    """P(X ≤ k) of the heads X of n fair coins: I_½(n - k, k + 1)."""
-    return 1.0 if k >= n else _beta(n - k, k + 1, 0.5)
+def binomial_below(k: int, n: int, share: float = 0.5) -> float:
+    """P(X ≤ k) of the heads X of n coins that show a `share` of heads: I_(1 - share)(n - k, k + 1)."""
+    if not 0 <= k < n:
+        return float(k >= n)
+    return _beta(n - k, k + 1, 1.0 - share)
 
 
 def _beta(a: float, b: float, x: float) -> float:

@@ -106,6 +106,7 @@ def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
     """What the page shows of one candidate, as plain values."""
     error, label = s.kl.error
     low, high = s.kl.group_interval()
+    tail = s.kl.quantile_interval(0.99)
     null, clipping = s.parts.get("null_control"), s.parts.get("clipping")
     worst, convention = s.parts.get("worst_tokens"), s.parts.get("llama_cpp")
     confidence, agreement = s.parts.get("by_confidence"), s.parts.get("top_k_agreement")
@@ -117,6 +118,7 @@ def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
         "summary": s,
         "remarks": remarks(s),
         "kl_error": f"{label} {short(error, 2)}",
+        "tail_interval": None if math.isnan(tail[0]) or math.isinf(tail[1]) else tail,
         "interval": None if math.isnan(low) else (low, high),
         "ratio_error": f"{log_label} {short(s.perplexity_ratio * log_error, 2)}",
         "agreement_interval": None if math.isnan(agreement_ends[0]) else agreement_ends,
