@@ -228,6 +228,15 @@ def test_noise_of_no_logits_is_no_fault(cut, noise, certain):
         assert not checks(audit(rollout, train, mask, sources=[i % 4 for i in range(200)]))
 
 
+def test_long_tailed_noise_of_log_probs_is_no_support():
+    """Noise of the same size at tokens that are all but certain: half of them look cut, on either side."""
+    for seed in (3, 11, 14, 16):
+        run, rng = clean_run(seed, 200), np.random.default_rng(seed)
+        noise = 0.03 * rng.standard_t(3, run.rollout.size) * (run.rollout < 0)
+        run.train = np.minimum(run.rollout.astype(float) + noise, 0.0)
+        assert checks(audited(run)) <= {"rounding"}
+
+
 def test_drift_of_the_policy_is_no_fault():
     """A KL of 0.2 a token by noise of logits lowers log-odds at all tokens, as a truncated support does."""
     for seed in range(3):

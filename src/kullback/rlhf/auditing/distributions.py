@@ -22,16 +22,15 @@ ENOUGH = 4  # tokens of a sequence that make a mean
 DIRECTED = 3.5  # times its own noise: what the mean of a sequence must be
 TAIL = 1.4  # by how much the noise of one sequence is allowed to have longer tails than a normal one
 SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing is said of a sequence, of a run
-CERTAIN = 4  # sequences of which it is enough that one side is certain of some tokens, as few others are unlikely
-UNLIKELY = {29: 2.5, math.inf: 4.0}  # by that many sequences: standard deviations by which unlikely tokens have moved
+UNLIKELY = {29: 3.5, math.inf: 4.0}  # by that many sequences: standard deviations by which unlikely tokens have moved
 KEPT = 0.995  # mean of train/rollout above which no support is called truncated
 LOST = 0.35  # of the mean log-ratio: what the mean ratio must differ from 1 by to be that of a truncated support
-SURE_LOSS = 4.0  # standard deviations of the mean log-ratio: the same, where nothing else tells of a support
+SURE_LOSS = 6.0  # standard deviations of the mean log-ratio: the same, where nothing else tells of a support
 EXPLAINED = 0.15  # of the variance of changes, by the slope on how unlikely tokens are; updates of a policy have 0.06
 LEAST_SLOPE = 0.02  # of log-odds: about that much of a temperature
 ALIKE = 0.2  # of log-ratios to log-odds, both slopes: 0.4 to 1.3 of temperatures, up to 0 of truncated supports
 SCATTER = 6.0  # of the slope squared: variance of changes that is more noise than shape
-CONFIRMED = 4.0  # standard deviations of the slope of a group of sequences
+CONFIRMED = 4.0  # standard deviations of the slope of a group of sequences, or of a mean ratio beside a temperature
 MOST = 0.8  # of the tokens are in sequences that go with the whole
 SOME, MANY = 8, 64  # sequences that make a spread; of which the spread makes a standard deviation
 
@@ -78,7 +77,8 @@ def other_distribution(state: State, free: Rows) -> Iterator[tuple[Finding, Rows
     for name in np.unique(names[names != ""]).tolist():
         own = names == name
         # what is too little for a slope may be enough for a support
-        name = next((n for n in (name, f"{name.split()[0]} truncated") if _holds(table, own, z_low, n)), None)
+        others = (f"{side} truncated" for side in SIDES)
+        name = next((n for n in (name, *others) if _holds(table, own, z_low, n)), None)
         if name is None:
             continue
         p_value = two_sided(float(np.abs(np.where(own, z_high, 0.0)).max() / TAIL)) * table["sequence"].size
@@ -145,11 +145,11 @@ def _holds(table: dict[str, NDArray[np.float64]], rows: Rows, z_low: Float64s, n
     """
     if not name.endswith("truncated"):
         return _is_temperature(_trend(table, rows)) and _certainty(table, rows) > CONFIRMED
-    spikes = sum(int(table[f"spikes_{side}"][rows].sum()) for side in SIDES)
+    spikes = _spikes(table, rows, name.split()[0])
     count = int(np.count_nonzero(rows))
     least = next(z for most, z in UNLIKELY.items() if count <= most)
     told = abs(float(z_low[rows].sum())) > least * math.sqrt(count)
-    return (told or (count <= CERTAIN and spikes > 0)) and _is_truncated(table, rows, name.split()[0])
+    return (told or spikes >= count) and _is_truncated(table, rows, name.split()[0])
 
 
 def _is_truncated(table: dict[str, NDArray[np.float64]], rows: Rows, side: str) -> bool:
@@ -162,22 +162,30 @@ def _is_truncated(table: dict[str, NDArray[np.float64]], rows: Rows, side: str) 
     lost = -float(table["weight" if side == "rollout" else "pull_train"][rows].sum()) / count
     mean = float(table["k1"][rows].sum()) / count * (1.0 if side == "rollout" else -1.0)
     # tokens that one side alone is certain of are no noise
-    noise = 0.0 if table[f"spikes_{side}"][rows].any() else math.sqrt(2.0 * float(table["k3"][rows].sum())) / count
+    noise = 0.0 if _spikes(table, rows, side) else math.sqrt(2.0 * float(table["k3"][rows].sum())) / count
     return lost > max(1.0 - KEPT, LOST * mean, SURE_LOSS * noise)
+
+
+def _spikes(table: dict[str, NDArray[np.float64]], rows: Rows, side: str) -> int:
+    """Tokens that this side alone is certain of; 0 where the other side has them too, as of noise cut at 0."""
+    own, other = (int(table[f"spikes_{name}"][rows].sum()) for name in (SIDES if side == SIDES[0] else SIDES[::-1]))
+    return own if other < 0.1 * own else 0
 
 
 def _certain(state: State, free: Rows) -> tuple[Rows, Rows]:
     """Sequences with tokens that one side alone is certain of, as after top-p; and those that are free still.
 
-    Where a side has been filled with zeros, in more places than these, they are what is left of the fills.
+    Where a side has been filled with zeros, in more places than these, they are what is left of the fills; where both
+    sides have them, noise that is not that of logits.
     """
     certain = np.zeros(free.size, np.bool_)
+    told = [_spikes(state.table, free, name) > 0 for name in SIDES]
     for side, name in enumerate(SIDES):
         spikes = state.table[f"spikes_{name}"]
         filled = (state.marks["side"] == side) & (state.marks["value"] == 0.0)
         if state.marks["tokens"][filled].sum() >= spikes[free].sum():
             free = free & (spikes == 0)
-        else:
+        elif told[side]:
             certain |= spikes >= 2
     return certain, free
 
@@ -262,7 +270,7 @@ def _temperature(table: dict[str, NDArray[np.float64]], rows: Rows) -> tuple[flo
     ratios = table["weight" if side == "rollout" else "pull_train"][rows]
     # a few unlikely tokens hold much of the mean ratio, where T < 1: what it lacks without them is no support
     noise = float(ratios.std()) * math.sqrt(ratios.size) if ratios.size >= SOME else math.inf
-    cut = _is_truncated(table, rows, side) and -float(ratios.sum()) > SURE_LOSS * noise
+    cut = _is_truncated(table, rows, side) and -float(ratios.sum()) > CONFIRMED * noise
     pull, pull_d, pull_nll = (float(table[f"pull_{side}{what}"][rows].sum()) for what in ("", "_d", "_nll"))
     share = (pull_d - pull * d / count) / ((pull_nll - pull * sums[f"nll_{side}"] / count) or math.inf)
     exact = math.log1p(-share) * (1.0 if side == "rollout" else -1.0) if share < 1.0 else 0.0
