@@ -25,6 +25,7 @@ SEQUENCE_EFFECT, RUN_EFFECT = 0.1, 0.04  # nats of log-odds, below which nothing
 UNLIKELY = {29: 3.5, math.inf: 4.0}  # by that many sequences: standard deviations by which unlikely tokens have moved
 KEPT = 0.995  # mean of train/rollout above which no support is called truncated
 LOST = 0.35  # of the mean log-ratio: what the mean ratio must differ from 1 by to be that of a truncated support
+CERTAIN, LEAST_MOVED = 4, 2.0  # sequences, and such deviations, where one side alone is certain of some tokens
 SURE_LOSS = 6.0  # standard deviations of the mean log-ratio: the same, where nothing else tells of a support
 EXPLAINED = 0.15  # of the variance of changes, by the slope on how unlikely tokens are; updates of a policy have 0.06
 LEAST_SLOPE = 0.02  # of log-odds: about that much of a temperature
@@ -147,9 +148,11 @@ def _holds(table: dict[str, NDArray[np.float64]], rows: Rows, z_low: Float64s, n
         return _is_temperature(_trend(table, rows)) and _certainty(table, rows) > CONFIRMED
     spikes = _spikes(table, rows, name.split()[0])
     count = int(np.count_nonzero(rows))
-    least = next(z for most, z in UNLIKELY.items() if count <= most)
-    told = abs(float(z_low[rows].sum())) > least * math.sqrt(count)
-    return (told or spikes >= count) and _is_truncated(table, rows, name.split()[0])
+    moved = abs(float(z_low[rows].sum())) / math.sqrt(max(count, 1))
+    told = moved > next(z for most, z in UNLIKELY.items() if count <= most)
+    told |= spikes > 0 and count <= CERTAIN  # few others are unlikely
+    told |= spikes >= count and moved > LEAST_MOVED
+    return told and _is_truncated(table, rows, name.split()[0])
 
 
 def _is_truncated(table: dict[str, NDArray[np.float64]], rows: Rows, side: str) -> bool:
