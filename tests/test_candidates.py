@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from scipy import stats
 
 import kullback as kb
 from kullback.comparison.paired import Pairs, holm, mcnemar
+from kullback.comparison.paired_sums import PairedSums
+from kullback.comparison.quantile_pairs import MOST, Batches
 from kullback.comparison.student import binomial_below, student_tail
 
 RNG = np.random.default_rng(17)
@@ -37,11 +40,11 @@ def values(name, quantity):
     c = kb.compare(BASE, QS[name], TOKENS)
     return {
         "kl": c.kl, "reverse_kl": c.reverse_kl, "log_prob": c.log_prob_q, "same_top1": c.same_top1.astype(float),
-        "delta_prob": np.exp(c.log_prob_q) - np.exp(c.log_prob_p),
+        "delta_prob": np.exp(c.log_prob_q) - np.exp(c.log_prob_p), "acceptance": c.acceptance,
     }[quantity]  # fmt: skip
 
 
-QUANTITIES = ("kl", "reverse_kl", "log_prob", "same_top1", "delta_prob")
+QUANTITIES = ("kl", "reverse_kl", "log_prob", "same_top1", "delta_prob", "acceptance")
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
@@ -163,6 +166,8 @@ def test_quantiles_of_differences(found):
         assert q.mean == pytest.approx(exact, rel=1e-9)
         low, high = q.interval()
         assert low < q.mean < high and q.batches == 16
+        low, high = q.interval(0.9)  # two one-sided tests at 5 %
+        assert q.equivalent(1.001 * max(-low, high)) and not q.equivalent(0.999 * max(-low, high))
 
 
 def test_an_error_of_a_quantile_is_that_of_many_draws():
@@ -219,13 +224,49 @@ def test_what_is_no_candidate(tmp_path, monkeypatch):
     assert list(kb.compare_candidates("p.npy", ["p.npy", "p.npy"])) == ["p.npy", "p.npy (2)"]
 
 
-def test_fifty_candidates_in_bounded_memory():
-    """1,225 pairs keep sums, not rows: the same for ten times the rows."""
+def test_fifty_candidates():
+    """Of more than 190 pairs JSON and tables have neighbours in the ranking; any other is there when asked for."""
     rng = np.random.default_rng(5)
     base = rng.normal(0, 2, (300, 8))
     many = {f"q{i}": base + 0.01 * (i + 1) * rng.normal(size=base.shape) for i in range(50)}
     r = kb.compare_candidates(base, many, groups=np.arange(300) // 30)
-    assert len(r.listed_pairs()) == 49  # neighbours
+    assert len(r.listed_pairs()) == 49
     tree = r.to_dict()
     assert len(tree["candidates"]) == 50 and len(tree["differences"]) == 49
     assert len(r.differences()) == 1225
+    lines = str(r).splitlines()
+    assert len(lines) == 2 + 50 + 2 + 49 + 1 and max(map(len, lines)) <= 80
+
+
+def test_fifty_candidates_in_bounded_memory():
+    """1,225 pairs keep sums and histograms of so many cells, not rows: no more for ten times the rows."""
+    rng = np.random.default_rng(6)
+    sizes = []
+    for rows in (3000, 30_000):
+        x = np.exp(rng.normal(0, 3, (50, rows)))
+        groups = np.arange(rows) % 8
+        sums, batches = PairedSums(50), Batches(50)
+        sums.add(x, groups)
+        batches.add(x, groups, True)
+        sizes.append(len(pickle.dumps(sums)))
+        cells = [binned.values.size for kept in batches._kept.values() for binned in kept]
+        assert len(cells) == 8 * 50 and max(cells) <= MOST
+    assert sizes[1] < 1.02 * sizes[0]
+
+
+def test_printed_in_eighty_columns(found, alone):
+    text = str(found)
+    assert "3 candidates, 480 tokens in 16 groups, nats" in text and "between 16 groups; p for 3 pairs" in text
+    at = [text.index(f"\n{name} ") for name in found.ranking()]
+    assert at == sorted(at)
+    worst = found.difference("q4", found.ranking()[0]).kl
+    assert f"{worst.mean:.3g}" in text and "{:.3g} to {:.3g}".format(*worst.interval()) in text
+    assert "tokens as independent; p for 3 pairs" in str(alone)
+    few = str(kb.compare_candidates(BASE, QS, groups=np.arange(T) // 160))
+    assert few.endswith("3 groups: too few for an error between them, 5 at least") and "nan" not in few
+    worse, broken = QS["q4"].copy(), QS["q8"].copy()
+    worse[7, 3], broken[5] = -np.inf, np.nan
+    odd = str(kb.compare_candidates(BASE, {"a" * 100 + "1": worse, "a" * 100 + "2": broken, "\x1b[31m": QS["q6"]}))
+    assert "KL is infinite in some rows of 2 pairs" in odd and "left out of differences: 1" in odd
+    assert "nan" not in odd and "\x1b" not in odd and max(map(len, odd.splitlines())) <= 80
+    assert str(kb.compare_candidates(BASE, {"q8": QS["q8"]})).startswith("1 candidate, ")

@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from kullback._engine import keywords, library
+from kullback.comparison.candidates_text import SHOWN, text_of
 from kullback.comparison.exact import json_number
 from kullback.comparison.paired import Difference, Pairs, QuantileDifference, holm
 from kullback.comparison.summary import ComparisonSummary
@@ -216,7 +217,11 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
         names = self.ranking()
         if len(names) * (len(names) - 1) // 2 <= MOST_PAIRS:
             return list(combinations(names, 2))
-        return list(pairwise(names))
+        return self.neighbours()
+
+    def neighbours(self) -> list[tuple[str, str]]:
+        """Each candidate and the next in the ranking."""
+        return list(pairwise(self.ranking()))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON: of a single candidate what its summary has."""
@@ -243,6 +248,13 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
         return list(self) == list(other) and self._summaries == other._summaries and self._pairs == other._pairs
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        ranked = {name: self[name] for name in self.ranking()}
+        pairs = self.listed_pairs()
+        found = [self.difference(b, a) for a, b in (pairs if len(pairs) <= SHOWN else self.neighbours())]
+        differences = {(d.a, d.b): d.kl for d in found if "kl" in d.quantities}
+        return text_of(ranked, differences, self._pairs.left_out)
 
     def __repr__(self) -> str:
         return f"CandidateComparison({', '.join(f'{name}: {s.kl.mean:.4g}' for name, s in self.items())})"

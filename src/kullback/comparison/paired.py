@@ -117,9 +117,7 @@ class Difference(Grouped):
 
         D. J. Schuirmann, 1987. False where they are not, and where nothing is known.
         """
-        margin = keywords.number(margin, "margin", 0.0, math.inf)
-        low, high = self.interval(max(2 * keywords.number(level, "level", 0.5, 1.0) - 1, 0.0))
-        return -margin < low and high < margin
+        return _equivalent(self, margin, level)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -158,12 +156,22 @@ class QuantileDifference(NamedTuple):
         reach = student_quantile((1 + level) / 2, self.batches - 1.0) * self.standard_error
         return self.mean - reach, self.mean + reach
 
+    def equivalent(self, margin: float, level: float = 0.95) -> bool:
+        """Whether the quantiles are shown to differ by less than `margin`; as of a `Difference`."""
+        return _equivalent(self, margin, level)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "mean": json_number(self.mean), "standard_error": json_number(self.standard_error),
             "interval": [json_number(end) for end in self.interval()], "p_value": json_number(self.p_value),
         }  # fmt: skip
+
+
+def _equivalent(difference: Difference | QuantileDifference, margin: float, level: float) -> bool:
+    margin = keywords.number(margin, "margin", 0.0, math.inf)
+    low, high = difference.interval(max(2 * keywords.number(level, "level", 0.5, 1.0) - 1, 0.0))
+    return -margin < low and high < margin
 
 
 def mcnemar(above: int, below: int) -> float:
