@@ -3,12 +3,14 @@
 import gzip
 import json
 import random
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_rollouts import lines, run, written
 
+from kullback.cli import main
 from kullback.rollouts import audit_files
 
 PT = Path(__file__).parent / "data" / "torch" / "slime.pt"
@@ -57,8 +59,24 @@ def test_gzip_that_was_cut(tmp_path):
     path = tmp_path / "log.jsonl.gz"
     path.write_bytes(gzip.compress(lines(run()))[:-2000])
     report = audit_files(path)
-    assert 0 < report.total.sequences < 60
-    assert report.skipped.reasons["truncated last line"][0] == 1
+    read = report.total.sequences
+    assert 0 < read < 60
+    assert report.skipped.reasons == {"compressed data that end too early or are damaged": (1, 0, read)}
+    words = f"left out: log.jsonl.gz:{read + 1} and all after it: compressed data that end too early"
+    assert words in str(report)
+
+
+def test_compressed_files_that_are_cut_where_a_line_ends(tmp_path, capsys):
+    """Nothing was said of what came after; it is no line that is truncated, and no gate passes without a word."""
+    packer = zlib.compressobj(wbits=31)
+    path = tmp_path / "log.jsonl.gz"
+    path.write_bytes(packer.compress(lines(run()[:40])) + packer.flush(zlib.Z_SYNC_FLUSH))
+    (tmp_path / "more.jsonl.gz").write_bytes(path.read_bytes())
+    report = audit_files(tmp_path)
+    assert report.total.sequences == 80 and list(report.skipped.reasons.values()) == [(2, 0, 40)]
+    assert "left out: log.jsonl.gz:41 and all after it: " in str(report) and "and so in 1 other file" in str(report)
+    assert main(["rollouts", str(tmp_path), "--fail-above", "9", "--quiet"]) == 0
+    assert capsys.readouterr().err == "kullback: passes; its figures are without the end of 2 damaged files\n"
 
 
 KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet", "arrow", "arrows", "npz", "pt", "pkl")

@@ -52,6 +52,14 @@ def test_fields_with_the_names_of_roles_are_used_beside_a_preset(here):
     assert "worker" in words and ", step" not in words, "what is not used is not named; sources are, by the audit"
 
 
+def test_a_log_without_a_mask_says_so(here):
+    """Who maps both sides gets no preset, and no mask of it."""
+    path = writers.nemo_rl(here, writers.sequences())
+    words = " ".join(str(audit_files(path, fields=["rollout=generation_logprobs", "train=prev_logprobs"])).split())
+    assert "fields: rollout = generation_logprobs, train = prev_logprobs; no mask, so that all tokens count" in words
+    assert "no mask" not in str(audit_files(path))
+
+
 def test_the_sides_of_a_preset_are_those_that_it_names(here):
     """Another log's `rollout` and `train` are no log of that trainer."""
     path = written(here, run(), "jsonl")

@@ -7,7 +7,7 @@ import math
 from kullback.comparison import counted
 from kullback.rlhf import AUDIT_CHECKS
 from kullback.rollouts.report import RolloutReport
-from kullback.rollouts.skipped import in_figures
+from kullback.rollouts.skipped import DAMAGED, in_figures
 
 __all__ = ["SEVERITIES", "severe", "too_far_apart", "unseen"]
 
@@ -43,10 +43,12 @@ def too_far_apart(report: RolloutReport, most: float) -> str:
 def unseen(report: RolloutReport) -> str:
     """What the figures of a run that passes are without, or may be of; "" if that is nothing."""
     rows = {reason: n for reason, (n, *_) in sorted(report.skipped.reasons.items()) if not in_figures(reason)}
+    cut = rows.pop(DAMAGED, 0)
     files = len(report.facts["left_out_files"])
     copies = [f for f in report.audit.findings if f.check == "identical"]
     parts = [
         f"{counted(sum(rows.values()), 'row')} ({_listed(rows)})" if rows else "",
+        f"the end of {counted(cut, 'damaged file')}" if cut else "",
         counted(files, "file") if files else "",
         f"{counted(report.missing, 'piece')} of the files" if report.missing else "",
         f"{counted(sum(report.audit.unsound.values()), 'token')} ({_listed(report.audit.unsound)})"

@@ -17,13 +17,15 @@ from kullback._engine import library
 from kullback.evaluation.sources.files import LocalFile
 from kullback.rollouts.batches import Lists, ParsedRows
 from kullback.rollouts.fields import LISTS
-from kullback.rollouts.skipped import Skipped
+from kullback.rollouts.skipped import DAMAGED, Skipped
 
 __all__ = ["first_rows", "lines_before", "read_lines"]
 
 BLOCK = 8 << 20  # bytes of lines at a time: some 100,000 tokens
 LONGEST_LINE = 1 << 30
 GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+# how a file may end in the midst of a line, if it is not DAMAGED
+_TRUNCATED = "truncated last line"
 _KINDS = {"mask": "?", "tokens": "q"}
 
 
@@ -51,8 +53,8 @@ def opened(file: LocalFile) -> Iterator[tuple[BinaryIO, BinaryIO | None]]:
             yield raw, None
 
 
-def _blocks(stream: BinaryIO, start: int, stop: int | None, path: str) -> Iterator[tuple[bytes, bool]]:
-    """The lines that begin in bytes start to stop, some at a time; and whether the file ends in the midst of them."""
+def _blocks(stream: BinaryIO, start: int, stop: int | None, path: str) -> Iterator[tuple[bytes, str]]:
+    """The lines that begin in bytes start to stop, some at a time; and how the file ends in the midst of the last."""
     rest = b""
     if start:
         stream.seek(start - 1)
@@ -63,7 +65,7 @@ def _blocks(stream: BinaryIO, start: int, stop: int | None, path: str) -> Iterat
     while stop is None or at < stop:
         block, broken = _read(stream, BLOCK if stop is None else min(BLOCK, stop - at))
         if broken:
-            yield rest + block, True  # a compressed file that was cut, or damaged from here on
+            yield rest + block, DAMAGED
             return
         if not block:
             break
@@ -76,10 +78,10 @@ def _blocks(stream: BinaryIO, start: int, stop: int | None, path: str) -> Iterat
             if len(rest) > LONGEST_LINE:
                 raise ValueError(f"{path}: a line is longer than {LONGEST_LINE >> 20} MiB; is this JSON lines?")
             continue
-        yield rest + block[:cut], False
+        yield rest + block[:cut], ""
         rest = block[cut:]
     if rest:
-        yield rest, True
+        yield rest, _TRUNCATED
 
 
 def _read(stream: BinaryIO, count: int) -> tuple[bytes, bool]:
@@ -163,7 +165,7 @@ def read_lines(
 
 def _rows(
     lines: list[bytes], first: int, number: int, names: dict[str, str], skipped: Skipped, loads: Callable[[bytes], Any],
-    cut: bool,
+    cut: str,
 ) -> ParsedRows:  # fmt: skip
     numbers: list[int] = []
     lists = {role: Lists(_KINDS.get(role, "d")) for role in names if role in LISTS}
@@ -171,12 +173,15 @@ def _rows(
     # what is done with a value, by its field: a row's numbers are packed before the next line is parsed
     takers = [(name, lists[role].add if role in lists else scalars[role].append) for role, name in names.items()]
     for at, line in enumerate(lines, first):
+        last = at == first + len(lines) - 1
+        if last and cut == DAMAGED:  # nobody knows how many rows came after
+            skipped.add(cut, number, at)
+            break
         if not line or line.isspace():
             continue
         row = _parsed(line, loads)
         if not isinstance(row, dict):
-            last = cut and at == first + len(lines) - 1
-            broken = "truncated last line" if last else "not a line of JSON"
+            broken = cut if last and cut else "not a line of JSON"
             skipped.add(broken if row is _parsed else "JSON, but no object", number, at)
             continue
         numbers.append(at)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Skipped", "in_figures"]
+__all__ = ["DAMAGED", "Skipped", "in_figures"]
+
+# of a file from a row on: how many rows came after it nobody knows
+DAMAGED = "compressed data that end too early or are damaged"
 
 # what is said of rows that lack an optional part, and are read without it
 _PARTLY = ("no mask, ", "tokens: ", "rollout entropy: ", "train entropy: ")

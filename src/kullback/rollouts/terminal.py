@@ -12,8 +12,9 @@ from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.terminal import short
 from kullback.evaluation.text import visible
 from kullback.rlhf import WhatIf
+from kullback.rollouts.fields import ROLES
 from kullback.rollouts.series import Point, Series, interval, position_range
-from kullback.rollouts.skipped import in_figures
+from kullback.rollouts.skipped import DAMAGED, in_figures
 
 __all__ = ["COLUMNS", "POSITIONS", "WHAT_IF", "fields", "figure", "print_report", "remarks", "thinned", "told"]
 
@@ -86,6 +87,10 @@ def remarks(report: Any) -> list[str]:
         share = f"{report.missing} of {counted(facts['pieces'], 'piece')}"
         lines.append(f"INCOMPLETE: {share} of the files {'is' if report.missing == 1 else 'are'} not in these parts")
     for reason, (count, number, row) in sorted(report.skipped.reasons.items()):
+        if reason == DAMAGED:
+            more = f", and so in {counted(count - 1, 'other file')}" if count > 1 else ""
+            lines.append(f"left out: {report.where_row(number, row)} and all after it: {reason}{more}")
+            continue
         what = "used all the same" if in_figures(reason) else "left out"
         lines.append(f"{what}: {reason}: {counted(count, 'row')}, first {report.where_row(number, row)}")
     for left in facts["left_out_files"]:
@@ -96,7 +101,13 @@ def remarks(report: Any) -> list[str]:
 def fields(facts: Any, log: Any) -> str:
     """Which fields of a file have which roles, of those that are used."""
     used = {role: name for role, name in log["fields"].items() if role != "step" or role in facts["by"]}
-    return ", ".join(name if role == name else f"{role} = {name}" for role, name in used.items())
+    words = [name if role == name else f"{role} = {name}" for role, name in sorted(used.items(), key=_place)]
+    return f"{', '.join(words)}{'' if 'mask' in used else '; no mask, so that all tokens count'}"
+
+
+def _place(item: tuple[str, str]) -> int:
+    """Roles in their order, labels after them."""
+    return ROLES.index(item[0]) if item[0] in ROLES else len(ROLES)
 
 
 def _ways(facts: Any) -> list[tuple[str, str]]:
