@@ -74,6 +74,7 @@ def test_a_minus_a_is_nothing():
     assert twin.kl.interval() == (0.0, 0.0) and twin.kl.ties == T
     assert twin.kl_quantile(0.99).mean == 0.0 and twin.kl_quantile(0.99).p_value == 1.0
     assert twin.kl.equivalent(1e-9)
+    assert twin.kl.interval(1.0) == twin.kl_quantile(0.9).interval(1.0) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("split", [(0, 1), (1, 0)])
@@ -168,6 +169,18 @@ def test_quantiles_of_differences(found):
         assert low < q.mean < high and q.batches == 16
         low, high = q.interval(0.9)  # two one-sided tests at 5 %
         assert q.equivalent(1.001 * max(-low, high)) and not q.equivalent(0.999 * max(-low, high))
+
+
+@pytest.mark.parametrize("stride", [64, 512, 1000, 4096, 1 << 40])
+def test_documents_named_by_where_they_begin_do_not_fall_into_one_batch(stride):
+    found = kb.compare_candidates(BASE, QS, groups=GROUPS * stride).difference("q4", "q8").kl_quantile(0.9)
+    assert found.batches == 16 and found.standard_error > 0
+
+
+def test_differences_beyond_float64_are_not_warned_about():
+    rows = np.array([[0.0, 1e300], [0.0, 1.0]] * 6)
+    d = kb.compare_candidates(rows, {"turned": rows[:, ::-1], "same": rows}).difference("turned", "same").kl
+    assert d.mean == pytest.approx(5e299) and math.isnan(d.standard_error) and math.isnan(d.p_value)
 
 
 def test_an_error_of_a_quantile_is_that_of_many_draws():

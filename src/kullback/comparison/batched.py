@@ -3,9 +3,9 @@
 Of n independent values the number below the quantile of a level is binomial, whatever their law: the interval ends at
 two of the values in rising order, by their ranks. Where values come in groups they are worth fewer independent ones: as
 many as would know the share below the estimated quantile as well as the groups do (R. Woodruff, 1952; so many as of
-E. Korn & B. Graubard, 1998). Groups are dealt into 64 batches by their number, between which that share's error is;
+E. Korn & B. Graubard, 1998). Groups are dealt into 61 batches by their number, between which that share's error is;
 of each batch a histogram is kept, of values cut to some significant bits, so that memory is bounded and parts merge in
-any order to the same bits. In files of up to 64 groups a batch is a group.
+any order to the same bits. In files of up to 61 groups that are numbered one by one a batch is a group.
 """
 
 from __future__ import annotations

@@ -153,7 +153,8 @@ class QuantileDifference(NamedTuple):
         level = keywords.number(level, "level", 0.0, 1.0)
         if math.isnan(self.standard_error):
             return math.nan, math.nan
-        reach = student_quantile((1 + level) / 2, self.batches - 1.0) * self.standard_error
+        error = self.standard_error
+        reach = student_quantile((1 + level) / 2, self.batches - 1.0) * error if error else 0.0
         return self.mean - reach, self.mean + reach
 
     def equivalent(self, margin: float, level: float = 0.95) -> bool:

@@ -34,8 +34,9 @@ class PairedSums:
         for total, row in zip(self.totals, x, strict=True):
             total.add(row)
         for i, (a, b) in enumerate(combinations(x, 2)):
-            d = a - b
-            self.squares[i].add(d * d)
+            with np.errstate(over="ignore"):  # then the error without groups is not known
+                d = a - b
+                self.squares[i].add(d * d)
             self.signs[i] += np.count_nonzero(d > 0), np.count_nonzero(d < 0)
         if groups is None or not x.shape[1]:
             return

@@ -1,6 +1,6 @@
 """Differences of quantiles between candidates, with an error that respects groups.
 
-Groups (without groups, runs of 1,024 rows) are dealt into 64 batches by their number, whatever order they come in. Of
+Groups (without groups, runs of 1,024 rows) are dealt into 61 batches by their number, whatever order they come in. Of
 each batch and candidate a histogram is kept, of values cut to some significant bits. A quantile of all batches but one,
 for each one left out, gives the jackknife's error of the difference: whole batches are left out, so that the error is
 right for quantiles too (J. Shao & C. F. J. Wu, "A general theory for jackknife variance estimation", 1989).
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kullback.comparison.binned import Binned
 from kullback.comparison.clusters import FEWEST
 
-BATCHES = 64
+BATCHES = 61  # a prime: numbers that are all multiples of 64 or 1,000 (where chunks begin) do not fall into one batch
 RUN = 1024  # rows that go into one batch where there are no groups
 MOST = 1 << 11  # different values of a batch that are kept apart
 
