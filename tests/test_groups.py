@@ -117,7 +117,7 @@ def test_few_groups_have_no_error_and_say_so(groups):
     assert (tree["kl"]["groups"], tree["same_top1"]["groups"]) == (groups, groups)
     assert (tree["kl"]["group_standard_error"] is None) == (groups < FEWEST)
     for text in (out.getvalue(), str(s), page):
-        assert ("± group" in text.partition("Methods and files")[0]) == (groups >= FEWEST)
+        assert ("± group" in text.partition("How it was computed")[0]) == (groups >= FEWEST)
         assert ("too few for an error between them, 5 at least" in text) == (groups < FEWEST)
         assert f"in {groups} " in text
     assert ("group_note" in tree["kl"]) == (groups < FEWEST)

@@ -17,8 +17,8 @@ from kullback.cli import main
 from kullback.evaluation.job import compare_candidates, compare_files
 from kullback.evaluation.layout import PrintedTable, columns_of
 from kullback.evaluation.report import render_report
-from kullback.evaluation.terminal import print_comparison, print_facts, print_summaries, short
-from kullback.evaluation.text import json_text, labels, visible
+from kullback.evaluation.terminal import print_comparison, print_facts, print_summaries
+from kullback.evaluation.text import json_text, labels, short, visible
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # an escape sequence, C1 controls, bidi, separators, invisible letters, a byte that is no UTF-8, markup
@@ -72,7 +72,7 @@ def test_candidates_of_one_name(tmp_path):
     page = render_report(found.summaries)
     for label in ("q8/logits.npy", "q4/logits.npy"):
         assert re.search(rf"^{label} +0\.0", out.getvalue(), re.M)
-        assert f"{label}</td>" in page
+        assert f"{label}</th>" in page
 
 
 def summary_of_nasty(tmp_path):

@@ -60,7 +60,7 @@ def deliver(comparison: Any, options: argparse.Namespace) -> int:
     if options.html:
         from kullback.evaluation.report import write_report
 
-        write_report(summaries, options.html)
+        write_report(comparison, options.html)
     show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison))
     return _gate(comparison, options)
 

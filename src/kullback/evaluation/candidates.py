@@ -16,7 +16,7 @@ from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
 from kullback.evaluation.statistics import Summarizer
-from kullback.evaluation.text import labels
+from kullback.evaluation.text import labels, unlike
 
 
 class ArraySource(Source):
@@ -59,13 +59,7 @@ def named(candidates: Any) -> dict[str, Any]:
 
 def names_of(paths: Sequence[Any]) -> list[str]:
     """Names that tell paths apart: those of the files, with folders and numbers where needed."""
-    short = labels([path.path if isinstance(path, Source) else os.fspath(path) for path in paths])
-    seen: dict[str, int] = {}
-    names = []
-    for name in short:
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return names
+    return unlike(labels([path.path if isinstance(path, Source) else os.fspath(path) for path in paths]))
 
 
 def opened(

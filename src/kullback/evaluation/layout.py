@@ -11,7 +11,7 @@ from typing import IO
 
 from kullback.evaluation.text import visible
 
-__all__ = ["Output", "PrintedTable"]
+__all__ = ["Output", "Paragraph", "PrintedTable"]
 
 _GAP = "  "
 _LEAST = 40  # columns to be laid out for, however narrow the terminal says it is
@@ -29,11 +29,22 @@ class Output:
             self.width = max(_LEAST, shutil.get_terminal_size((80, 24)).columns)
         self.bold = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
-    def print(self, what: str | PrintedTable = "", bold: bool = False) -> None:
-        """A table, or a line: made printable, not wrapped."""
-        lines = what.lines(self.width) if isinstance(what, PrintedTable) else [(visible(what, "\n"), bold)]
+    def print(self, what: str | Paragraph | PrintedTable = "", bold: bool = False) -> None:
+        """A table, a paragraph, or a line: made printable, not wrapped."""
+        lines = [(visible(what, "\n"), bold)] if isinstance(what, str) else what.lines(self.width)
         for line, strong in lines:
             print(f"\x1b[1m{line}\x1b[0m" if strong and self.bold and line else line, file=self.file)
+
+
+class Paragraph:
+    """Text that is wrapped between words."""
+
+    def __init__(self, text: str) -> None:
+        self._text = visible(text)
+
+    def lines(self, width: int) -> list[tuple[str, bool]]:
+        """Lines of at most `width` columns, unless one word alone is wider; none of them a heading."""
+        return [(line, False) for line in _wrapped_text(self._text, width)]
 
 
 class PrintedTable:
@@ -84,10 +95,14 @@ class PrintedTable:
         space = max(width - label - len(_GAP), _LEAST // 2)
         found = []
         for name, text in self._rows[1:]:
-            pieces = textwrap.wrap(text, space, break_long_words=False, break_on_hyphens=False) or [""]
+            pieces = _wrapped_text(text, space)
             for i, piece in enumerate(pieces):
                 found.append(((_padded(name if i == 0 else "", label) + _GAP + piece).rstrip(), False))
         return found
+
+
+def _wrapped_text(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def columns_of(text: str) -> int:

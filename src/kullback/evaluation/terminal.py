@@ -8,20 +8,14 @@ from typing import IO, Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
 from kullback.evaluation.differences import print_differences
-from kullback.evaluation.layout import Output, PrintedTable
+from kullback.evaluation.figures import percent, ratio_text
+from kullback.evaluation.layout import Output, Paragraph, PrintedTable
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
+from kullback.evaluation.ranking import rank
 from kullback.evaluation.text import labels, short, visible
+from kullback.evaluation.verdict import verdict_of_many
 
-__all__ = [
-    "percent",
-    "print_comparison",
-    "print_facts",
-    "print_summaries",
-    "ratio_text",
-    "remarks",
-    "short",
-    "side_labels",
-]
+__all__ = ["print_comparison", "print_facts", "print_summaries", "remarks", "side_labels"]
 
 _ROWS = (
     ("kl", "KL(p‖q)"),
@@ -33,18 +27,15 @@ _ROWS = (
 )
 
 
-def percent(x: float, error: float | None = None) -> str:
-    """A number of another kind than a share, in per cent."""
-    text = f"{short(100 * x)} %" if not math.isnan(x) else "-"
-    return text if error is None or math.isnan(error) else f"{text} ± {short(100 * error, 2)}"
-
-
 def print_comparison(comparison: CandidateComparison, file: IO[str] | None = None) -> None:
     """Several candidates side by side, and how they differ; then each one."""
     out = Output(file)
     if len(comparison) > 1:
         _print_candidates(out, comparison)
         print_differences(out, comparison)
+        out.print()
+        for line in verdict_of_many(comparison, rank(comparison)):
+            out.print(Paragraph(line))
     print_summaries(comparison.summaries, file)
 
 
@@ -119,14 +110,6 @@ def _ratio(s: ComparisonSummary, label: str | None = None) -> str:
         return "-"
     error, found = s.log_ratio.error
     return f"{ratio_text(s)} {(found if label is None else label) or '±'} {short(s.perplexity_ratio * error, 2)}"
-
-
-def ratio_text(s: ComparisonSummary) -> str:
-    """The ratio of perplexities: 5 decimals, and more where its error is smaller than these."""
-    ratio, error = s.perplexity_ratio, s.perplexity_ratio * s.log_ratio.error[0]
-    if not 0.1 <= ratio < 1e5:
-        return short(ratio, 6)
-    return f"{ratio:.{min(12, max(5, 1 - math.floor(math.log10(error)))) if 0 < error < 1 else 5}f}"
 
 
 def _print_summary(out: Output, s: ComparisonSummary) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 
-__all__ = ["json_text", "labels", "short", "visible"]
+__all__ = ["json_text", "labels", "short", "unlike", "visible"]
 
 
 def visible(text: object, keep: str = "") -> str:
@@ -60,6 +60,16 @@ def labels(paths: Sequence[str]) -> list[str]:
             return [visible("/".join(tail)) or "/" for tail in tails]
         for i in clashing:
             depths[i] += 1
+
+
+def unlike(names: Sequence[str]) -> list[str]:
+    """The same names, numbered where one comes again."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
 
 
 def short(x: float | None, digits: int = 4) -> str:

@@ -9,8 +9,7 @@ from typing import IO, Any
 
 from kullback.comparison import counted, share_text
 from kullback.evaluation.layout import Output, PrintedTable
-from kullback.evaluation.terminal import short
-from kullback.evaluation.text import visible
+from kullback.evaluation.text import short, visible
 from kullback.rlhf import WhatIf
 from kullback.rollouts.fields import ROLES
 from kullback.rollouts.series import Point, Series, interval, position_range

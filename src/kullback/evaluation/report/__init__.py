@@ -1,39 +1,36 @@
 """One page, without anything from elsewhere, that shows a comparison: tables and drawings in one HTML file.
 
-`write_report` fills page.html.jinja; drawings.py makes the SVG from summaries. The page may run no script and load
-nothing, and says so to the browser (Content-Security-Policy): its style sheet alone is let through, by its digest.
+`write_report` fills page.html.jinja with tables.py's figures and verdict.py's words; drawings.py makes the SVG from
+summaries. The page may run no script and load nothing, and says so to the browser (Content-Security-Policy): its style
+sheet alone is let through, by its digest. So a page of figures from somebody else's files can be mailed and opened
+without trust, and what is folded (`<details>`) or said on hovering (`<title>`) needs no script. Libraries of charts
+that fit into one file bring megabytes of it (Vega, Plotly) or draw for one paper (Matplotlib: in fixed colours, light
+or dark); frame.py's lines and bars take theirs from the style sheet.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
 from kullback._engine import library
-from kullback.comparison import ComparisonSummary, Mean, Spread, share_text
+from kullback.comparison import CandidateComparison, ComparisonSummary, share_text
+from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
-from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention, WorstTokens
-from kullback.evaluation.report import drawings
-from kullback.evaluation.terminal import percent, ratio_text, remarks, short, side_labels
-from kullback.evaluation.text import visible
+from kullback.evaluation.ranking import rank
+from kullback.evaluation.report import drawings, tables
+from kullback.evaluation.terminal import side_labels
+from kullback.evaluation.text import short, unlike, visible
+from kullback.evaluation.verdict import RULE, verdict_of_many, verdict_of_one
 
 __all__ = ["check_library", "fill_page", "render_report", "write_report"]
 
-_SPREADS = (
-    ("kl", "KL(p‖q)", "nats by which q's predictions miss p's; the headline"),
-    ("reverse_kl", "KL(q‖p)", "the same with the roles exchanged"),
-    ("jensen_shannon", "Jensen-Shannon", "symmetric, at most ln 2"),
-    ("entropy_p", "entropy of p", "how uncertain p itself is"),
-    ("entropy_q", "entropy of q", ""),
-    ("acceptance", "acceptance", "Σ min(p, q): of q's draws, the share that speculative decoding keeps"),
-    ("log_ratio", "ln p/q of the token", "how much likelier p found the true token"),
-)
+_MOST_DRAWN = 6  # colours
 
 
 def check_library() -> Any:
@@ -42,45 +39,81 @@ def check_library() -> Any:
 
 
 def write_report(
-    summaries: Sequence[ComparisonSummary], path: str | os.PathLike[str], *, title: str | None = None
+    summaries: CandidateComparison | Sequence[ComparisonSummary],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    sizes: Mapping[str, float] | None = None,
 ) -> None:
     """Write the report of one comparison, or of several candidates with one base, as a single HTML file.
 
     Parameters
     ----------
-    summaries : sequence of ComparisonSummary
-        From `compare_files` or `compare_candidates`.
+    summaries : CandidateComparison, or sequence of ComparisonSummary
+        From `compare_candidates` or `compare_files`; summaries alone have no differences between candidates.
     path : path-like
         The file, which appears when it is complete.
     title : str, optional
+    sizes : mapping of str to float, optional
+        Bytes of candidates' models, by the names of the comparison, or of their files. The rule of what to ship takes
+        the smallest of those that cannot be told from the nearest one.
 
     Raises
     ------
     ImportError
         If jinja2 is missing.
     ValueError
-        If `path` is one of the files compared.
+        If `path` is one of the files compared, or `sizes` names no candidate.
     OSError
         If the file cannot be written.
     """
-    check_outputs({"`path`": path}, named_paths([s.facts for s in summaries]), force=True)
+    inputs = [s.facts for s in _by_name(summaries).values()]
+    check_outputs({"`path`": path}, named_paths(inputs), force=True)
     with atomic_file(os.fspath(path)) as file:
-        file.write(render_report(summaries, title=title).encode())
+        file.write(render_report(summaries, title=title, sizes=sizes).encode())
 
 
-def render_report(summaries: Sequence[ComparisonSummary], *, title: str | None = None) -> str:
+def render_report(
+    summaries: CandidateComparison | Sequence[ComparisonSummary],
+    *,
+    title: str | None = None,
+    sizes: Mapping[str, float] | None = None,
+) -> str:
     """The page as a string; see `write_report`."""
-    base, names = side_labels(summaries)
+    found = _by_name(summaries)
+    sizes = dict(sizes or {})
+    if set(sizes) - set(found):
+        raise ValueError(f"`sizes` has {sorted(set(sizes) - set(found))}, expected names of candidates: {list(found)}")
+    base, names = side_labels(list(found.values()))[0], list(found)
+    ranking = rank(found)
+    ordered = [tables.candidate(found[name], name, k, sizes.get(name)) for k, name in enumerate(ranking.order)]
+    drawn = ranking.order[:_MOST_DRAWN]
+    shown = [found[name] for name in drawn]
     return fill_page(
         __name__,
-        title=title or f"{', '.join(names)} against {base}",
+        title=title or f"{', '.join(names[:3])}{' and more' if len(names) > 3 else ''} against {base}",
         base=base,
-        candidates=[_candidate(s, name, i) for i, (s, name) in enumerate(zip(summaries, names, strict=True))],
-        kl_drawing=drawings.kl_distribution(summaries, names),
-        delta_drawing=drawings.delta_distribution(summaries, names),
-        position_drawing=drawings.kl_by_position(summaries, names),
-        confidence_drawing=drawings.agreement_by_confidence(summaries, names),
+        candidates=ordered,
+        drawn=ordered[:_MOST_DRAWN],
+        rule=RULE,
+        verdict=verdict_of_many(found, ranking, sizes) if len(names) > 1 else [],
+        verdict_of_one=verdict_of_one(found[names[0]]),
+        differences=tables.difference_rows(ranking, found),
+        left_out=found.difference(*names[:2]).left_out if isinstance(found, CandidateComparison) and names[1:] else 0,
+        means_drawing=drawings.means(shown, drawn) if len(names) > 1 else "",
+        kl_drawing=drawings.kl_distribution(shown, drawn),
+        delta_drawing=drawings.delta_distribution(shown, drawn),
+        position_drawing=drawings.kl_by_position(shown, drawn),
+        confidence_drawing=drawings.agreement_by_confidence(shown, drawn),
+        by_position=tables.breakdown_table(shown, "by_position"),
+        by_confidence=tables.breakdown_table(shown, "by_confidence"),
     )
+
+
+def _by_name(summaries: CandidateComparison | Sequence[ComparisonSummary]) -> Mapping[str, ComparisonSummary]:
+    if isinstance(summaries, CandidateComparison):
+        return summaries
+    return dict(zip(unlike(side_labels(summaries)[1]), summaries, strict=True))
 
 
 def fill_page(package: str, **values: Any) -> str:
@@ -100,48 +133,3 @@ def fill_page(package: str, **values: Any) -> str:
 def _printable(value: Any) -> Any:
     """Text of files without what would turn, hide or break the text around it; markup of our own as it is."""
     return visible(value, "\n\t") if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def _candidate(s: ComparisonSummary, name: str, index: int) -> dict[str, Any]:
-    """What the page shows of one candidate, as plain values."""
-    error, label = s.kl.error
-    low, high = s.kl.group_interval()
-    tail = s.kl.quantile_interval(0.99)
-    null, clipping = s.parts.get("null_control"), s.parts.get("clipping")
-    worst, convention = s.parts.get("worst_tokens"), s.parts.get("llama_cpp")
-    confidence, agreement = s.parts.get("by_confidence"), s.parts.get("top_k_agreement")
-    agreement_ends = s.same_top1.share_interval()
-    log_error, log_label = s.log_ratio.error
-    return {
-        "name": name,
-        "index": index,
-        "summary": s,
-        "remarks": remarks(s),
-        "kl_error": f"{label} {short(error, 2)}",
-        "tail_interval": None if math.isnan(tail[0]) or math.isinf(tail[1]) else tail,
-        "interval": None if math.isnan(low) else (low, high),
-        "ratio_error": f"{log_label} {short(s.perplexity_ratio * log_error, 2)}",
-        "agreement_interval": None if math.isnan(agreement_ends[0]) else agreement_ends,
-        "spreads": [
-            (label, note, spread)
-            for key, label, note in _SPREADS
-            if isinstance(spread := s.parts.get(key) or getattr(s, key, None), Spread) and spread.count
-        ],
-        "null": null.mean if isinstance(null, Mean) and null.count else None,
-        "clipping": clipping if isinstance(clipping, Clipping) else None,
-        "agreement": agreement if isinstance(agreement, Agreement) else None,
-        "confidence": [(confidence.label(k), confidence.bins[k]) for k in sorted(confidence.bins)]
-        if isinstance(confidence, Breakdown)
-        else [],
-        "worst": worst.tokens if isinstance(worst, WorstTokens) else [],
-        "groups": _groups(s),
-        "convention": convention if isinstance(convention, Convention) else None,
-        "facts": {side: s.facts[side] for side in "pq" if side in s.facts},
-    }
-
-
-def _groups(s: ComparisonSummary, most: int = 10) -> list[tuple[int, int, float]]:
-    """The chunks or documents with the greatest mean KL."""
-    groups, counts, means = s.kl.group_means()
-    order = sorted(range(len(groups)), key=lambda i: -means[i])[:most]
-    return [(int(groups[i]), int(counts[i]), float(means[i])) for i in order] if len(groups) > 1 else []

@@ -12,9 +12,33 @@ from kullback.comparison import ComparisonSummary, Spread
 from kullback.evaluation.parts import Breakdown
 from kullback.evaluation.report.frame import Frame, few, nice, number
 
-__all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution"]
+__all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution", "means"]
 
 _STEPS = 8  # bars in each power of ten
+
+
+def means(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
+    """The mean KL of each candidate with its interval, on a logarithmic scale, in the order given."""
+    kept = []
+    for i, (s, name) in enumerate(zip(summaries, names, strict=True)):
+        mean, (low, high) = s.kl.mean, s.kl.group_interval()
+        if s.kl.count and 0 < mean < math.inf:
+            kept.append((i, name, mean, low if low > 0 else mean, high if 0 < high < math.inf else mean))
+    if not kept:
+        return ""
+    first = math.floor(math.log10(min(low for *_, low, _ in kept)))
+    last = max(math.ceil(math.log10(max(high for *_, high in kept)) + 1e-9), first + 1)
+    count = len(summaries)
+    frame = Frame((first, last), (count + 0.5, 0.5), height=90 + 34 * count)
+    powers = few(range(first, last + 1))
+    frame.axes(
+        "mean KL(p‖q), nats (logarithmic)", "place", [(e, f"10^{e}") for e in powers],
+        [(i + 1.0, f"{i + 1}") for i in range(count)],
+    )  # fmt: skip
+    for i, name, mean, low, high in kept:
+        ends = (math.log10(low), math.log10(high))
+        frame.span(ends, math.log10(mean), i + 1.0, i, f"{i + 1}. {name}: {number(mean)}")
+    return frame.svg("Mean KL of each candidate with its 95 % interval")
 
 
 def kl_distribution(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:

@@ -17,8 +17,10 @@ _MOST_POWERS = 7  # of ten, that are written on a vertical axis
 class Frame:
     """A plot area with axes: data coordinates in, pixels out."""
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False) -> None:
-        self.x_range, self.y_range, self._log = x, y, log_y
+    def __init__(
+        self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False, height: int = _HEIGHT
+    ) -> None:
+        self.x_range, self.y_range, self._log, self._height = x, y, log_y, height
         self.parts: list[str] = []
 
     def x(self, value: float) -> float:
@@ -29,12 +31,12 @@ class Frame:
         low, high = self.y_range
         if self._log:
             value, low, high = (math.log10(v) for v in (max(value, low), low, high))
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / ((high - low) or 1.0)
+        return self._height - _BOTTOM - (self._height - _TOP - _BOTTOM) * (value - low) / ((high - low) or 1.0)
 
     def axes(
         self, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]
     ) -> None:
-        bottom = _HEIGHT - _BOTTOM
+        bottom = self._height - _BOTTOM
         for value, text in y_ticks:
             y = self.y(value)
             self.parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -48,7 +50,7 @@ class Frame:
             self.parts.append(f'<text x="{x:.1f}" y="{down}" text-anchor="middle">{_superscript(text)}</text>')
         self.parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        self.parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        self.parts.append(f'<text x="{middle}" y="{self._height - 6}" text-anchor="middle">{escape(x_label)}</text>')
         self.parts.append(
             f'<text transform="translate(13 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
             f"{escape(y_label)}</text>"
@@ -88,17 +90,26 @@ class Frame:
                 f"<title>{escape(title)}</title></circle>"
             )
 
+    def span(self, ends: tuple[float, float], middle: float, y: float, candidate: int, title: str) -> None:
+        """A point with its interval along x."""
+        css, low, high, at, center = f"c{candidate % 6}", *(self.x(x) for x in ends), self.y(y), self.x(middle)
+        self.parts.append(f'<line class="line {css}" x1="{low:.1f}" x2="{high:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        self.parts.append(
+            f'<circle class="dot {css}" cx="{center:.1f}" cy="{at:.1f}" r="5"><title>{escape(title)}</title></circle>'
+        )
+
     def mark(self, x: float, text: str, candidate: int) -> None:
         """A vertical line at x, named above."""
         at = self.x(x)
         self.parts.append(
-            f'<line class="mark c{candidate % 6}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+            f'<line class="mark c{candidate % 6}" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" '
+            f'y2="{self._height - _BOTTOM}">'
             f"<title>{escape(text)}</title></line>"
         )
 
     def svg(self, label: str) -> str:
-        body = "".join(self.parts)
-        return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">{body}</svg>'
+        head = f'<svg viewBox="0 0 {_WIDTH} {self._height}" role="img" aria-label="{escape(label, quote=True)}">'
+        return f"{head}{''.join(self.parts)}</svg>"
 
 
 def _superscript(text: str) -> str:
