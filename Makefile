@@ -100,6 +100,7 @@ nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the spa
 	$(BIN)/python docs/drift_rates.py --check --runs $(or $(RUNS),200)
 	$(BIN)/python docs/counts.py --check
 	$(BIN)/python tests/interval_coverage.py --check --repeats $(or $(REPEATS),300)
+	$(BIN)/python docs/verdicts.py --check --runs $(or $(RUNS),200)
 	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
@@ -138,8 +139,9 @@ audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and co
 accuracy: $(VENV)/.installed-test ## measure the worst errors against long double: docs/accuracy.md
 	$(BIN)/python docs/accuracy.py
 
-coverage: $(VENV)/.installed-test ## how often intervals hold the truth: docs/intervals.md (minutes); REPEATS=...
+coverage: $(VENV)/.installed-test ## how often intervals and claims hold: docs/intervals.md, docs/verdicts.md (minutes); REPEATS=, RUNS=
 	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),2000) --write
+	$(BIN)/python docs/verdicts.py --runs $(or $(RUNS),100)
 
 docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
