@@ -267,6 +267,17 @@ def test_fifty_candidates_in_bounded_memory():
     assert sizes[1] < 1.02 * sizes[0]
 
 
+def test_pairs_are_summed_up_some_thousand_rows_at_a_time(found, monkeypatch):
+    """Of 50 candidates a chunk has a row or two, and 1,225 pairs took longer than reading it."""
+    rows, add = [], Pairs.add
+    monkeypatch.setattr(Pairs, "add", lambda self, columns: (rows.append(len(columns[0]["kl"])), add(self, columns)))
+    again = kb.compare_candidates(BASE, QS, tokens=TOKENS, groups=GROUPS, chunk_bytes=BASE[:2].nbytes * 4)
+    assert rows == [T] and again == found
+    monkeypatch.setattr("kullback.evaluation.candidates.PAIRED", 100)
+    again = kb.compare_candidates(BASE, QS, tokens=TOKENS, groups=GROUPS, chunk_bytes=BASE[:2].nbytes * 4)
+    assert len(rows) == 1 + 5 and sum(rows) == 2 * T and again == found
+
+
 def test_printed_in_eighty_columns(found, alone):
     text = str(found)
     assert "3 candidates, 480 tokens in 16 groups, nats" in text and "between 16 groups; p for 3 pairs" in text

@@ -15,7 +15,7 @@ from kullback.comparison import CandidateComparison, Pairs
 from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
-from kullback.evaluation.statistics import Summarizer
+from kullback.evaluation.statistics import Summarizer, joined
 from kullback.evaluation.text import labels, unlike
 
 
@@ -82,6 +82,9 @@ def opened(
     return open_each(stack, [base, *others], **options)
 
 
+PAIRED = 4096  # rows whose pairs are summed up at a time: each pair costs as much for one row as for some hundreds
+
+
 class Summing:
     """Takes the columns of all candidates in the order of the rows."""
 
@@ -89,14 +92,23 @@ class Summing:
         self._names = names
         self._summarizers = [Summarizer(width, targets) for _ in names]
         self._pairs = Pairs(len(names))
+        self._waiting: list[Candidates] = []  # the summarizers' own arrays
 
     def add(self, candidates: Candidates) -> None:
         for summarizer, columns in zip(self._summarizers, candidates, strict=True):
             summarizer.add(columns)
         if len(self._names) > 1:
-            self._pairs.add(candidates)
+            self._waiting.append(candidates)
+            if sum(len(some[0]["kl"]) for some in self._waiting) >= PAIRED:
+                self._pair()
+
+    def _pair(self) -> None:
+        if self._waiting:
+            self._pairs.add([joined(parts) for parts in zip(*self._waiting, strict=True)])
+            self._waiting = []
 
     def finish(self) -> CandidateComparison:
         """The comparison of everything added."""
+        self._pair()
         summaries = [summarizer.finish() for summarizer in self._summarizers]
         return CandidateComparison(dict(zip(self._names, summaries, strict=True)), self._pairs)

@@ -6,6 +6,7 @@ to the same bits, and `to_dict` what goes into JSON.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,11 +79,11 @@ class Summarizer:
     def add(self, columns: Columns) -> None:
         self._waiting.append(columns)
         if sum(len(c["kl"]) for c in self._waiting) >= SEGMENT:
-            joined = _join(self._waiting)
-            whole = len(joined["kl"]) // SEGMENT * SEGMENT
+            rows = joined(self._waiting)
+            whole = len(rows["kl"]) // SEGMENT * SEGMENT
             for start in range(0, whole, SEGMENT):
-                self._fold({name: x[start : start + SEGMENT] for name, x in joined.items()})
-            self._waiting = [{name: x[whole:].copy() for name, x in joined.items()}]
+                self._fold({name: x[start : start + SEGMENT] for name, x in rows.items()})
+            self._waiting = [{name: x[whole:].copy() for name, x in rows.items()}]
 
     def _fold(self, columns: Columns) -> None:
         part = summary_of(columns, self.width, self.targets)
@@ -91,13 +92,14 @@ class Summarizer:
 
     def finish(self) -> ComparisonSummary:
         """The summary of everything added."""
-        joined = _join(self._waiting)
-        if len(joined["kl"]) or self._summary is None:
-            self._fold(joined)
+        rows = joined(self._waiting)
+        if len(rows["kl"]) or self._summary is None:
+            self._fold(rows)
         self._waiting = []
         assert self._summary is not None
         return self._summary
 
 
-def _join(parts: list[Columns]) -> dict[str, NDArray[Any]]:
+def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:
+    """Columns of neighbouring rows, one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
