@@ -20,21 +20,39 @@ def demo():
     return "```\n" + "\n".join(line.rstrip() for line in shown.strip().splitlines()) + "\n```"
 
 
-BLOCKS = {"demo": demo}
+def candidates():
+    """What `kullback table` makes of the dumps of three models, in Markdown."""
+    return _table("kullback.json")
 
 
-def with_blocks(text):
-    """The text with every block between `<!-- NAME -->` and `<!-- /NAME -->` made anew."""
-    for name, make in BLOCKS.items():
+def logs():
+    """The same of what llama-perplexity printed for them."""
+    return _table("f16.txt", "q8_0.txt", "q4_k_m.txt")
+
+
+def _table(*names):
+    from kullback.evaluation.table import read_table
+
+    lines = read_table([ROOT / "examples" / "results" / name for name in names]).to_markdown().splitlines()
+    return "\n".join(lines[1:-1])  # without the comments that mark a file
+
+
+BLOCKS = {"README.md": {"demo": demo}, "docs/table.md": {"candidates": candidates, "logs": logs}}
+
+
+def with_blocks(text, page="README.md"):
+    """The text of a page with every block between `<!-- NAME -->` and `<!-- /NAME -->` made anew."""
+    for name, make in BLOCKS[page].items():
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- /{name} -->\n")
-        assert start and end, f"README.md has no block {name!r}"
+        assert start and end, f"{page} has no block {name!r}"
         text = f"{before}{start}{make()}\n{end}{after}"
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(with_blocks(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in BLOCKS:
+        path = ROOT / page
+        path.write_text(with_blocks(path.read_text(encoding="utf-8"), page), encoding="utf-8")
     for name, picture in PICTURES.items():
         (ROOT / "docs" / "pictures" / name).write_text(picture(), encoding="utf-8")

@@ -23,7 +23,7 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
 
     names = {
         f"--{name.replace('_', '-')}": getattr(options, name, None)
-        for name in ("json", "html", "per_token", "junit", "save")
+        for name in ("json", "html", "markdown", "per_token", "junit", "save")
     }
     log = getattr(options, "checkpoint", None)
     check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
@@ -61,8 +61,21 @@ def deliver(comparison: Any, options: argparse.Namespace) -> int:
         from kullback.evaluation.report import write_report
 
         write_report(comparison, options.html)
+    if options.markdown:
+        with atomic_file(options.markdown) as file:
+            file.write(_markdown(comparison).encode())
     show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison))
     return _gate(comparison, options)
+
+
+def _markdown(comparison: Any) -> str:
+    """Several candidates as `kullback table` shows them; of a single one the figures of its summary."""
+    from kullback.evaluation.marks import marked
+    from kullback.evaluation.table import table_of
+
+    if len(comparison) > 1:
+        return table_of(comparison).to_markdown()
+    return marked(comparison.summaries[0].to_markdown())
 
 
 def _gate(comparison: Any, options: argparse.Namespace) -> int:

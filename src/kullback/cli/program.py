@@ -19,6 +19,7 @@ from kullback.cli.delivery import ABOVE, FAILED, UNUSABLE
 from kullback.cli.info import info
 from kullback.cli.merge import merge
 from kullback.cli.rollouts import rollouts
+from kullback.cli.table import table
 
 _EXIT_CODES = """\
 exit codes:
@@ -133,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     return build_parser(
         {
             "compare": compare,
+            "table": table,
             "rollouts": rollouts,
             "merge": merge,
             "info": info,

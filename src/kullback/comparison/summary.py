@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from kullback.comparison.exact import json_number
+from kullback.comparison.exports import frame, markdown
 from kullback.comparison.log_probs import LogProbs
 from kullback.comparison.spread import Spread
 from kullback.comparison.table import table
@@ -214,6 +215,14 @@ class ComparisonSummary:
         tree["unit"] = self.unit
         tree |= {name: part.to_dict() for name, part in self.parts.items()}
         return tree | self.facts
+
+    def to_markdown(self) -> str:
+        """The figures as a table of GitHub's Markdown."""
+        return markdown(self, self._spreads)
+
+    def to_pandas(self) -> Any:
+        """A data frame of pandas: a row a quantity, its mean, errors, quantiles and extremes in columns."""
+        return frame(self._spreads)
 
     def _without_infinite(self) -> dict[str, Any]:
         """Of each quantity with infinite values, the figures of the others."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
+from kullback.evaluation.table_arguments import table_arguments
 from kullback.evaluation.text import visible
 
 __all__ = ["READER_OPTIONS", "ROLLOUT_PRESETS", "build_parser"]
@@ -37,6 +38,7 @@ def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) 
         return new
 
     _compare(command("compare", "compare candidates Q with a base P: KL(p‖q), agreement, perplexities"))
+    table_arguments(command("table", "rank candidates of one base: results of compare --json, sizes, frontier"))
     _rollouts(command("rollouts", "audit the log-probs in logs of RL training: what is wrong with a run, and where"))
     _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
     _info(command("info", "say what a file of logits holds"))
@@ -110,6 +112,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("--markdown", metavar="FILE", help="write a table in Markdown, for pull requests and model cards")
     add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
+from kullback.evaluation.marks import is_table
 from kullback.evaluation.sources import SHARD_SUFFIXES
 
 __all__ = ["GENERATOR", "PART_MARK", "atomic_file", "check_outputs", "named_paths", "show"]
@@ -192,7 +193,7 @@ def is_ours(path: str) -> bool:
                 return _is_our_parquet(path)
             if head.startswith(b"<!doctype html>"):
                 return f'<meta name="generator" content="{GENERATOR}'.encode() in head
-            if head.startswith(b"{" + PART_MARK):
+            if head.startswith(b"{" + PART_MARK) or is_table(path):
                 return True
             if head.startswith(b"<?xml") and b'<testsuites name="kullback"' in head:
                 return True
