@@ -1,4 +1,4 @@
-"""Rewrites what commands make: the marked blocks of README.md and the pictures. `make generated` runs it."""
+"""Rewrites what commands make, for `make generated`: marked blocks of README.md, pictures, the sample report."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pictures import PICTURES
+from sample_report import sample_report
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,3 +57,4 @@ if __name__ == "__main__":
         path.write_text(with_blocks(path.read_text(encoding="utf-8"), page), encoding="utf-8")
     for name, picture in PICTURES.items():
         (ROOT / "docs" / "pictures" / name).write_text(picture(), encoding="utf-8")
+    (ROOT / "docs" / "sample_report.html").write_text(sample_report(), encoding="utf-8")

@@ -40,8 +40,20 @@ def test_pictures_are_fresh(name):
     """The same text; positions may differ by what another processor's last bits do to a tenth of a pixel."""
     from pictures import PICTURES
 
+    assert_fresh(DOCS / "pictures" / name, PICTURES[name]())
+
+
+def test_the_sample_report_is_fresh():
+    from sample_report import sample_report
+
+    assert_fresh(DOCS / "sample_report.html", sample_report())
+    assert (DOCS / "sample_report.html").stat().st_size < 300_000
+    assert "(docs/sample_report.html)" in README
+
+
+def assert_fresh(path, made):
     number = re.compile(r"-?\d+\.\d+")
-    kept, made = (DOCS / "pictures" / name).read_text(encoding="utf-8"), PICTURES[name]()
+    kept = path.read_text(encoding="utf-8")
     assert number.sub("#", kept) == number.sub("#", made), "run `make generated`"
     assert [float(x) for x in number.findall(kept)] == pytest.approx([float(x) for x in number.findall(made)], abs=0.11)
 
