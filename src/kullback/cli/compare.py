@@ -14,7 +14,9 @@ def compare(options: argparse.Namespace) -> int:
     from kullback.evaluation.job import compare_candidates
     from kullback.evaluation.progress import progress, say
 
-    check_before(options, [options.p, *options.q, options.tokens, options.lm_head])
+    check_before(options, [options.p, *options.q, options.tokens, options.lm_head, options.by])
+    if options.by_column and options.by is None:
+        raise ValueError("--by-column needs --by")
     check_names(options.fail_if, names_of(options.q))
     common: dict[str, Any] = {
         "given": options.given,
@@ -25,6 +27,7 @@ def compare(options: argparse.Namespace) -> int:
         "top_k": options.top_k,
         "convention": options.convention,
         "ignore_index": options.ignore_index,
+        "by": dict.fromkeys(options.by_column, options.by) if options.by_column else options.by,
         "chunk_bytes": options.chunk_mib << 20,
         "num_threads": options.threads,
         "warn": lambda line: say(f"suspicious: {line}"),

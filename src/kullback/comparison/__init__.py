@@ -17,6 +17,13 @@ from kullback.comparison.exact import (
     Mean as Mean,
     json_number as json_number,
 )
+from kullback.comparison.labels import (
+    Labels as Labels,
+    LabelSet as LabelSet,
+    coded as coded,
+    encoded as encoded,
+    label_sets as label_sets,
+)
 from kullback.comparison.paired import Difference as Difference, Pairs as Pairs, holm as holm
 from kullback.comparison.shares import counted as counted, share_text as share_text
 from kullback.comparison.spread import Spread as Spread

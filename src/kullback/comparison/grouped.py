@@ -166,9 +166,45 @@ class Grouped:
             count = min(count, share * (1 - share) / error**2 * (z / t) ** 2)
         return count
 
+    @cached_property
+    def _documents(self) -> Clusters | None:
+        """The groups' own means, each as one value."""
+        if not self._groups:
+            return None
+        means = self.group_means()[2]
+        g = means.size
+        mean = math.fsum(means) / g if np.isfinite(means).all() else float(means.sum() / g)
+        sign = 1 if self.min >= 0 else -1 if self.max <= 0 else 0
+        with np.errstate(all="ignore"):
+            moved = means - mean
+            return Clusters(mean, np.ones(g), moved / g, float(np.sum(moved**2)), sign)
+
+    @property
+    def document_mean(self) -> float:
+        """The mean over groups of each one's own mean: a short document counts as much as a long one. NaN without."""
+        return math.nan if self._documents is None else self._documents.mean
+
+    @property
+    def document_standard_error(self) -> float:
+        """Of `document_mean`, with groups as the independent draws; NaN with fewer than five."""
+        found = self._documents
+        if found is None or not self.enough_groups or not math.isfinite(found.mean):
+            return math.nan
+        return found.standard_error()
+
+    def document_interval(self, level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Of `document_mean`, as `group_interval` is of the mean; (NaN, NaN) with fewer than five groups."""
+        level, draws = keywords.number(level, "level", 0.0, 1.0), keywords.whole(draws, "draws", 1)
+        rng = generator(seed, "seed")
+        if self._documents is None or math.isnan(self.document_standard_error):
+            return math.nan, math.nan
+        low, high = self._documents.interval(level, draws, rng)
+        return max(low, 0.0) if self.min >= 0 else low, min(high, 1.0) if self.is_share else high
+
     def group_figures(self) -> dict[str, Any]:
         """For JSON: how many groups, the error between them and its degrees of freedom, and why it is null."""
         figures: dict[str, Any] = {"groups": self.groups} if self._groups else {}
-        for name in ("group_standard_error", "group_degrees_of_freedom") if self._groups else ():
+        names = "group_standard_error", "group_degrees_of_freedom", "document_mean", "document_standard_error"
+        for name in names if self._groups else ():
             figures[name] = json_number(getattr(self, name))
         return figures | ({"group_note": self.group_note} if self.group_note else {})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import keywords, views
 from kullback.comparison.batched import Batched, ranks
-from kullback.comparison.binned import Binned
+from kullback.comparison.binned import MOST, Binned
 from kullback.comparison.exact import ExactSum, Group, Mean, json_number
 from kullback.comparison.grouped import Grouped
 
@@ -37,6 +37,7 @@ class Spread(Grouped):
         self._batches = Batched()  # the values again, cut, by batch of groups
         self._intervals: dict[tuple[float, int, int], tuple[float, float]] = {}  # drawn already
         self._binned: Binned | None = None  # the values that `_parts` no longer has
+        self._bins = MOST  # different values that it has at most
 
     @classmethod
     def of(cls, values: NDArray[Any], groups: NDArray[Any] | None = None) -> Spread:
@@ -69,21 +70,23 @@ class Spread(Grouped):
         for name, group in other._groups.items():
             new._groups[name] = new._groups[name].merge(group) if name in new._groups else group
         new._batches = self._batches.merge(other._batches)
+        new._bins = min(self._bins, other._bins)
         new._binned = self._binned or other._binned
         if self._binned is not None and other._binned is not None:
-            new._binned = self._binned.merge(other._binned)
+            new._binned = self._binned.merge(other._binned, new._bins)
         return new
 
-    def compact(self, most: int) -> None:
-        """Beyond `most` values, keep them cut to some significant bits instead."""
+    def compact(self, most: int, bins: int = MOST) -> None:
+        """Beyond `most` values, keep them cut to some significant bits instead, `bins` different ones at most."""
+        self._bins = min(self._bins, bins)
         if sum(part.size for part in self._parts) > most:
             self._bin()
 
     def _bin(self) -> None:
         values = self._sorted()
         if values.size:
-            found = Binned.of(values)
-            self._binned = found if self._binned is None else self._binned.merge(found)
+            found = Binned.of(values, self._bins)
+            self._binned = found if self._binned is None else self._binned.merge(found, self._bins)
         self._parts = []
 
     def _settled(self) -> Spread:
@@ -103,6 +106,7 @@ class Spread(Grouped):
         new._parts = [part[np.isfinite(part)] for part in self._parts]
         new._binned = None if self._binned is None else self._binned.finite()
         new._batches = self._batches.finite()
+        new._bins = self._bins
         new._groups = {
             name: Group(group.size - group.infinite, 0, group.total.finite_part())
             for name, group in self._groups.items()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
+from kullback.comparison.binned import MOST
 from kullback.comparison.exact import json_number
 from kullback.comparison.exports import frame, markdown
 from kullback.comparison.log_probs import LogProbs
@@ -31,6 +32,13 @@ class Part(Protocol):
     def merge(self, other: Self) -> Self: ...
 
     def to_dict(self) -> Any: ...
+
+
+@runtime_checkable
+class Compacting(Protocol):
+    """A part that keeps values, of which it can keep less."""
+
+    def compact(self, most: int) -> None: ...
 
 
 class ComparisonSummary:
@@ -150,6 +158,16 @@ class ComparisonSummary:
         return {1.0: "nats", math.log(2.0): "bits"}.get(self._unit, f"{self._unit!r} nats")
 
     @property
+    def by(self) -> dict[str, Any]:
+        """The summary of the rows of each label, where labels were given, else empty.
+
+        `by["code"]` where the labels were one array without a name, `by["domain"]["code"]` where they were named. Rows
+        without a label are "(none)".
+        """
+        part: Any = self.parts.get("by")
+        return {} if part is None else dict(part.view)
+
+    @property
     def impossible(self) -> int:
         return self._log_probs.count - self._finite_log_probs.count
 
@@ -183,12 +201,12 @@ class ComparisonSummary:
         new.facts = _common_facts(self.facts, other.facts)
         return new
 
-    def compact(self, most: int) -> None:
+    def compact(self, most: int, bins: int = MOST) -> None:
         """Beyond `most` tokens, keep their values cut to some significant bits; see spread.py."""
         for spread in self._spreads.values():
-            spread.compact(most)
+            spread.compact(most, bins)
         for part in self.parts.values():
-            if isinstance(part, Spread):
+            if isinstance(part, Compacting):
                 part.compact(most)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 from kullback.comparison.shares import share_text
 from kullback.comparison.spread import Spread
 
+_LABELS = 8
+
 
 def table(summary: Any, spreads: Mapping[str, Spread]) -> str:
     """The lines that `print(summary)` shows, of a ComparisonSummary and its distributions by name."""
@@ -50,6 +52,15 @@ def table(summary: Any, spreads: Mapping[str, Spread]) -> str:
         lines.append(
             f"delta prob    mean {100 * summary.delta_prob.mean:.4f} %, rms {100 * summary.delta_prob.rms:.4f} %"
         )
+    sets = summary.by
+    if sets and not isinstance(next(iter(sets.values())), Mapping):
+        sets = {"": sets}
+    for name, by in sets.items():
+        worst = sorted(by, key=lambda label: -math.inf if math.isnan(by[label].kl.mean) else by[label].kl.mean)[::-1]
+        lines.append(f"by {name or 'label'}, the worst first:")
+        lines += [f"{_printable(x):14}{by[x].kl.mean:>12.4g}{by[x].tokens:>11} tokens" for x in worst[:_LABELS]]
+        if len(worst) > _LABELS:
+            lines.append(f"{'':14}and {len(worst) - _LABELS} more")
     if summary.undefined:
         lines.append(
             f"{summary.undefined} rows have no distribution (NaN, +inf or no mass): all figures are without them"
@@ -57,3 +68,7 @@ def table(summary: Any, spreads: Mapping[str, Spread]) -> str:
     if summary.ignored:
         lines.append(f"{summary.ignored} further rows are ignored: all figures are without them")
     return "\n".join(lines)
+
+
+def _printable(label: str) -> str:
+    return label if label.isprintable() else ascii(label)[1:-1]

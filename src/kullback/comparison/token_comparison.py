@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import Given, arrays, calls, keywords, labelling, long_rows, outputs, views
 from kullback.comparison.columns import agreement, compared_rows, completed, summarize
+from kullback.comparison.labels import Labels, label_sets
 from kullback.comparison.summary import ComparisonSummary
 from kullback.tokens import IGNORE_INDEX
 
@@ -68,7 +69,7 @@ class TokenComparison:
     def same_top1(self) -> NDArray[np.bool_]:
         return agreement(self.top1_p, self.top1_q)
 
-    def summary(self, groups: Any = None) -> ComparisonSummary:
+    def summary(self, groups: Any = None, by: Any = None) -> ComparisonSummary:
         """Means with errors, quantiles, agreement and perplexities.
 
         All of them are over the same rows: those that are not ignored and have a distribution on both sides. How many
@@ -80,6 +81,10 @@ class TokenComparison:
         groups : array_like of int, optional
             The document or chunk of each row: standard errors that respect the correlation within groups are then
             given beside the naive ones.
+        by : array_like of labels, or mapping of str to array_like, optional
+            The label of each row (text, whole numbers, or true and false): `by["code"]` of the summary is that of the
+            rows labelled "code". Of several sets, by name, it is `by["domain"]["code"]`. None, NaN and "" are no label:
+            such rows are "(none)". A set has 500 labels at most.
         """
         names = None
         if groups is not None:
@@ -90,7 +95,15 @@ class TokenComparison:
                 raise TypeError(f"`groups` has dtype {names.dtype}, expected integers")
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unit"}
         columns = completed({name: np.ravel(x) for name, x in found.items() if x is not None}, self.unit)
-        return summarize(columns, compared_rows(columns), names, unit=self.unit)
+        kept, parts = compared_rows(columns), {}
+        if by is not None:
+            sets = label_sets(by)
+            for name, labels in sets.items():
+                if labels.codes.size != kept.size:
+                    what = f"`by[{name!r}]`" if name else "`by`"
+                    raise ValueError(f"{what} has {labels.codes.size} labels, expected {kept.size}, one a row")
+            parts["by"] = Labels.of(columns, kept, sets, names, self.unit)
+        return summarize(columns, kept, names, parts, self.unit)
 
     def __repr__(self) -> str:
         wide = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]

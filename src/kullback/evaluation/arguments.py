@@ -93,6 +93,8 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         help="agreement of the K likeliest tokens (of all, where there are fewer)",
     )
     add("--convention", choices=("llama.cpp",), help="give what llama-perplexity --kl-divergence prints too")
+    add("--by", metavar="FILE", help="labels of rows or documents (Parquet, CSV, JSON lines, .npy): figures by label")
+    add("--by-column", metavar="NAME", action="append", help="of FILE take this column only (again for others)")
     _reading(parser)
     _outputs(parser)
     add("--per-token", metavar="FILE", help="write a row for each token: Parquet, or CSV for a name in .csv")

@@ -88,9 +88,15 @@ PAIRED = 4096  # rows whose pairs are summed up at a time: each pair costs as mu
 class Summing:
     """Takes the columns of all candidates in the order of the rows."""
 
-    def __init__(self, names: Sequence[str], width: int, targets: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        width: int,
+        targets: NDArray[np.int64] | None,
+        labels: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._names = names
-        self._summarizers = [Summarizer(width, targets) for _ in names]
+        self._summarizers = [Summarizer(width, targets, labels or {}) for _ in names]
         self._pairs = Pairs(len(names))
         self._waiting: list[Candidates] = []  # the summarizers' own arrays
 

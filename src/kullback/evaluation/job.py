@@ -49,6 +49,7 @@ def compare_candidates(
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
+    by: Any = None,
     **options: Unpack[ReaderOptions],
 ) -> CandidateComparison:
     """Compare several candidates with one base, which is read once, and with each other by the same tokens.
@@ -64,7 +65,7 @@ def compare_candidates(
         The document of each row, where p is an array; files say it themselves.
     given, tokens, vocab_size, rows, jensen_shannon, top_k, convention, ignore_index, chunk_bytes, num_threads
         As in `compare_files`.
-    progress, warn, checkpoint, resume, per_token, **options
+    progress, warn, checkpoint, resume, per_token, by, **options
         As in `compare_files`.
 
     Returns
@@ -96,7 +97,7 @@ def compare_candidates(
     chunk_bytes = keywords.whole(chunk_bytes, "chunk_bytes", 1)
     keywords.callback(progress, "progress")
     keywords.callback(warn, "warn")
-    read = (p, *sources.values(), tokens, options.get("lm_head"))
+    read = (p, *sources.values(), tokens, options.get("lm_head"), *(by.values() if isinstance(by, Mapping) else [by]))
     inputs = [os.fspath(x) for x in read if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in read if isinstance(source, Source)]
     check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
@@ -104,11 +105,13 @@ def compare_candidates(
         base, *qs = opened(stack, p, sources, groups, **options)
         job = Job.of(
             base, qs, given=given, tokens=tokens, vocab_size=vocab_size, rows=rows, jensen_shannon=jensen_shannon,
-            top_k=top_k, convention=convention, ignore_index=ignore_index,
+            top_k=top_k, convention=convention, ignore_index=ignore_index, by=by,
         )  # fmt: skip
         job = job.looked_at(warn, chunk_bytes)
         summing = job.summing(list(sources))
-        output = None if per_token is None else stack.enter_context(PerToken(per_token, [q.path for q in qs]))
+        output = None
+        if per_token is not None:
+            output = stack.enter_context(PerToken(per_token, [q.path for q in qs], job.label_names))
 
         def take(columns: Candidates) -> None:
             summing.add(columns)
@@ -165,6 +168,7 @@ def compare_files(
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
+    by: Any = None,
     **options: Unpack[ReaderOptions],
 ) -> ComparisonSummary:
     """Compare the rows of two files of logits, KL(p‖q) and all that `compare` gives, in bounded memory.
@@ -205,6 +209,11 @@ def compare_files(
     per_token : path-like, optional
         Write a file with one row a token and candidate, CSV if its name ends in `.csv`, else Parquet; it appears when
         it is complete.
+    by : path-like, array_like, or mapping of str to either, optional
+        Labels of the rows, or of the groups (chunks, documents) where there are as many; `facts["labels"]` says which
+        were taken. A file (Parquet, CSV with a header, JSON, JSON lines, `.npy`) has a set of labels in each column, in
+        a mapping the one of that name. `by["domain"]["code"]` of the result is the summary of the rows of a label, and
+        `by["code"]` where the set has no name. 500 labels at most; rows without one (null, "") are "(none)".
     **options
         Of `open_logits`, for both files.
 
@@ -254,6 +263,6 @@ def compare_files(
         p_path, [q_path], given=given, tokens=tokens, vocab_size=vocab_size, rows=rows,
         jensen_shannon=jensen_shannon, top_k=top_k, convention=convention, ignore_index=ignore_index,
         chunk_bytes=chunk_bytes, num_threads=num_threads, progress=progress, warn=warn,
-        checkpoint=checkpoint, resume=resume, per_token=per_token, **options,
+        checkpoint=checkpoint, resume=resume, per_token=per_token, by=by, **options,
     ).values()  # fmt: skip
     return summary

@@ -16,7 +16,7 @@ from kullback.evaluation.checkpoint import Candidates, difference, read_job, rea
 from kullback.evaluation.columns import Plan
 from kullback.evaluation.outputs import named_paths
 from kullback.evaluation.parts import CONTEXT, position_width
-from kullback.evaluation.plan import note_facts
+from kullback.evaluation.plan import note_facts, note_labels
 
 __all__ = ["merge_logs", "read_files"]
 
@@ -83,7 +83,9 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> Candidate
     targets = _targets(records)
     plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
     names = names_of([q["path"] for q in identity["q"]])
-    summing = Summing(names, position_width(identity["longest_group"]), targets)
+    labelled = identity.get("by", {})
+    labels = {one["name"]: tuple(one["labels"]) for one in labelled.get("sets", [])}
+    summing = Summing(names, position_width(identity["longest_group"]), targets, labels)
     done, missing = 0, []
     for start, stop, candidates in [*records, (plan.rows, plan.rows, [])]:
         if start > done:
@@ -103,6 +105,7 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> Candidate
     found = summing.finish()
     for q, summary in zip(identity["q"], found.values(), strict=True):
         note_facts(summary, identity["p"], q, plan, rows)
+        note_labels(summary, labelled)
         if missing:
             summary.facts["missing_rows"] = missing
     return found

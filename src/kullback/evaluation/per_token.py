@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from types import TracebackType
@@ -13,6 +13,7 @@ import numpy as np
 
 from kullback._engine import library
 from kullback.evaluation.checkpoint import Candidates
+from kullback.evaluation.label_files import column_name
 from kullback.evaluation.outputs import GENERATOR, atomic_file
 from kullback.evaluation.text import visible
 
@@ -28,8 +29,14 @@ class PerToken:
     A name in `.csv` makes it CSV; `.parquet`, `.pq` or no suffix Parquet; any other suffix is refused.
     """
 
-    def __init__(self, path: str | os.PathLike[str], candidates: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        candidates: Sequence[str],
+        labels: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self._path = os.fspath(path)
+        self._labels = labels or {}
         suffix = os.path.splitext(self._path)[1].lower()
         if suffix not in ("", ".csv", ".parquet", ".pq"):
             raise ValueError(f"{self._path}: tokens are written as .parquet or .csv, not as {suffix}")
@@ -47,6 +54,9 @@ class PerToken:
         for name, columns in zip(self._names, candidates, strict=True):
             order = [c for c in _FIRST if c in columns] + [c for c in columns if c not in _FIRST]
             kept = {c: np.asarray(columns[c]) for c in order if c != "null_kl"}
+            for i, (name_of_set, names) in enumerate(self._labels.items()):
+                texts = arrow.array([visible(name) for name in names], "string")
+                kept[f"label.{visible(name_of_set)}".rstrip(".")] = texts.take(kept.pop(column_name(i)))
             label = arrow.DictionaryArray.from_arrays(np.zeros(len(columns["kl"]), np.int32), [name])
             self._waiting.append(arrow.table({"candidate": label.cast("string") if self._csv else label} | kept))
         if sum(table.num_rows for table in self._waiting) >= _GROUP_ROWS:

@@ -17,6 +17,7 @@ from kullback._engine import Given, keywords
 from kullback.comparison import CandidateComparison, ComparisonSummary
 from kullback.evaluation.candidates import Summing
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
+from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
 from kullback.evaluation.suspicions import suspicions
@@ -40,6 +41,7 @@ class Job:
     remarks: tuple[tuple[str, ...], ...]  # what looks wrong, of each candidate
     windows: tuple[float, ...]  # of p and the candidates, as known before reading: what is met later changes nothing
     tokens_path: str | None = None  # of the file of tokens, where one was named
+    labels: JobLabels | None = None
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class Job:
         top_k: Sequence[int] = (),
         convention: Literal["llama.cpp"] | None = None,
         ignore_index: int = IGNORE_INDEX,
+        by: Any = None,
     ) -> Job:
         """Check everything that can be checked before the first row is read."""
         keywords.space(given)
@@ -89,7 +92,9 @@ class Job:
         windows = tuple(source.window if isinstance(source, Dump) else 0.0 for source in (p, *qs))
         groups, positions, remarks = target_groups(p, qs)
         path = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else None
-        return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, (remarks,) * len(qs), windows, path)
+        labels = None if by is None else JobLabels.of_job(by, total, groups)
+        remarked = (remarks,) * len(qs)
+        return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, remarked, windows, path, labels)
 
     def looked_at(self, warn: Callable[[str], None] | None, most_bytes: int) -> Job:
         """The job with what looks wrong in some rows of its files; `warn` is told each of these remarks once."""
@@ -114,7 +119,7 @@ class Job:
             else {"path": self.tokens_path, "crc32": zlib.crc32(self.tokens.tobytes())},
             "longest_group": self.longest_group,
             "folder": os.getcwd(),  # from which relative names lead to files
-        }
+        } | ({} if self.labels is None else {"by": self.labels.identity})
 
     @property
     def longest_group(self) -> int:
@@ -134,11 +139,16 @@ class Job:
             columns["token"] = tokens
         if self.groups is not None:
             columns["group"] = self.groups[part]
-        return columns
+        return columns if self.labels is None else columns | self.labels.columns(part)
 
     def summing(self, names: Sequence[str]) -> Summing:
         """What the columns of all candidates are added to."""
-        return Summing(names, position_width(self.longest_group), self.tokens)
+        return Summing(names, position_width(self.longest_group), self.tokens, self.label_names)
+
+    @property
+    def label_names(self) -> dict[str, tuple[str, ...]]:
+        """The labels of each set, in the order of their numbers."""
+        return {} if self.labels is None else self.labels.names
 
     def finish(self, summing: Summing) -> CandidateComparison:
         """The comparison, with the facts about the files as known after reading them."""
@@ -150,6 +160,7 @@ class Job:
         """Put the facts about the files, as known after reading them, into the summaries."""
         for q, summary, remarks in zip(self.qs, summaries, self.remarks, strict=True):
             note_facts(summary, self.p.facts(), q.facts(), self.plan, (self.start, self.stop))
+            note_labels(summary, {} if self.labels is None else self.labels.identity)
             if remarks:
                 summary.facts["warnings"] = list(remarks)
 
@@ -172,6 +183,13 @@ def note_facts(
     convention = summary.parts.get("llama_cpp")
     if isinstance(convention, Convention) and q["format"] == "llama.cpp":
         convention.note = DUMP_NOTE
+
+
+def note_labels(summary: ComparisonSummary, labels: dict[str, Any]) -> None:
+    """Put into `summary.facts` where the labels of a job came from, and whether they are of rows or of groups."""
+    if labels:
+        of = {one["name"]: one["of"] for one in labels["sets"]}
+        summary.facts["labels"] = {"files": [file["path"] for file in labels["files"]], "of": of}
 
 
 CLIPPED_METHOD = (

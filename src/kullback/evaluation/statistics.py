@@ -6,7 +6,7 @@ to the same bits, and `to_dict` what goes into JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from kullback.comparison import (
     ComparisonSummary,
+    Labels,
+    LabelSet,
     Mean,
     Part,
     Spread,
@@ -23,6 +25,7 @@ from kullback.comparison import (
     summarize,
 )
 from kullback.evaluation.columns import LLAMA_CPP_PREFIX
+from kullback.evaluation.label_files import column_name
 from kullback.evaluation.parts import (
     CONFIDENCE_EDGES,
     Agreement,
@@ -40,7 +43,12 @@ EXACT_TOKENS = 1 << 21  # above it quantiles are of cut values: 8 bytes a token 
 SEGMENT = 1 << 16  # tokens summed up at a time
 
 
-def summary_of(columns: Columns, width: int, targets: NDArray[np.int64] | None = None) -> ComparisonSummary:
+def summary_of(
+    columns: Columns,
+    width: int,
+    targets: NDArray[np.int64] | None = None,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+) -> ComparisonSummary:
     """The summary of some rows of a job, with all parts that their columns allow; positions in bins of `width`."""
     columns = completed(columns)
     kept = compared_rows(columns)  # every part is of the same rows as the summary
@@ -64,6 +72,9 @@ def summary_of(columns: Columns, width: int, targets: NDArray[np.int64] | None =
             "ignored", np.zeros(len(kept), np.bool_)
         )  # its conventions are its own, for rows without a distribution too
         parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
+    if labels:
+        sets = {name: LabelSet(names, columns[column_name(i)]) for i, (name, names) in enumerate(labels.items())}
+        parts["by"] = Labels.of(columns, kept, sets, columns.get("group"))
     return summarize(columns, kept, columns.get("group"), parts)
 
 
@@ -73,6 +84,7 @@ class Summarizer:
 
     width: int
     targets: NDArray[np.int64] | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _waiting: list[Columns] = field(default_factory=list)
     _summary: ComparisonSummary | None = None
 
@@ -86,7 +98,7 @@ class Summarizer:
             self._waiting = [{name: x[whole:].copy() for name, x in rows.items()}]
 
     def _fold(self, columns: Columns) -> None:
-        part = summary_of(columns, self.width, self.targets)
+        part = summary_of(columns, self.width, self.targets, self.labels)
         self._summary = part if self._summary is None else self._summary.merge(part)
         self._summary.compact(EXACT_TOKENS)
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
 from kullback.evaluation.differences import print_differences
 from kullback.evaluation.figures import percent, ratio_text
+from kullback.evaluation.label_tables import print_labels
 from kullback.evaluation.layout import Output, Paragraph, PrintedTable
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
 from kullback.evaluation.ranking import rank
@@ -138,6 +139,7 @@ def _print_summary(out: Output, s: ComparisonSummary) -> None:
         part = s.parts.get(name)
         if isinstance(part, Breakdown) and len(part.bins) > 1:
             _print_breakdown(out, part, title, header)
+    print_labels(out, s)
     _print_worst(out, s)
     convention = s.parts.get("llama_cpp")
     if isinstance(convention, Convention):
@@ -180,6 +182,9 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
             table.add_row(f"top {k} shared", f"{shared}; in the same order {same}")
             held = agreement.holds[k]
             table.add_row(f"p's top in q's {k}", share_text(held.mean, held.standard_error, held.count))
+    if s.kl.enough_groups:
+        text = f"{short(s.kl.document_mean)} ± group {short(s.kl.document_standard_error, 2)}"
+        table.add_row("KL by document", f"{text}: the mean over documents of their means")
     worst = s.kl.worst_share(0.01)
     if not math.isnan(worst):
         ratio = short(s.kl.over_mean(0.99), 3)
