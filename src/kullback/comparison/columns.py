@@ -53,15 +53,17 @@ def summarize(
     groups: NDArray[Any] | None = None,
     parts: Mapping[str, Part] | None = None,
     unit: float = 1.0,
+    batched: bool = True,
 ) -> ComparisonSummary:
-    """The summary of `completed` columns over their `compared_rows`; `groups` has one whole number a row."""
+    """The summary of `completed` columns over their `compared_rows`; `groups` has one whole number a row; `batched` as in
+    `Spread.of`."""
     rows = kept.size
     there = ~whole["ignored"] if "ignored" in whole else np.ones(rows, np.bool_)
     inside = None if groups is None else groups[there]
     spreads = {}
     for name in SPREADS:
         known = np.where(kept, whole[name], np.nan)[there] if name in whole else None
-        spreads[name] = Spread() if known is None else Spread.of(known, inside)
+        spreads[name] = Spread() if known is None else Spread.of(known, inside, batched)
     log_p = log_q = np.empty(0)
     if "log_prob_p" in whole:
         log_p, log_q = whole["log_prob_p"][kept] * unit, whole["log_prob_q"][kept] * unit

@@ -133,8 +133,10 @@ class Labels:
         sets: Mapping[str, LabelSet],
         groups: NDArray[Any] | None = None,
         unit: float = 1.0,
+        most_batched: float = math.inf,
     ) -> Labels:
-        """Of `completed` columns, as `summarize` takes them."""
+        """Of `completed` columns, as `summarize` takes them; `most_batched` labels have intervals of quantiles."""
+        expected = sum(len(labels.names) for labels in sets.values())
         found: dict[str, dict[str, ComparisonSummary]] = {}
         for name, labels in sets.items():
             order = np.argsort(labels.codes, kind="stable")
@@ -145,8 +147,10 @@ class Labels:
             for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
                 some = {column: x[rows] for column, x in whole.items()}
                 inside = None if groups is None else groups[rows]
-                found[name][labels.names[code]] = summarize(some, kept[rows], inside, unit=unit)
-        return cls(found, sum(len(labels.names) for labels in sets.values()))
+                found[name][labels.names[code]] = summarize(
+                    some, kept[rows], inside, unit=unit, batched=expected <= most_batched
+                )
+        return cls(found, expected)
 
     def merge(self, other: Labels) -> Labels:
         if self.sets.keys() != other.sets.keys():

@@ -40,8 +40,8 @@ class Spread(Grouped):
         self._bins = MOST  # different values that it has at most
 
     @classmethod
-    def of(cls, values: NDArray[Any], groups: NDArray[Any] | None = None) -> Spread:
-        """The spread of an array, each value in its group."""
+    def of(cls, values: NDArray[Any], groups: NDArray[Any] | None = None, batched: bool = True) -> Spread:
+        """The spread of an array, each value in its group; quantiles have intervals with groups if `batched`."""
         new = cls()
         flat = np.asarray(values, np.float64).ravel()
         defined = ~np.isnan(flat)
@@ -52,7 +52,7 @@ class Spread(Grouped):
         new._mean.add(kept)
         if groups is not None and kept.size:
             inside = groups[defined]
-            new._batches = Batched.of(flat[defined], inside)
+            new._batches = Batched.of(flat[defined], inside) if batched else Batched()
             order = np.argsort(inside, kind="stable")
             names, starts = np.unique(inside[order], return_index=True)
             for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):

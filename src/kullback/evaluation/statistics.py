@@ -40,6 +40,7 @@ from kullback.evaluation.parts import (
 __all__ = ["Summarizer", "summary_of"]
 
 EXACT_TOKENS = 1 << 21  # above it quantiles are of cut values: 8 bytes a token for each of a dozen quantities
+MOST_BATCHED = 32  # labels whose quantiles have intervals between documents: 5 MB each
 SEGMENT = 1 << 16  # tokens summed up at a time
 
 
@@ -74,7 +75,7 @@ def summary_of(
         parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
     if labels:
         sets = {name: LabelSet(names, columns[column_name(i)]) for i, (name, names) in enumerate(labels.items())}
-        parts["by"] = Labels.of(columns, kept, sets, columns.get("group"))
+        parts["by"] = Labels.of(columns, kept, sets, columns.get("group"), most_batched=MOST_BATCHED)
     return summarize(columns, kept, columns.get("group"), parts)
 
 
