@@ -55,8 +55,8 @@ def summarize(
     unit: float = 1.0,
     batched: bool = True,
 ) -> ComparisonSummary:
-    """The summary of `completed` columns over their `compared_rows`; `groups` has one whole number a row; `batched` as in
-    `Spread.of`."""
+    """The summary of `completed` columns over their `compared_rows`; `groups` has one whole number a row, `batched`
+    is as in `Spread.of`."""
     rows = kept.size
     there = ~whole["ignored"] if "ignored" in whole else np.ones(rows, np.bool_)
     inside = None if groups is None else groups[there]
