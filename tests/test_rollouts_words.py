@@ -229,3 +229,18 @@ def test_each_function_names_the_others_limits():
     with pytest.raises(TypeError, match=r"importance_weights\(\) takes no `threshold`: .*`rejection_mask`.*`bounds`"):
         importance_weights(*sides, threshold=2.0)
     assert np.all(rejection_mask(*sides, kind="token_k1", threshold=2.0))
+
+
+@pytest.mark.parametrize(
+    ("ticks", "texts"),
+    [
+        ((0.9998, 0.9999, 1.0, 1.0001), ["0.9998", "0.9999", "1", "1.0001"]),
+        ((0.99995, 1.0, 1.00005), ["0.99995", "1", "1.00005"]),
+        ((0.0, 1e-5, 2e-5), ["0", "1e-05", "2e-05"]),
+        ((0.0, 123456.0), ["0", "1.23e5"]),
+    ],
+)
+def test_no_two_marks_of_an_axis_read_the_same(ticks, texts):
+    from kullback.rollouts.page import drawings
+
+    assert [text for _, text in drawings._texts(ticks)] == texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,9 +128,12 @@ def _lines(
 
 
 def _texts(ticks: Sequence[float]) -> list[tuple[float, str]]:
-    """Alike, in six characters or so: there is no room for more beside the axis of a narrow page."""
-    texts = [f"{t:.4g}" for t in ticks]
-    if max(map(len, texts)) > 6:
+    """Alike, in six characters or so, for there is no room for more beside the axis of a narrow page; more only where
+    the steps between them are smaller."""
+    near = 0.01 * min(b - a for a, b in pairwise(ticks))
+    digits = next(d for d in range(4, 18) if d == 17 or all(abs(float(f"{t:.{d}g}") - t) <= near for t in ticks))
+    texts = [f"{t:.{digits}g}" for t in ticks]
+    if max(map(len, texts)) > 6 and digits == 4:
         parts = [f"{t:.2e}".partition("e") for t in ticks]
         texts = [
             f"{float(mantissa):g}e{int(exponent)}" if t else "0"
