@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kullback.comparison import Spread
-from kullback.comparison.binned import BITS, Binned, _cut
+from kullback.comparison.binned import BITS, Binned, cut
 
 N = 120_000
 LEVELS = (0.0, 0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 1.0)
@@ -105,13 +105,13 @@ def test_order_does_not_matter_where_bits_are_dropped():
 
 def test_cut_values():
     values = np.array([0.0, -0.0, 1.0, 1 + 2.0**-14, 1 + 2.0**-15, -1.75, 5e-324, np.inf, -np.inf, np.finfo(float).max])
-    cut = _cut(values, 14)
+    found = cut(values, 14)
     np.testing.assert_array_equal(
-        cut, [0, 0, 1, 1 + 2.0**-14, 1, -1.75, 0, np.inf, -np.inf, np.ldexp(2 - 2.0**-14, 1023)]
+        found, [0, 0, 1, 1 + 2.0**-14, 1, -1.75, 0, np.inf, -np.inf, np.ldexp(2 - 2.0**-14, 1023)]
     )
     assert not np.signbit(cut[1])
     for bits in range(14):
-        np.testing.assert_array_equal(_cut(_cut(values, 14), bits), _cut(values, bits))
+        np.testing.assert_array_equal(cut(cut(values, 14), bits), cut(values, bits))
 
 
 def test_infinities_are_values():
