@@ -109,7 +109,7 @@ def test_cut_values():
     np.testing.assert_array_equal(
         found, [0, 0, 1, 1 + 2.0**-14, 1, -1.75, 0, np.inf, -np.inf, np.ldexp(2 - 2.0**-14, 1023)]
     )
-    assert not np.signbit(cut[1])
+    assert not np.signbit(found[1])
     for bits in range(14):
         np.testing.assert_array_equal(cut(cut(values, 14), bits), cut(values, bits))
 
