@@ -101,7 +101,7 @@ nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the spa
 	$(BIN)/python docs/counts.py --check
 	$(BIN)/python tests/interval_coverage.py --check --repeats $(or $(REPEATS),300)
 	$(BIN)/python docs/verdicts.py --check --runs $(or $(RUNS),200)
-	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),1000) --jobs 2
+	$(BIN)/python docs/audit_table.py --runs $(or $(RUNS),200) --first $(or $(FIRST),2000) --jobs 2
 
 test-wheel: $(VENV)/bin/python ## build sdist and wheel, install them in clean environments, test those
 	$(BIN)/python tests/wheel_check.py
@@ -134,7 +134,7 @@ generated: accuracy ## rewrite every number and picture of README.md and docs/ t
 	$(BIN)/python docs/generate.py
 
 audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and count what audits find: docs/audits.md; RUNS=
-	$(BIN)/python docs/audit_table.py --write --jobs $(or $(JOBS),2) --runs $(or $(RUNS),200)
+	$(BIN)/python docs/audit_table.py --write --jobs $(or $(JOBS),2) --runs $(or $(RUNS),200) --first 1000
 
 accuracy: $(VENV)/.installed-test ## measure the worst errors against long double: docs/accuracy.md
 	$(BIN)/python docs/accuracy.py
