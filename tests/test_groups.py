@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kullback as kb
-from kullback.comparison import Spread
+from kullback.comparison import Clusters, Spread
 from kullback.comparison.clusters import FEWEST
 from kullback.comparison.student import student_quantile
 from kullback.evaluation.report import render_report
@@ -186,3 +186,11 @@ def test_groups_most_of_which_are_alike():
     low, high = spread.group_interval()
     assert low == pytest.approx(spread.mean - 2.3 * spread.group_standard_error, abs=0.02)
     assert low < spread.mean < high < 0.55
+
+
+def test_draws_by_a_seed_are_those_of_its_generator():
+    rng = np.random.default_rng(2)
+    for g, draws in ((12, 500), (300, 5000)):  # at once, and in several pieces
+        sums = rng.exponential(size=g)
+        clusters = Clusters(float(sums.mean()), np.ones(g), (sums - sums.mean()) / g, float(sums.var() * g), 1)
+        assert clusters.interval(0.9, draws, 3) == clusters.interval(0.9, draws, np.random.default_rng(3))

@@ -19,6 +19,7 @@ docs/intervals.md has the coverage, tests/interval_coverage.py measures it.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -90,8 +91,8 @@ class Clusters(NamedTuple):
             found = found / found.sum()
         return np.asarray(found if np.isfinite(found).all() else n / total, np.float64)
 
-    def interval(self, level: float, draws: int, rng: np.random.Generator) -> tuple[float, float]:
-        """Of the mean."""
+    def interval(self, level: float, draws: int, rng: np.random.Generator | int) -> tuple[float, float]:
+        """Of the mean. Draws by a seed are made once for so many groups, and have the bits of that seed's generator."""
         error, g = self.standard_error(), self.counts.size
         if not 0 < error < math.inf or not 0 < level < 1:
             reach = 0.0 if error == 0 or level == 0 else math.inf
@@ -112,14 +113,16 @@ class Clusters(NamedTuple):
             ends = [max(end, 1.0) for end in ends]
         return self.mean - ends[0] * reach * error, self.mean + ends[1] * reach * error
 
-    def _studentised(self, draws: int, rng: np.random.Generator) -> Float64s:
+    def _studentised(self, draws: int, rng: np.random.Generator | int) -> Float64s:
         """(mean* - mean)/error* of groups drawn with replacement; without draws of a single group or of groups that are
         alike, which have no error but rounding."""
         g, least = self.counts.size, 1e-6 * self.standard_error()
         parts = []
         step = max(1, _CELLS // g)
+        if isinstance(rng, int) and draws > step:
+            rng = np.random.default_rng(rng)
         for start in range(0, draws, step):
-            times = rng.multinomial(g, np.full(g, 1.0 / g), size=min(step, draws - start)).astype(np.float64)
+            times = _seeded_draws(g, draws, rng) if isinstance(rng, int) else _draws(g, min(step, draws - start), rng)
             with np.errstate(all="ignore"):
                 share = self.counts / (times @ self.counts)[:, None]
                 shift = (times @ self.moved) / (times @ self.shares)
@@ -128,6 +131,17 @@ class Clusters(NamedTuple):
                 found = shift / error
             parts.append(found[np.isfinite(found) & (error > least)])
         return np.concatenate(parts)
+
+
+def _draws(groups: int, draws: int, rng: np.random.Generator) -> Float64s:
+    """How often each group is in each draw of as many."""
+    return rng.multinomial(groups, np.full(groups, 1.0 / groups), size=draws).astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def _seeded_draws(groups: int, draws: int, seed: int) -> Float64s:
+    """At most 8 MiB; a log has the same number of sequences in many of its steps."""
+    return _draws(groups, draws, np.random.default_rng(seed))
 
 
 def skewed(relative: float, groups: int, t: float) -> tuple[float, float]:

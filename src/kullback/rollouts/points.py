@@ -64,7 +64,7 @@ class SequenceEstimate(Estimate):
         if self.sequences < FEWEST or not math.isfinite(self.mean) or math.isnan(self.standard_error):
             return math.nan, math.nan
         if self._clusters is not None:
-            low, high = self._clusters.interval(level, _DRAWS, np.random.default_rng(0))
+            low, high = self._clusters.interval(level, _DRAWS, 0)
         else:
             low, high = summed_interval(*self, self.sequences, self._share, self._sign, level)
         return (max(low, 0.0) if self._sign else low), high
