@@ -13,6 +13,7 @@ WORDS = " ".join(TEXT).split()
 ERRORS = {"q8_0": 0.02, "q6_k": 0.0201, "q4_k_m": 0.3}  # of the logits; two are nearly alike
 SIZES = {"q8_0": 8.5e9, "q6_k": 6.6e9, "q4_k_m": 4.9e9}
 DOCUMENTS, LENGTH = 40, 50
+SUBJECTS = {"code": 1.6, "letters": 0.8, "news": 1.0, "tool calls": 2.2}  # how much harder than the others
 
 
 def sample_report():
@@ -20,7 +21,9 @@ def sample_report():
     rng = np.random.default_rng(16)
     shape = DOCUMENTS * LENGTH, len(WORDS)
     groups = np.arange(shape[0]) // LENGTH
-    hard = np.exp(rng.normal(0, 0.4, DOCUMENTS))[groups, None]
+    subjects = np.array(list(SUBJECTS))[groups % len(SUBJECTS)]
+    harder = np.array(list(SUBJECTS.values()))[groups % len(SUBJECTS)]
+    hard = (np.exp(rng.normal(0, 0.4, DOCUMENTS))[groups] * harder)[:, None]
     base = (2.5 * rng.normal(size=shape)).astype(np.float32)
     shares = np.exp(base - base.max(axis=1, keepdims=True))
     below = np.cumsum(shares, axis=1) / shares.sum(axis=1, keepdims=True)
@@ -28,7 +31,7 @@ def sample_report():
     candidates = {
         name: (base + error * hard * rng.normal(size=shape)).astype(np.float32) for name, error in ERRORS.items()
     }
-    found = compare_candidates(base, candidates, tokens=tokens, groups=groups, top_k=[1, 5])
+    found = compare_candidates(base, candidates, tokens=tokens, groups=groups, top_k=[1, 5], by={"subject": subjects})
     for summary in found.summaries:
         summary.parts["worst_tokens"].add_text(lambda ids: "".join(f" {WORDS[i]}" for i in ids))
     return render_report(found, title="Three simulated candidates against their base", sizes=SIZES)

@@ -22,7 +22,8 @@ def pages():
     rng = np.random.default_rng(0)
     p = rng.normal(0, 3, (T, V))
     noisy = {f"q{bits}": p + noise * rng.normal(0, 1, p.shape) for bits, noise in ((8, 0.01), (6, 0.011), (4, 0.3))}
-    common = {"groups": np.arange(T) // 10, "tokens": rng.integers(0, V, T)}
+    by = {"domain": np.array(["code", "math"])[np.arange(T) // 10 % 2], "tens": np.arange(T) // 10 % 10}
+    common = {"groups": np.arange(T) // 10, "tokens": rng.integers(0, V, T), "by": by}
     several = compare_candidates(p, noisy, **common)
     return {
         "one": render_report(compare_candidates(p, {"q4": noisy["q4"]}, **common)),
@@ -70,6 +71,43 @@ def test_axe_finds_nothing(pages, tmp_path, name, colours, width):
         page = page.replace("@media screen and (prefers-color-scheme: dark)", "@media screen")
         assert page != pages[name]
     assert violations(tmp_path, page, width) == []
+
+
+def with_script(page, script):
+    """The page with another script at its end, and what that has left in `document.title`."""
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    return page.replace("</body>", f"<script>{script}</script></body>")
+
+
+def test_its_own_script_runs_and_no_other(pages, tmp_path):
+    """The policy lets the page's script through, which makes headings buttons, and nothing that was put in."""
+    assert "<button" not in pages["three"]
+    alien = pages["three"].replace("</body>", "<script>document.title = 'alien'</script></body>")
+    dump = chromium(tmp_path, alien, "--dump-dom")
+    assert dump.count('<button type="button">') > 20
+    assert "<title>alien" not in dump
+
+
+def test_a_heading_sorts_and_a_filter_filters(pages, tmp_path):
+    press = """const table = [...document.querySelectorAll('[aria-label^="By tens"] table')][0];
+        const names = () => [...table.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[0].textContent);
+        const head = table.tHead.rows[0].cells, field = document.querySelector(".filter input");
+        const found = [names()];
+        const press = i => { head[i].firstChild.click(); found.push(names(), head[i].ariaSort) };
+        press(0); press(0); press(3); press(3);
+        field.value = "1"; field.dispatchEvent(new Event("input")); found.push(names());
+        document.title = JSON.stringify(found)"""
+    dump = chromium(tmp_path, with_script(pages["three"], press), "--dump-dom")
+    before, up, rising, down, falling, far, worst, near, least, one = json.loads(
+        html.unescape(re.search("<title>(.*?)</title>", dump)[1])
+    )
+    assert (up, rising) == ([str(i) for i in range(10)], "ascending")
+    assert (down, falling, worst, least) == (up[::-1], "descending", "descending", "ascending")
+    assert far == near[::-1]
+    assert sorted(before) == up
+    assert one == ["1"]
+    kl = dict(re.findall(r'<th scope="row">(\d)</th><td>\d+</td><td>\d+</td><td data-value="([^"]*)"', pages["three"]))
+    assert near == sorted(kl, key=lambda label: float(kl[label]))
 
 
 def test_axe_would_find_something(pages, tmp_path):

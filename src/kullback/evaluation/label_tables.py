@@ -1,4 +1,4 @@
-"""Figures by label, as rows of text for the terminal and the page: the worst labels first."""
+"""Figures by label, as rows of text for the terminal: the worst labels first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kullback.comparison import ComparisonSummary, share_text
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.text import short, visible
 
-__all__ = ["LabelTable", "label_tables", "print_labels"]
+__all__ = ["LabelTable", "label_tables", "print_labels", "sets_of"]
 
 _SHOWN = 12  # labels of a set on a terminal
 _WIDEST = 20  # characters of a label there
@@ -26,13 +26,16 @@ class LabelTable(NamedTuple):
     remark: str
 
 
+def sets_of(s: ComparisonSummary) -> Mapping[str, Mapping[str, ComparisonSummary]]:
+    """The summaries by set of labels and label; a set without a name is called ""."""
+    sets = s.by
+    return {"": sets} if sets and not isinstance(next(iter(sets.values())), Mapping) else sets
+
+
 def label_tables(s: ComparisonSummary, most: int) -> list[LabelTable]:
     """A table for each set of labels of a summary."""
-    sets = s.by
-    if sets and not isinstance(next(iter(sets.values())), Mapping):
-        sets = {"": sets}
     of = s.facts.get("labels", {}).get("of", {})
-    return [_table(s, name, summaries, of.get(name) == "group", most) for name, summaries in sets.items()]
+    return [_table(s, name, summaries, of.get(name) == "group", most) for name, summaries in sets_of(s).items()]
 
 
 def _table(

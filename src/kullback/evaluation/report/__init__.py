@@ -1,11 +1,12 @@
 """One page, without anything from elsewhere, that shows a comparison: tables and drawings in one HTML file.
 
 `write_report` fills page.html.jinja with tables.py's figures and verdict.py's words; drawings.py makes the SVG from
-summaries. The page may run no script and load nothing, and says so to the browser (Content-Security-Policy): its style
-sheet alone is let through, by its digest. So a page of figures from somebody else's files can be mailed and opened
-without trust, and what is folded (`<details>`) or said on hovering (`<title>`) needs no script. Libraries of charts
-that fit into one file bring megabytes of it (Vega, Plotly) or draw for one paper (Matplotlib: in fixed colours, light
-or dark); frame.py's lines and bars take theirs from the style sheet.
+summaries. The page may load nothing, and run and wear nothing but page.js and page.css, and says so to the browser
+(Content-Security-Policy), which lets these two through by their digests. So a page of figures from somebody else's
+files can be mailed and opened without trust. The script sorts and filters tables; without it the page says the same:
+what is folded (`<details>`) or said on hovering (`<title>`) needs none. Libraries of charts that fit into one file
+bring megabytes of it (Vega, Plotly) or draw for one paper (Matplotlib: in fixed colours, light or dark); frame.py's
+lines and bars take theirs from the style sheet.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.ranking import rank
 from kullback.evaluation.report import drawings, tables
+from kullback.evaluation.report.by_label import label_sections
 from kullback.evaluation.terminal import side_labels
 from kullback.evaluation.text import short, unlike, visible
 from kullback.evaluation.verdict import RULE, verdict_of_many, verdict_of_one
@@ -105,6 +107,7 @@ def render_report(
         delta_drawing=drawings.delta_distribution(shown, drawn),
         position_drawing=drawings.kl_by_position(shown, drawn),
         confidence_drawing=drawings.agreement_by_confidence(shown, drawn),
+        by_label=label_sections([found[name] for name in ranking.order], ranking.order, _MOST_DRAWN),
         by_position=tables.breakdown_table(shown, "by_position"),
         by_confidence=tables.breakdown_table(shown, "by_confidence"),
     )
@@ -117,17 +120,35 @@ def _by_name(summaries: CandidateComparison | Sequence[ComparisonSummary]) -> Ma
 
 
 def fill_page(package: str, **values: Any) -> str:
-    """The page.html.jinja of a package, filled: it has the style sheet of this one, and lets nothing else through."""
+    """The page.html.jinja of a package, filled: what it lets through is the style sheet and the script of this one."""
     jinja2 = check_library()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package, "."), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
-    environment.filters |= {"short": short, "percent": percent, "ratio": ratio_text, "share": share_text}
-    style = resources.files(__name__).joinpath("page.css").read_text(encoding="utf-8")
-    digest = b64encode(sha256(style.encode()).digest()).decode()
+    environment.filters |= {
+        "exact": _exact,
+        "short": short,
+        "percent": percent,
+        "ratio": ratio_text,
+        "share": share_text,
+    }
+    own = {
+        name: resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
+        for name, file in (("style", "page.css"), ("script", "page.js"))
+    }
+    digests = {f"{name}_digest": _digest(text) for name, text in own.items()}
     page = environment.get_template("page.html.jinja")
-    return str(page.render(version=version("kullback"), style=style, style_digest=f"sha256-{digest}", **values))
+    return str(page.render(version=version("kullback"), **own, **digests, **values))
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _exact(x: float) -> str:
+    """A number as the script reads it."""
+    return repr(float(x)).replace("inf", "Infinity")
 
 
 def _printable(value: Any) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kullback.comparison import ComparisonSummary, Spread
 from kullback.evaluation.parts import Breakdown
-from kullback.evaluation.report.frame import Frame, few, nice, number
+from kullback.evaluation.report.frame import Frame, few, log_ticks, nice, number
 
 __all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution", "means"]
 
@@ -26,18 +26,18 @@ def means(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
             kept.append((i, name, mean, low if low > 0 else mean, high if 0 < high < math.inf else mean))
     if not kept:
         return ""
-    first = math.floor(math.log10(min(low for *_, low, _ in kept)))
-    last = max(math.ceil(math.log10(max(high for *_, high in kept)) + 1e-9), first + 1)
+    ticks = log_ticks(min(low for *_, low, _ in kept), max(high for *_, high in kept))
     count = len(summaries)
-    frame = Frame((first, last), (count + 0.5, 0.5), height=90 + 34 * count)
-    powers = few(range(first, last + 1))
+    ends = math.log10(ticks[0][0]), math.log10(ticks[-1][0])
+    frame = Frame(ends, (count + 0.5, 0.5), height=90 + 34 * count)
     frame.axes(
-        "mean KL(p‖q), nats (logarithmic)", "place", [(e, f"10^{e}") for e in powers],
+        "mean KL(p‖q), nats (logarithmic)", "place", [(math.log10(value), text) for value, text in ticks],
         [(i + 1.0, f"{i + 1}") for i in range(count)],
     )  # fmt: skip
     for i, name, mean, low, high in kept:
-        ends = (math.log10(low), math.log10(high))
-        frame.span(ends, math.log10(mean), i + 1.0, i, f"{i + 1}. {name}: {number(mean)}")
+        frame.span(
+            (math.log10(low), math.log10(high)), math.log10(mean), i + 1.0, i, f"{i + 1}. {name}: {number(mean)}"
+        )
     return frame.svg("Mean KL of each candidate with its 95 % interval")
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["Frame", "few", "nice", "number"]
+__all__ = ["Frame", "few", "log_ticks", "nice", "number"]
 
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 12, 60
@@ -18,14 +18,15 @@ class Frame:
     """A plot area with axes: data coordinates in, pixels out."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False, height: int = _HEIGHT
-    ) -> None:
-        self.x_range, self.y_range, self._log, self._height = x, y, log_y, height
+        self, x: tuple[float, float], y: tuple[float, float], log_y: bool = False, height: int = _HEIGHT,
+        left: int = _LEFT,
+    ) -> None:  # fmt: skip
+        self.x_range, self.y_range, self._log, self._height, self._left = x, y, log_y, height, left
         self.parts: list[str] = []
 
     def x(self, value: float) -> float:
         low, high = self.x_range
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - low) / ((high - low) or 1.0)
+        return self._left + (_WIDTH - self._left - _RIGHT) * (value - low) / ((high - low) or 1.0)
 
     def y(self, value: float) -> float:
         low, high = self.y_range
@@ -39,8 +40,12 @@ class Frame:
         bottom = self._height - _BOTTOM
         for value, text in y_ticks:
             y = self.y(value)
-            self.parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            self.parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_superscript(text)}</text>')
+            self.parts.append(
+                f'<line class="grid" x1="{self._left}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            )
+            self.parts.append(
+                f'<text x="{self._left - 7}" y="{y + 4:.1f}" text-anchor="end">{_superscript(text)}</text>'
+            )
         # neighbours that would touch on a narrow page stand on two lines
         crowded = sum(len(text.partition("^")[0]) + 2 for _, text in x_ticks) > _MOST_CHARACTERS
         for i, (value, text) in enumerate(x_ticks):
@@ -48,9 +53,11 @@ class Frame:
             down = bottom + (34 if crowded and i % 2 else 18)
             self.parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
             self.parts.append(f'<text x="{x:.1f}" y="{down}" text-anchor="middle">{_superscript(text)}</text>')
-        self.parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        self.parts.append(f'<line class="axis" x1="{self._left}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>')
+        middle = (self._left + _WIDTH - _RIGHT) / 2
         self.parts.append(f'<text x="{middle}" y="{self._height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+        if not y_label:
+            return
         self.parts.append(
             f'<text transform="translate(13 {(_TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
             f"{escape(y_label)}</text>"
@@ -125,6 +132,27 @@ def nice(top: float, count: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     return [step * i for i in range(math.ceil(top / step * 0.999) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round numbers from at most `low` to at least `high`, with their texts: 1, 2, 5, ..., or of many powers some."""
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    values = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)]
+    first = max(i for i, value in enumerate(values) if value <= low)
+    last = max(first + 1, min(i for i, value in enumerate(values) if value >= high))
+    if last - first < _MOST_POWERS:
+        return [(value, _log_text(value)) for value in values[first : last + 1]]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    step = -(-(len(powers) - 1) // (_MOST_POWERS - 1))
+    whole = range(powers[0], powers[0] + step * -(-(len(powers) - 1) // step) + 1, step)
+    return [(float(f"1e{e}"), _log_text(float(f"1e{e}"))) for e in whole]
+
+
+def _log_text(value: float) -> str:
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.0e}".partition("e")
+    return f"{'' if mantissa == '1' else mantissa + '·'}10^{int(exponent)}"
 
 
 def few(powers: range) -> range:

@@ -8,7 +8,6 @@ from typing import Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, Spread
 from kullback.evaluation.differences import p_text
-from kullback.evaluation.label_tables import label_tables
 from kullback.evaluation.parts import Agreement, Breakdown, Convention, WorstTokens
 from kullback.evaluation.ranking import Ranking
 from kullback.evaluation.terminal import remarks
@@ -17,7 +16,6 @@ from kullback.evaluation.verdict import left_out, size_text
 
 __all__ = ["breakdown_table", "candidate", "difference_rows"]
 
-_LABELS = 100  # of a set, on the page
 _SPREADS = (
     ("kl", "KL(p‖q)", "nats by which q's predictions miss p's; the headline"),
     ("reverse_kl", "KL(q‖p)", "the same with the roles exchanged"),
@@ -43,6 +41,7 @@ def candidate(s: ComparisonSummary, name: str, place: int, size: float | None) -
         "index": place,
         "summary": s,
         "size": size_text(size),
+        "bytes": size,
         "remarks": remarks(s),
         "left_out": left_out(s),
         "kl_error": f"{label} {short(error, 2)}",
@@ -57,7 +56,6 @@ def candidate(s: ComparisonSummary, name: str, place: int, size: float | None) -
         ],
         "null": null.mean if isinstance(null, Mean) and null.count else None,
         "agreement": agreement if isinstance(agreement, Agreement) else None,
-        "labels": label_tables(s, _LABELS),
         "worst": worst.tokens if isinstance(worst, WorstTokens) else [],
         "groups": _groups(s),
         "convention": convention if isinstance(convention, Convention) else None,
