@@ -41,7 +41,7 @@ both: kb.ComparisonSummary = summary.merge(summary)
 figures: tuple[float, float, float] = (both.kl.mean, both.kl.standard_error, both.kl.quantile(0.99))
 files: float = kb.compare_files("p.npy", "q.npy", given="log_probs", top_k=[1, 5]).same_top1.mean
 
-from_head = kb.compare_files("p.npy", "q.npy", lm_head="head.npy", norm="applied")
+from_head = kb.compare_files("p.npy", "q.npy", lm_head="model", norm="model", layer=-1)
 
 # rlhf
 estimates: NDArray[np.float64] = rlhf.kl_estimate(log_probs, "k3+", preset="verl")

@@ -199,8 +199,8 @@ def _reading(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use what is there of truncated dumps and incomplete folders; NaN for rows never written",
     )
-    add("--lm-head", metavar="FILE", help="the files hold hidden states; multiply them by these weights")
-    add("--norm", choices=("applied",), help="with --lm-head: the states are those after the last normalisation")
+    add("--lm-head", metavar="MODEL", help="the files hold hidden states: make logits with this folder or weights")
+    add("--norm", choices=("applied", "model"), help="with --lm-head: the last normalisation was, or is to be, applied")
     add("--layer", metavar="L", type=int, help="with --lm-head: take this one of the layers in states (T, L, H)")
 
 

@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Unpack, cast
 
 from kullback._engine import keywords
 from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
-from kullback.evaluation.sources.base import Source
-from kullback.evaluation.sources.completions import read_completions
-from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
-from kullback.evaluation.sources.files import ByteReader, LocalFile
+from kullback.evaluation.sources.base import ReaderOptions, Source
+from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.hdf5 import Hdf5
 from kullback.evaluation.sources.hidden import hidden_states, refuse_hidden
-from kullback.evaluation.sources.http import HttpFile
 from kullback.evaluation.sources.llama_cpp import Dump, LlamaCppLogits
+from kullback.evaluation.sources.model_folder import read_model, refuse_part_of_model
 from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
-from kullback.evaluation.sources.remote import RemoteFile, is_web, listing
+from kullback.evaluation.sources.output_layer import OutputLayer
+from kullback.evaluation.sources.places import file_at, names_in
 from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
+from kullback.evaluation.sources.sparse_files import holds_answers, open_sparse
 from kullback.evaluation.sources.zarr import Zarr
 
-__all__ = ["Dump", "LlamaCppLogits", "Source", "SparseRows", "open_each", "open_logits", "open_sparse"]
+__all__ = [
+    "Dump", "LlamaCppLogits", "Source", "SparseRows", "holds_answers", "open_each", "open_logits", "open_sparse",
+]  # fmt: skip
 
 SHARD_SUFFIXES = (".safetensors", ".npy", ".npz", ".kld", ".parquet", ".arrow", ".h5", ".hdf5")
 
@@ -73,11 +75,13 @@ def open_logits(
         instead of refusing it; give rows of HDF5 and zarr arrays that were never written as NaN. `facts` names
         them.
     lm_head : path-like or Source, optional
-        Weights (V, H) of the output layer; `path` then holds hidden states (T, H), and the rows are their
-        product. Taken from a file of weights: `lm_head.weight`, `output.weight` or the (tied)
-        `model.embed_tokens.weight`.
-    norm : "applied", optional
-        With `lm_head`, required: says that the hidden states are those after the model's last normalisation.
+        `path` then holds hidden states (T, H), and the rows are the logits that the end of a model makes of them: a
+        folder with config.json and safetensors (last normalisation, output weights, which may be the embeddings, bias,
+        scale, soft-cap), or a file of output weights (V, H) alone. `token_ids` beside the states are the tokens read:
+        the next one is a row's target.
+    norm : {"applied", "model"}, optional
+        With `lm_head`, required: whether the hidden states are those after the model's last normalisation, or
+        those before it, as vLLM writes them, to which that of the folder is applied.
     layer : int, optional
         With `lm_head`, required for states (T, L, H) of several layers, as vLLM writes them: the one to take,
         negative from the last.
@@ -121,147 +125,86 @@ def open_logits(
 def open_each(
     stack: ExitStack,
     paths: Sequence[str | os.PathLike[str] | Source],
-    *,
-    tensor: str | None = None,
-    dtype: str | None = None,
-    salvage: bool = False,
-    lm_head: str | os.PathLike[str] | Source | None = None,
-    norm: str | None = None,
-    layer: int | None = None,
+    own: Sequence[ReaderOptions] | None = None,
+    **common: Unpack[ReaderOptions],
 ) -> list[Source]:
     """`open_logits` of several files, which `stack` closes; sources among them are given back as they are.
 
-    `tensor` is for those that have names: a .npy may be compared with an array of a file that holds several.
+    The options `own` to each path go before those of all. A `tensor` of all is for those that have names: a .npy may be
+    compared with an array of a file that holds several.
     """
-    for word, value in (("tensor", tensor), ("dtype", dtype), ("norm", norm)):
-        if not (value is None or isinstance(value, str)):
-            raise TypeError(f"`{word}` is {keywords.shown(value)}, expected text or None")
-    salvage = keywords.flag(salvage, "salvage")
-    layer = None if layer is None else keywords.integer(layer, "layer", "a whole number or None")
-    names = LOGITS_NAMES if lm_head is None else HIDDEN_NAMES
-    if lm_head is None and (norm is not None or layer is not None):
-        raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
     found: list[Source] = []
     unnamed: list[Source] = []
-    for path in paths:
+    ends: dict[Any, OutputLayer] = {}  # one of each model, whose weights are in memory once
+    for i, path in enumerate(paths):
+        mine = own[i] if own is not None else {}
+        options = _checked(common | mine)
         if isinstance(path, Source):
             found.append(path)
             continue
-        source = stack.enter_context(_open(os.fspath(path), names, tensor, dtype, salvage))
-        if source.array is None:
+        source = _with_options(stack, os.fspath(path), options, ends)
+        if source.array is None and options["tensor"] is not None:
             unnamed.append(source)
-        if lm_head is None:
-            refuse_hidden(source)
-        else:
-            weights = lm_head  # opened for each file: no source serves two threads
-            if not isinstance(weights, Source):
-                weights = stack.enter_context(_open(os.fspath(weights), LM_HEAD_NAMES, None, None, False))
-            source = hidden_states(source, weights, norm, layer)
         found.append(source)
-    if tensor is not None and unnamed and len(unnamed) == len(found):
-        raise ValueError(
-            f"`tensor` (--tensor) is {tensor!r}, but {unnamed[0].path} ({unnamed[0].format}) is one array without a "
-            "name; .npz, safetensors, HDF5, zarr groups, Parquet and Arrow name theirs"
-        )
+        if unnamed and (mine.get("tensor") or len(unnamed) == len(paths)):
+            raise ValueError(
+                f"`tensor` (--tensor) is {options['tensor']!r}, but {unnamed[-1].path} ({unnamed[-1].format}) is one "
+                "array without a name; .npz, safetensors, HDF5, zarr groups, Parquet and Arrow name theirs"
+            )
     return found
 
 
-def open_sparse(
-    path: str | os.PathLike[str],
-    *,
-    config: str | os.PathLike[str] | None = None,
-    vocabulary: dict[bytes, int] | None = None,
-    vocab_size: int | None = None,
-) -> SparseRows:
-    """Read sampled or top-k log-probabilities into memory.
-
-    Parameters
-    ----------
-    path : path-like
-        - JSON or JSON lines with answers of vLLM (`prompt_logprobs`), SGLang (`meta_info`) or OpenAI-style
-        servers
-          (`logprobs`), bare, in lists, or as a batch's result file;
-        - Parquet captured by DistillKit: one shard, or the folder with its `compression_config.yaml`.
-    config : path-like, optional
-        DistillKit's configuration, if it is not beside the shards.
-    vocabulary : dict of bytes to int, optional
-        Ids of the tokens that OpenAI-style answers name by text (by their bytes, where given). Tokens that it
-        lacks are added with the next free id, one that no other token has: pass the same dict for both files of a
-        comparison. Without it such ids mean something within this file only, which `facts` tells as
-        "named_by": "text"; a file is refused that names another token by such an id.
-    vocab_size : int, optional
-        Size of the vocabulary, which JSON answers do not tell; ids are checked against it.
-
-    Returns
-    -------
-    SparseRows
-        Rows in the order of the file. Values that mean "not known" (null, -inf, -9999 and below) are left out
-        and counted, as is an id that a row lists a second time.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no log-probabilities in one of these forms, is damaged, or has positive ones
-        (logits).
-    ImportError
-        If Parquet is asked for and pyarrow or PyYAML is missing.
-
-    Examples
-    --------
-    >>> import json, os, tempfile
-    >>> position = {"5": {"logprob": -0.5, "rank": 1}, "7": {"logprob": -1.5, "rank": 2}}
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "answer.json")
-    ...     with open(path, "w") as file:
-    ...         json.dump({"prompt_logprobs": [None, position]}, file)
-    ...     rows = open_sparse(path)
-    >>> rows.ids, rows.tokens, rows.mass.round(3)
-    (array([5, 7]), array([5]), array([0.83]))
-    """
-    name = os.fspath(path)
-    inside = _listing(name)
-    if inside is None:
-        file = _file(name)
-        if not file.read(4).startswith(parquet_footer.MAGIC):
-            return read_completions(file, vocabulary, vocab_size)
-        shards, folder = [file], name.rpartition("/")[0] or "."
-    else:
-        shards = [_file(f"{name.rstrip('/')}/{s}") for s in shard_names(inside, (".parquet",), name, False)]
-        folder = name.rstrip("/")
-    return read_distillkit(shards, _file(config or f"{folder}/{CONFIG_NAME}"), name)
+def _checked(options: ReaderOptions) -> ReaderOptions:
+    """All options, of the right types; TypeError or ValueError."""
+    values: dict[str, Any] = dict.fromkeys(ReaderOptions.__annotations__) | {"salvage": False} | options
+    for word in ("tensor", "dtype", "norm"):
+        if not (values[word] is None or isinstance(values[word], str)):
+            raise TypeError(f"`{word}` is {keywords.shown(values[word])}, expected text or None")
+    values["salvage"] = keywords.flag(values["salvage"], "salvage")
+    if values["layer"] is not None:
+        values["layer"] = keywords.integer(values["layer"], "layer", "a whole number or None")
+    if values["lm_head"] is None and (values["norm"] is not None or values["layer"] is not None):
+        raise ValueError("`norm` and `layer` say what hidden states are; they go with `lm_head` (--lm-head)")
+    return cast(ReaderOptions, values)
 
 
-def holds_answers(path: str | os.PathLike[str] | ByteReader) -> bool:
-    """Whether a file is JSON, which `open_sparse` reads, by its first bytes."""
-    if isinstance(path, (str, os.PathLike)):
-        if _listing(os.fspath(path)) is not None:
-            return False
-        path = _file(path)
-    return path.read(64).lstrip()[:1] in (b"{", b"[") and not safetensors.recognised(path)
+def _with_options(stack: ExitStack, path: str, options: ReaderOptions, ends: dict[Any, OutputLayer]) -> Source:
+    """A file as its options say: logits, or what the end of a model makes of hidden states."""
+    weights = options["lm_head"]
+    names = LOGITS_NAMES if weights is None else HIDDEN_NAMES
+    source = stack.enter_context(_open(path, names, options["tensor"], options["dtype"], options["salvage"]))
+    if weights is None:
+        refuse_hidden(source)
+        return source
+    key = id(weights) if isinstance(weights, Source) else os.fspath(weights)
+    if key not in ends:
+        ends[key] = _end(stack, weights)
+    logits = hidden_states(source, ends[key], options["norm"], options["layer"])
+    logits.array = source.array
+    return logits
 
 
-def _file(path: str | os.PathLike[str]) -> ByteReader:
-    name = os.fspath(path)
-    if is_web(name):
-        return HttpFile(name)
-    return RemoteFile(name) if "://" in name else LocalFile(name)
-
-
-def _listing(path: str) -> list[str] | None:
-    if "://" in path:
-        return listing(path)
-    return os.listdir(path) if os.path.isdir(path) else None
+def _end(stack: ExitStack, weights: str | os.PathLike[str] | Source) -> OutputLayer:
+    if isinstance(weights, Source):
+        return OutputLayer(weights)
+    path = os.fspath(weights)
+    model = read_model(path)
+    if model is None:
+        refuse_part_of_model(path)
+        model = OutputLayer(_open(path, LM_HEAD_NAMES, None, None, False))
+    stack.callback(model.close)
+    return model
 
 
 def _open(path: str, names: tuple[str, ...], tensor: str | None, dtype: str | None, salvage: bool) -> Source:
-    inside = _listing(path)
+    inside = names_in(path)
     if inside is None:
-        return _open_file(_file(path), names, tensor, dtype, salvage)
+        return _open_file(file_at(path), names, tensor, dtype, salvage)
     if zarr.MARKERS & set(inside):
         return Zarr(path, tensor, dtype, salvage)
     parts: list[Any] = []
     for name in shard_names(inside, SHARD_SUFFIXES, path, salvage):
-        file = _file(f"{path.rstrip('/')}/{name}")  # a folder among them is none, nor one that holds itself
+        file = file_at(f"{path.rstrip('/')}/{name}")  # a folder among them is none, nor one that holds itself
         parts.append(_open_file(file, names, tensor, dtype, salvage))
     return concatenated(path, parts)
 

@@ -1,4 +1,4 @@
-"""Hidden states and the output layer: logits rebuilt block by block, at a fraction of their size on disk."""
+"""Hidden states and the end of their model: logits rebuilt block by block, at a fraction of their size on disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import Source
+from kullback.evaluation.sources.output_layer import OutputLayer
 
-# vocabulary entries multiplied at a time: 64 MiB of float32 weights at 4,096 hidden units
-VOCAB_BLOCK = 4096
-# rows multiplied at a time. Always this many, from a multiple of it: BLAS may round a row differently in a
-# matrix of another height, and the same row must give the same bits whatever rows are asked for
-ROW_BLOCK = 32
+# rows multiplied at a time, from a multiple of it, and kept: weights are converted, packed for the processor and, where
+# they are too many to be held, read once for each block. The blocks of a file are always the same: BLAS may round a row
+# differently in a matrix of another height, and a row must have the same bits whatever rows are asked for
+ROW_BLOCK = 256
+
+NORMS = ("applied", "model")
 
 
 def refuse_hidden(source: Source) -> None:
@@ -26,12 +28,22 @@ def refuse_hidden(source: Source) -> None:
         )
 
 
-def hidden_states(source: Source, lm_head: Source, norm: str | None, layer: int | None) -> Source:
-    """The logits of hidden states of which it is said that they are normalised, and of which layer."""
-    if norm != "applied":
+def hidden_states(source: Source, end: OutputLayer, norm: str | None, layer: int | None) -> Source:
+    """The logits of hidden states of which it is said whether they are normalised, and of which layer."""
+    if norm not in NORMS or (norm == "model" and end.norm is None):
+        after = (
+            "after the model's last normalisation, as transformers' last_hidden_state and hidden_states[-1] are"
+            if end.norm is not None
+            else "after the model's last normalisation; of others the output layer makes other logits"
+        )
+        before = (
+            'norm="model" (--norm model) if they are those before it, as vLLM writes them'
+            if end.norm is not None
+            else 'norm="model" (--norm model), for those before it, needs the model\'s folder as lm_head (--lm-head)'
+        )
         raise ValueError(
             f'`norm` is {norm!r}: say norm="applied" (--norm applied) if the hidden states in {source.path} are those '
-            "after the model's last normalisation; of others the output layer makes other logits: normalise them first"
+            f"{after}; {before}"
         )
     shape = source.stored or source.shape
     if len(shape) == 3:
@@ -43,7 +55,7 @@ def hidden_states(source: Source, lm_head: Source, norm: str | None, layer: int 
         source = Layer(source, shape[1], layer % shape[1])
     elif layer is not None:
         raise ValueError(f"`layer` is {layer}, but {source.path} has states of one layer, of shape {tuple(shape)}")
-    return HiddenStates(source, lm_head, {"norm": norm, "layer": layer})
+    return HiddenStates(source, end, norm == "applied", {"norm": norm, "layer": layer})
 
 
 class Layer(Source):
@@ -71,49 +83,51 @@ class Layer(Source):
 
 
 class HiddenStates(Source):
-    """Logits (T, V) in float32: hidden states (T, H) times the transposed weights (V, H) of the output layer.
+    """Logits (T, V) in float32: what the end of a model makes of hidden states (T, H)."""
 
-    The hidden states are those after the last normalisation. Weights are read from their file for each call
-    of `rows`, block by block, so a call should ask for as many rows as memory allows.
-    """
-
-    def __init__(self, hidden: Source, lm_head: Source, said: dict[str, Any]) -> None:
-        if hidden.shape[1] != lm_head.shape[1]:
+    def __init__(self, hidden: Source, end: OutputLayer, applied: bool, said: dict[str, Any]) -> None:
+        if hidden.shape[1] != end.weights.shape[1]:
             raise ValueError(
-                f"{lm_head.path}: weights of shape {lm_head.shape}, expected (V, {hidden.shape[1]}) to match "
+                f"{end.weights.path}: weights of shape {end.weights.shape}, expected (V, {hidden.shape[1]}) to match "
                 f"the hidden states in {hidden.path}"
             )
-        shape = hidden.shape[0], lm_head.shape[0]
+        shape = hidden.shape[0], end.weights.shape[0]
         super().__init__(hidden.path, "hidden states", shape, np.dtype(np.float32), hidden.tokens, hidden.groups)
         self.by_shard = hidden.by_shard
-        self._hidden = hidden
-        self._lm_head = lm_head
-        self._said = said
+        self._hidden, self._end, self._applied, self._said = hidden, end, applied, said
+        self._first = -1  # of the block of logits that is kept
+        self._block = np.empty((0, shape[1]), np.float32)
+        self._checked = end.norm is None
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        first = start - start % ROW_BLOCK
-        width = self._hidden.shape[1]
-        blocks = -(-(stop - first) // ROW_BLOCK)
-        states = np.zeros((blocks * ROW_BLOCK, width), np.float32)
-        last = min(first + len(states), self.shape[0])
-        states[: last - first] = self._hidden.rows(first, last)
-        product = np.empty((ROW_BLOCK, VOCAB_BLOCK), np.float32)
-        for v in range(0, self.shape[1], VOCAB_BLOCK):
-            end = min(v + VOCAB_BLOCK, self.shape[1])
-            weights = self._lm_head.rows(v, end).astype(np.float32, copy=False).T
-            for block in range(blocks):
-                row = first + block * ROW_BLOCK
-                result = product[:, : end - v]
-                np.matmul(states[row - first : row - first + ROW_BLOCK], weights, out=result)
-                low, high = max(row, start), min(row + ROW_BLOCK, stop)
-                out[low - start : high - start, v:end] = result[low - row : high - row]
+        for first in range(start - start % ROW_BLOCK, stop, ROW_BLOCK):
+            low, high = max(first, start), min(first + ROW_BLOCK, stop)
+            out[low - start : high - start] = self._logits(first)[low - first : high - first]
+
+    def _logits(self, first: int) -> NDArray[np.float32]:
+        """The block of logits that begins at row `first`."""
+        if self._first != first:
+            self._first = -1
+            last = min(first + ROW_BLOCK, self.shape[0])
+            with np.errstate(all="ignore"):  # what is NaN or infinite stays so, and its rows are counted
+                states = self._hidden.rows(first, last).astype(np.float32, copy=False)
+                if self._end.norm is not None and not self._checked:
+                    self._end.norm.check(states, self._applied, self.path)
+                    self._checked = True
+                if self._end.norm is not None and not self._applied:
+                    states = self._end.norm.apply(states)
+                if len(self._block) < last - first:
+                    self._block = np.empty((last - first, self.shape[1]), np.float32)
+                self._end.logits(states, self._block[: last - first])
+            self._first = first
+        return self._block
 
     def facts(self) -> dict[str, Any]:
-        return super().facts() | {"hidden": self._hidden.facts(), "lm_head": self._lm_head.facts()} | self._said
+        return super().facts() | {"hidden": self._hidden.facts(), "lm_head": self._end.facts()} | self._said
 
     def stamp(self) -> list[Any]:
-        return self._hidden.stamp() + self._lm_head.stamp()
+        return self._hidden.stamp() + self._end.stamp()
 
     def close(self) -> None:
         self._hidden.close()
-        self._lm_head.close()
+        self._end.close()

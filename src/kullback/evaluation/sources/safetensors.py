@@ -25,6 +25,8 @@ INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16":
 # tried in this order, before anything else
 LOGITS_NAMES = ("logits",)
 HIDDEN_NAMES = ("hidden_states",)
+# vLLM's name of the tokens that the states belong to, as `tokens` is that of each row's target
+TOKEN_IDS, NO_TARGET = "token_ids", -100
 LM_HEAD_NAMES = ("lm_head.weight", "output.weight", "model.embed_tokens.weight")
 # windows of one run in one file: `logits_0`, ... (vLLM), `tensor.0`, ... (exllamav3)
 WINDOW = re.compile(r"(?:logits_|tensor\.)(\d+)")
@@ -47,11 +49,30 @@ def open_safetensors(file: ByteReader, tensor: str | None = None, usual: tuple[s
     for name, one in zip(names, sources, strict=True):
         one.array = name
     source = sources[0] if len(sources) == 1 else Concatenated(file.path, "safetensors", sources)
+    layers = source.stored[1] if usual == HIDDEN_NAMES and source.stored and len(source.stored) == 3 else 1
     for name in ("tokens", "groups"):
         if name in tensors and name not in names:
-            column = _integers(file, tensors[name], source.shape[0], f"{file.path}: tensor {name!r}")
-            setattr(source, name, column)
+            column = _integers(file, tensors[name], source.shape[0] // layers, f"{file.path}: tensor {name!r}")
+            setattr(source, name, np.repeat(column, layers))
+    if usual == HIDDEN_NAMES and TOKEN_IDS in tensors:
+        _next_tokens(source, file, tensors[TOKEN_IDS], layers)
     return source
+
+
+def _next_tokens(source: Source, file: ByteReader, tensor: Tensor, layers: int) -> None:
+    """Targets from the tokens that were read (vLLM): the next one of the same document, none for its last row."""
+    what = f"{file.path}: tensor {TOKEN_IDS!r}"
+    ids = _integers(file, tensor, source.shape[0] // layers, what)
+    following = np.append(ids[1:], NO_TARGET)
+    groups = None if source.groups is None else source.groups[::layers]
+    if groups is not None:
+        following[:-1][groups[1:] != groups[:-1]] = NO_TARGET
+    if source.tokens is not None and not np.array_equal(source.tokens[::layers], following):
+        raise ValueError(
+            f"{what} are the tokens that were read, of which the next one is a row's target; but 'tokens', which are "
+            "the targets themselves, are others: remove one of them"
+        )
+    source.tokens = np.repeat(following, layers)
 
 
 def recognised(file: ByteReader) -> bool:
