@@ -29,6 +29,7 @@ NEEDS_MORE = (
     "kullback.integrations.torch",
     "kullback.integrations.tensors",
     "kullback.integrations.torch_ratios",
+    "kullback.integrations.transformers",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,18 @@ class Summing:
         if self._waiting:
             self._pairs.add([joined(parts) for parts in zip(*self._waiting, strict=True)])
             self._waiting = []
+
+    def widen(self, width: int, targets: NDArray[np.int64] | None) -> None:
+        """Positions in bins of `width` from here on, and the tokens known by now, of a job that learns as it goes."""
+        for summarizer in self._summarizers:
+            summarizer.width, summarizer.targets = width, targets
+
+    def so_far(self) -> CandidateComparison:
+        """The comparison of what was added up to now; more may follow."""
+        twin = copy.copy(self)
+        twin._summarizers = [summarizer.copy() for summarizer in self._summarizers]
+        twin._pairs, twin._waiting = copy.deepcopy(self._pairs), list(self._waiting)
+        return twin.finish()
 
     def finish(self) -> CandidateComparison:
         """The comparison of everything added."""

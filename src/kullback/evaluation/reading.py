@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.llama_cpp import Dump, code_dtype
 
-__all__ = ["CHUNK_BYTES", "chunks", "row_type", "rows_per_chunk"]
+__all__ = ["CHUNK_BYTES", "chunks", "read_rows", "row_type", "rows_per_chunk"]
 
 # of all files together
 CHUNK_BYTES = 32 << 20
@@ -29,6 +29,15 @@ def row_type(source: Source) -> tuple[np.dtype[Any], tuple[int, ...]]:
     if isinstance(source, Dump):
         return code_dtype(source.shape[1]), ()
     return source.dtype, (source.shape[1],)
+
+
+def read_rows(source: Source, start: int, stop: int, into: NDArray[Any]) -> NDArray[Any]:
+    """Rows `start` to `stop` of a source in the memory `into`, as `row_type` says they lie."""
+    if isinstance(source, Dump):
+        source.codes(start, stop, into)
+    else:
+        source.rows(start, stop, into)
+    return into
 
 
 def rows_per_chunk(sources: Sequence[Source], chunk_bytes: int) -> int:
@@ -50,12 +59,7 @@ def chunks(
 
     def read(place: int, which: int) -> NDArray[Any]:
         first, end = ranges[place]
-        source, into = sources[which], room[place % HELD][which][: end - first]
-        if isinstance(source, Dump):
-            source.codes(first, end, into)
-        else:
-            source.rows(first, end, into)
-        return into
+        return read_rows(sources[which], first, end, room[place % HELD][which][: end - first])
 
     waiting: deque[list[Future[NDArray[Any]]]] = deque()
     with closing(_Readers(sources)) as readers:

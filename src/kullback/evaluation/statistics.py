@@ -7,7 +7,7 @@ to the same bits, and `to_dict` what goes into JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,10 @@ class Summarizer:
             for start in range(0, whole, SEGMENT):
                 self._fold({name: x[start : start + SEGMENT] for name, x in rows.items()})
             self._waiting = [{name: x[whole:].copy() for name, x in rows.items()}]
+
+    def copy(self) -> Summarizer:
+        """One that can be finished while this one goes on: summaries are merged into new ones."""
+        return replace(self, _waiting=list(self._waiting))
 
     def _fold(self, columns: Columns) -> None:
         part = summary_of(columns, self.width, self.targets, self.labels)
