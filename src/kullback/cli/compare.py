@@ -12,9 +12,12 @@ def compare(options: argparse.Namespace) -> int:
     from kullback.evaluation.candidates import names_of
     from kullback.evaluation.gates import check_names
     from kullback.evaluation.job import compare_candidates
+    from kullback.evaluation.own_options import collected, heads
     from kullback.evaluation.progress import progress, say
 
-    check_before(options, [options.p, *options.q, options.tokens, options.lm_head, options.by])
+    own = collected(options.read)
+    more = heads({"lm_head": options.lm_head, "read": own})
+    check_before(options, [options.p, *options.q, options.tokens, options.by, *more])
     if options.by_column and options.by is None:
         raise ValueError("--by-column needs --by")
     check_names(options.fail_if, names_of(options.q))
@@ -31,6 +34,7 @@ def compare(options: argparse.Namespace) -> int:
         "chunk_bytes": options.chunk_mib << 20,
         "num_threads": options.threads,
         "warn": lambda line: say(f"suspicious: {line}"),
+        "read": own or None,
     } | reader_options(options)
     if options.dask is not None:
         from kullback.evaluation.distributed import compare_on_cluster

@@ -96,6 +96,14 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--by", metavar="FILE", help="labels of rows or documents (Parquet, CSV, JSON lines, .npy): figures by label")
     add("--by-column", metavar="NAME", action="append", help="of FILE take this column only (again for others)")
     _reading(parser)
+    add(
+        "--read",
+        metavar="FILE:OPTION=VALUE",
+        type=_own_option,
+        action="append",
+        default=[],
+        help="one of these six for one file: p, q (all candidates) or a name, as in q:norm=model",
+    )
     _outputs(parser)
     add("--per-token", metavar="FILE", help="write a row for each token: Parquet, or CSV for a name in .csv")
     add("--checkpoint", metavar="FILE", help="log what was computed, so that a killed job can go on")
@@ -202,6 +210,15 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     add("--lm-head", metavar="MODEL", help="the files hold hidden states: make logits with this folder or weights")
     add("--norm", choices=("applied", "model"), help="with --lm-head: the last normalisation was, or is to be, applied")
     add("--layer", metavar="L", type=int, help="with --lm-head: take this one of the layers in states (T, L, H)")
+
+
+def _own_option(text: str) -> Any:
+    from kullback.evaluation.own_options import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _info(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kullback._engine import keywords, views
 from kullback.comparison import CandidateComparison, Pairs
 from kullback.evaluation.checkpoint import Candidates
+from kullback.evaluation.own_options import resolved
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
 from kullback.evaluation.statistics import Summarizer, joined
@@ -64,7 +65,12 @@ def names_of(paths: Sequence[Any]) -> list[str]:
 
 
 def opened(
-    stack: ExitStack, p: Any, candidates: Mapping[str, Any], groups: Any, **options: Unpack[ReaderOptions]
+    stack: ExitStack,
+    p: Any,
+    candidates: Mapping[str, Any],
+    groups: Any,
+    read: Any = None,
+    **options: Unpack[ReaderOptions],
 ) -> list[Source]:
     """The sources of the base and the candidates; files are closed by `stack`."""
     files = (str, os.PathLike, Source)
@@ -80,7 +86,7 @@ def opened(
         inside = np.ascontiguousarray(inside, np.int64)
     base = p if isinstance(p, files) else ArraySource("p", p, inside)
     others = [x if isinstance(x, files) else ArraySource(name, x) for name, x in candidates.items()]
-    return open_each(stack, [base, *others], **options)
+    return open_each(stack, [base, *others], resolved(read, list(candidates)), **options)
 
 
 PAIRED = 4096  # rows whose pairs are summed up at a time: each pair costs as much for one row as for some hundreds

@@ -20,6 +20,7 @@ from kullback.comparison import CandidateComparison, ComparisonSummary, compare
 from kullback.evaluation.arguments import READER_OPTIONS
 from kullback.evaluation.candidates import named
 from kullback.evaluation.job import Job, compare_candidates
+from kullback.evaluation.own_options import resolved
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.statistics import EXACT_TOKENS
@@ -83,8 +84,8 @@ def compare_on_cluster(
         names = named(q_paths)
         paths = [os.fspath(path) for path in (p_path, *names.values())]
         readers = {name: options[name] for name in READER_OPTIONS if name in options}
-        sources = open_each(stack, paths, **readers)
-        checked = {name: x for name, x in options.items() if name not in readers and name != "chunk_bytes"}
+        sources = open_each(stack, paths, resolved(options.get("read"), list(names)), **readers)
+        checked = {name: x for name, x in options.items() if name not in (*readers, "read", "chunk_bytes")}
         job = Job.of(sources[0], sources[1:], rows=rows, **checked)  # errors appear here, not on a worker
         job = job.looked_at(warn, options.get("chunk_bytes", CHUNK_BYTES))
         wait_for_worker(client)

@@ -20,11 +20,12 @@ from kullback.evaluation.candidates import named, opened
 from kullback.evaluation.checkpoint import Candidates, Checkpoint
 from kullback.evaluation.columns import IGNORE_INDEX
 from kullback.evaluation.outputs import check_outputs
+from kullback.evaluation.own_options import heads
 from kullback.evaluation.per_token import PerToken
 from kullback.evaluation.plan import Job, Path
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import Source
-from kullback.evaluation.sources.base import ReaderOptions
+from kullback.evaluation.sources.base import JobOptions
 
 __all__ = ["Job", "compare_candidates", "compare_files"]
 
@@ -50,7 +51,7 @@ def compare_candidates(
     resume: bool = False,
     per_token: Path | None = None,
     by: Any = None,
-    **options: Unpack[ReaderOptions],
+    **options: Unpack[JobOptions],
 ) -> CandidateComparison:
     """Compare several candidates with one base, which is read once, and with each other by the same tokens.
 
@@ -97,7 +98,7 @@ def compare_candidates(
     chunk_bytes = keywords.whole(chunk_bytes, "chunk_bytes", 1)
     keywords.callback(progress, "progress")
     keywords.callback(warn, "warn")
-    read = (p, *sources.values(), tokens, options.get("lm_head"), *(by.values() if isinstance(by, Mapping) else [by]))
+    read = (p, *sources.values(), tokens, *heads(options), *(by.values() if isinstance(by, Mapping) else [by]))
     inputs = [os.fspath(x) for x in read if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in read if isinstance(source, Source)]
     check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
@@ -169,7 +170,7 @@ def compare_files(
     resume: bool = False,
     per_token: Path | None = None,
     by: Any = None,
-    **options: Unpack[ReaderOptions],
+    **options: Unpack[JobOptions],
 ) -> ComparisonSummary:
     """Compare the rows of two files of logits, KL(p‖q) and all that `compare` gives, in bounded memory.
 
@@ -215,7 +216,8 @@ def compare_files(
         a mapping the one of that name. `by["domain"]["code"]` of the result is the summary of the rows of a label, and
         `by["code"]` where the set has no name. 500 labels at most; rows without one (null, "") are "(none)".
     **options
-        Of `open_logits`, for both files.
+        Of `open_logits`, for both files. `read={"p": {"tensor": "x"}, "q": {"lm_head": "model", "norm": "model"}}` has
+        those of one file, which go before: "p", "q" (all candidates), or a candidate's name.
 
     Returns
     -------

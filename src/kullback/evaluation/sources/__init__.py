@@ -140,6 +140,8 @@ def open_each(
         mine = own[i] if own is not None else {}
         options = _checked(common | mine)
         if isinstance(path, Source):
+            if mine:
+                raise ValueError(f"`read` has options for {path.path}, which is open: give them to open_logits")
             found.append(path)
             continue
         source = _with_options(stack, os.fspath(path), options, ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypedDict
 
@@ -109,7 +109,7 @@ class Source:
             "dtype": self.dtype.name,
             "tokens": self.tokens is not None,
             "groups": None if self.groups is None else int(np.unique(self.groups).size),
-        }
+        } | ({} if self.array is None else {"array": self.array})
 
     def stamp(self) -> list[Any]:
         """What tells the files that rows are read from, one entry each, from others under their names."""
@@ -146,6 +146,12 @@ class ReaderOptions(TypedDict, total=False):
     lm_head: str | os.PathLike[str] | Source | None
     norm: str | None
     layer: int | None
+
+
+class JobOptions(ReaderOptions, total=False):
+    """Those of a job: of all its files, and of one of them where it differs."""
+
+    read: Mapping[str, ReaderOptions] | None
 
 
 class FlatRows(Source):
