@@ -81,7 +81,7 @@ def test_one_page_with_the_figures(summaries, count):
     assert f"script-src 'sha256-{digest}'" in text
     assert page.tags.count("script") == 1
     page = Page(text.replace(script, ""))
-    assert page.tags.count("svg") == 3 + count  # of several candidates their means too
+    assert page.tags.count("svg") == 6 + count  # of several candidates their means too
     assert "prefers-color-scheme: dark" in text
     words = " ".join(page.text)
     for s in summaries[:count]:
@@ -116,6 +116,9 @@ def test_drawings_are_well_formed_svg(summaries):
         drawings.delta_distribution,
         drawings.kl_by_position,
         drawings.agreement_by_confidence,
+        drawings.acceptance_distribution,
+        drawings.acceptance_by_confidence,
+        drawings.acceptance_by_position,
     ):
         for some in (summaries[:1], summaries):
             root = ElementTree.fromstring(draw(some, names[: len(some)]))
@@ -235,7 +238,7 @@ def test_headless_chromium_shows_it(summaries, tmp_path):
         timeout=120,
         text=True,
     )
-    assert dump.stdout.count("<svg") == 5
+    assert dump.stdout.count("<svg") == 8
 
 
 def test_a_tokenizer_file(tmp_path):
@@ -270,6 +273,9 @@ def test_nothing_that_is_written_beside_an_axis_touches(tmp_path):
         drawings.delta_distribution,
         drawings.kl_by_position,
         drawings.agreement_by_confidence,
+        drawings.acceptance_distribution,
+        drawings.acceptance_by_confidence,
+        drawings.acceptance_by_position,
     ):
         svg = draw(found, ["a", "b"])
         heights = sorted(y for _, y, _ in ticks(svg, "end"))

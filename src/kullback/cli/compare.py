@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from kullback.cli.delivery import check_before, deliver, reader_options
+from kullback.cli.delivery import check_before, deliver, model_sizes, reader_options
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -21,6 +21,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.by_column and options.by is None:
         raise ValueError("--by-column needs --by")
     check_names(options.fail_if, names_of(options.q))
+    sizes = model_sizes(options, names_of(options.q))
     common: dict[str, Any] = {
         "given": options.given,
         "tokens": options.tokens,
@@ -48,4 +49,4 @@ def compare(options: argparse.Namespace) -> int:
                 options.p, options.q, progress=report, checkpoint=options.checkpoint, resume=options.resume,
                 per_token=options.per_token, **common,
             )  # fmt: skip
-    return deliver(comparison, options)
+    return deliver(comparison, options, sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -26,7 +27,8 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
         for name in ("json", "html", "markdown", "per_token", "junit", "save")
     }
     log = getattr(options, "checkpoint", None)
-    check_outputs(names, [path for path in (*inputs, options.tokenizer) if path], options.force, log)
+    models = model_files(getattr(options, "size", []))
+    check_outputs(names, [path for path in (*inputs, options.tokenizer, *models) if path], options.force, log)
     wished = [f"--{name}" for name in ("junit", "annotate") if getattr(options, name, None)]
     if wished and not _conditions(options):
         raise ValueError(f"{wished[0]} needs --fail-above or --fail-if")
@@ -39,7 +41,22 @@ def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
         check_library()
 
 
-def deliver(comparison: Any, options: argparse.Namespace) -> int:
+def model_files(sizes: list[tuple[str, str]]) -> list[str]:
+    """The files among the sizes given, which are no outputs; a candidate has one size."""
+    if len(dict(sizes)) < len(sizes):
+        raise ValueError("--size is given twice for one candidate")
+    return [path for _, path in sizes if os.path.exists(path)]
+
+
+def model_sizes(options: argparse.Namespace, names: list[str] | None = None) -> dict[str, Any]:
+    """Of candidates by name; those that are of none are an error where names are known."""
+    from kullback.evaluation.table.sizes import by_candidate, measured
+
+    found = measured(dict(options.size), options.parameters)
+    return found if names is None else by_candidate(found, names)
+
+
+def deliver(comparison: Any, options: argparse.Namespace, sizes: dict[str, Any]) -> int:
     """Print and write the results."""
     from kullback.evaluation.outputs import atomic_file, show
     from kullback.evaluation.parts import WorstTokens
@@ -60,21 +77,21 @@ def deliver(comparison: Any, options: argparse.Namespace) -> int:
     if options.html:
         from kullback.evaluation.report import write_report
 
-        write_report(comparison, options.html)
+        write_report(comparison, options.html, sizes=sizes, frontier=options.frontier)
     if options.markdown:
         with atomic_file(options.markdown) as file:
-            file.write(_markdown(comparison).encode())
-    show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison))
+            file.write(_markdown(comparison, sizes).encode())
+    show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison, sizes=sizes))
     return _gate(comparison, options)
 
 
-def _markdown(comparison: Any) -> str:
+def _markdown(comparison: Any, sizes: dict[str, Any]) -> str:
     """Several candidates as `kullback table` shows them; of a single one the figures of its summary."""
     from kullback.evaluation.marks import marked
     from kullback.evaluation.table import table_of
 
     if len(comparison) > 1:
-        return table_of(comparison).to_markdown()
+        return table_of(comparison, sizes=sizes).to_markdown()
     return marked(comparison.summaries[0].to_markdown())
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 
-from kullback.cli.delivery import DONE
+from kullback.cli.delivery import DONE, model_files, model_sizes
 
 
 def table(options: argparse.Namespace) -> int:
@@ -18,17 +17,12 @@ def table(options: argparse.Namespace) -> int:
     from kullback.evaluation.text import json_text
 
     names = ("markdown", "csv", "json", "svg", "png")
-    sizes = dict(options.size)
-    if len(sizes) < len(options.size):
-        raise ValueError("--size is given twice for one candidate")
-    models = [path for path in sizes.values() if os.path.exists(path)]
+    models = model_files(options.size)
     check_outputs({f"--{name}": getattr(options, name) for name in names}, [*options.results, *models], options.force)
     for kind in ("svg", "png"):
         if path := getattr(options, kind):
             check_picture(path, f".{kind}")
-    found = read_table(
-        options.results, statistic=options.sort, sizes=sizes, parameters=options.parameters, force=options.force
-    )
+    found = read_table(options.results, statistic=options.sort, sizes=model_sizes(options), force=options.force)
     text = json_text(json.dumps(found.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     for name, content in (("markdown", found.to_markdown()), ("csv", found.to_csv()), ("json", text)):
         path = getattr(options, name)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
-from kullback.evaluation.table_arguments import table_arguments
+from kullback.evaluation.table_arguments import STATISTICS, size_arguments, table_arguments
 from kullback.evaluation.text import visible
 
 __all__ = ["READER_OPTIONS", "ROLLOUT_PRESETS", "build_parser"]
@@ -125,6 +125,8 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     add("--markdown", metavar="FILE", help="write a table in Markdown, for pull requests and model cards")
     add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
+    size_arguments(parser)
+    add("--frontier", choices=STATISTICS, default="kl.mean", help="what the report draws against size (kl.mean)")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
     add("--fail-above", metavar="NATS", type=_limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
     add(

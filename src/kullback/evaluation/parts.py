@@ -23,13 +23,13 @@ CONFIDENCE_EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)  # of p's greate
 MOST_POSITIONS = 64
 WORST = 20
 CONTEXT = 12  # tokens shown before one of the worst
-_BROKEN_DOWN = ("kl", "same_top1", "log_ratio", "delta_prob")
+_BROKEN_DOWN = ("kl", "same_top1", "acceptance", "log_ratio", "delta_prob")
 Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(eq=True)
 class Breakdown:
-    """KL, agreement, log-ratio and Δp by bins of something else.
+    """KL, agreement, acceptance, log-ratio and Δp by bins of something else.
 
     Positions are binned by `width`, a power of two, so that bins of two widths nest and merge exactly; other keys
     have width 0 and the edges of `labels`.

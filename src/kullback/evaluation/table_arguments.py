@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-__all__ = ["table_arguments"]
+__all__ = ["STATISTICS", "size_arguments", "table_arguments"]
 
 # those of `kullback.evaluation.table.STATISTICS`, which no other command needs to load
 STATISTICS = ("kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9", "kl.max")
@@ -19,15 +19,7 @@ def table_arguments(parser: argparse.ArgumentParser) -> None:
         help="results of compare --json, of one candidate or several; logs of llama-perplexity --kl-divergence",
     )
     add("--sort", choices=STATISTICS, default="kl.mean", help="what ranks, and is drawn against size (kl.mean)")
-    add(
-        "--size",
-        metavar="NAME=MODEL",
-        type=_size,
-        action="append",
-        default=[],
-        help="how large a candidate is: its GGUF or safetensors file or folder, or bytes (4100000000, 4.1GB, 3.9GiB)",
-    )
-    add("--parameters", metavar="N", type=_amount, help="parameters (7.6B) of models whose files do not tell")
+    size_arguments(parser)
     add("--markdown", metavar="FILE", help="write the table in Markdown, for pull requests and model cards")
     add("--csv", metavar="FILE", help="write it as CSV, numbers in full")
     add("--json", metavar="FILE", help="write it as JSON; - for standard output, without the table")
@@ -39,6 +31,19 @@ def table_arguments(parser: argparse.ArgumentParser) -> None:
         help="put figures of other rows or another base into one table; let outputs replace files that kullback did "
         "not write (never an input)",
     )
+
+
+def size_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--size",
+        metavar="NAME=MODEL",
+        type=_size,
+        action="append",
+        default=[],
+        help="how large a candidate is: its GGUF or safetensors file or folder, or bytes (4100000000, 4.1GB, 3.9GiB)",
+    )
+    add("--parameters", metavar="N", type=_amount, help="parameters (7.6B) of models whose files do not tell")
 
 
 def _size(text: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
@@ -13,6 +13,7 @@ from kullback.evaluation.label_tables import print_labels
 from kullback.evaluation.layout import Output, Paragraph, PrintedTable
 from kullback.evaluation.parts import Agreement, Breakdown, Clipping, Convention
 from kullback.evaluation.ranking import rank
+from kullback.evaluation.table.sizes import ModelSize, size_text
 from kullback.evaluation.text import labels, short, visible
 from kullback.evaluation.verdict import verdict_of_many
 
@@ -28,14 +29,17 @@ _ROWS = (
 )
 
 
-def print_comparison(comparison: CandidateComparison, file: IO[str] | None = None) -> None:
+def print_comparison(
+    comparison: CandidateComparison, file: IO[str] | None = None, sizes: Mapping[str, ModelSize] | None = None
+) -> None:
     """Several candidates side by side, and how they differ; then each one."""
+    bytes_of = {name: size.bytes for name, size in (sizes or {}).items()}
     out = Output(file)
     if len(comparison) > 1:
-        _print_candidates(out, comparison)
+        _print_candidates(out, comparison, bytes_of)
         print_differences(out, comparison)
         out.print()
-        for line in verdict_of_many(comparison, rank(comparison)):
+        for line in verdict_of_many(comparison, rank(comparison), bytes_of):
             out.print(Paragraph(line))
     print_summaries(comparison.summaries, file)
 
@@ -93,13 +97,15 @@ def side_labels(summaries: Sequence[ComparisonSummary]) -> tuple[str, list[str]]
     return base, candidates
 
 
-def _print_candidates(out: Output, comparison: CandidateComparison) -> None:
+def _print_candidates(out: Output, comparison: CandidateComparison, sizes: Mapping[str, int]) -> None:
     label = next(iter(comparison.values())).kl.error[1]  # the groups are p's
-    table = PrintedTable("candidate", "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
+    sized = ["size"] if sizes else []
+    table = PrintedTable("candidate", *sized, "KL(p‖q)", label, "99 %", "same top", f"perplexity q/p {label}")
     for name in comparison.ranking():
         s = comparison[name]
         table.add_row(
-            visible(name), short(s.kl.mean), short(s.kl.error[0], 2),
+            visible(name), *([size_text(sizes[name]) if name in sizes else "-"] if sizes else []),
+            short(s.kl.mean), short(s.kl.error[0], 2),
             short(s.kl.quantile(0.99), s.kl.quantile_digits), share_text(s.same_top1.mean), _ratio(s, ""),
         )  # fmt: skip
     out.print(table)

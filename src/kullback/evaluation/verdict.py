@@ -9,21 +9,12 @@ from kullback.comparison import ComparisonSummary, Mean, share_text
 from kullback.evaluation.figures import ratio_text
 from kullback.evaluation.parts import Clipping
 from kullback.evaluation.ranking import Ranking
+from kullback.evaluation.table.sizes import size_text
 from kullback.evaluation.text import short
 
-__all__ = ["RULE", "left_out", "size_text", "verdict_of_many", "verdict_of_one"]
+__all__ = ["RULE", "left_out", "verdict_of_many", "verdict_of_one"]
 
 RULE = "the smallest of the candidates whose mean KL cannot be told from the lowest"
-
-
-def size_text(size: float | None) -> str:
-    """Bytes in the unit that leaves few digits."""
-    if size is None:
-        return "-"
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
-        if size >= 1000**power:
-            return f"{short(size / 1000**power, 3)} {unit}"
-    return f"{size:g} B"
 
 
 def verdict_of_many(

@@ -19,13 +19,16 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from kullback._engine import library
+from kullback._engine import keywords, library
 from kullback.comparison import CandidateComparison, ComparisonSummary, share_text
 from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.ranking import rank
 from kullback.evaluation.report import drawings, tables
 from kullback.evaluation.report.by_label import label_sections
+from kullback.evaluation.report.frontier import size_picture
+from kullback.evaluation.table import STATISTICS
+from kullback.evaluation.table.sizes import by_candidate, measured
 from kullback.evaluation.terminal import side_labels
 from kullback.evaluation.text import short, unlike, visible
 from kullback.evaluation.verdict import RULE, verdict_of_many, verdict_of_one
@@ -45,7 +48,8 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     title: str | None = None,
-    sizes: Mapping[str, float] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    frontier: str = "kl.mean",
 ) -> None:
     """Write the report of one comparison, or of several candidates with one base, as a single HTML file.
 
@@ -56,9 +60,11 @@ def write_report(
     path : path-like
         The file, which appears when it is complete.
     title : str, optional
-    sizes : mapping of str to float, optional
-        Bytes of candidates' models, by the names of the comparison, or of their files. The rule of what to ship takes
-        the smallest of those that cannot be told from the nearest one.
+    sizes : mapping of str to path or number, optional
+        By the names of the comparison, or of their files: the candidate's model (a GGUF or safetensors file or folder)
+        or its bytes. The rule of what to ship takes the smallest of those that cannot be told from the nearest one.
+    frontier : str
+        What is drawn against size: "kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9" or "kl.max".
 
     Raises
     ------
@@ -72,23 +78,24 @@ def write_report(
     inputs = [s.facts for s in _by_name(summaries).values()]
     check_outputs({"`path`": path}, named_paths(inputs), force=True)
     with atomic_file(os.fspath(path)) as file:
-        file.write(render_report(summaries, title=title, sizes=sizes).encode())
+        file.write(render_report(summaries, title=title, sizes=sizes, frontier=frontier).encode())
 
 
 def render_report(
     summaries: CandidateComparison | Sequence[ComparisonSummary],
     *,
     title: str | None = None,
-    sizes: Mapping[str, float] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    frontier: str = "kl.mean",
 ) -> str:
     """The page as a string; see `write_report`."""
     found = _by_name(summaries)
-    sizes = dict(sizes or {})
-    if set(sizes) - set(found):
-        raise ValueError(f"`sizes` has {sorted(set(sizes) - set(found))}, expected names of candidates: {list(found)}")
+    keywords.choice(frontier, "frontier", STATISTICS)
+    known = by_candidate(measured(sizes), list(found))
+    bytes_of = {name: size.bytes for name, size in known.items()}
     base, names = side_labels(list(found.values()))[0], list(found)
     ranking = rank(found)
-    ordered = [tables.candidate(found[name], name, k, sizes.get(name)) for k, name in enumerate(ranking.order)]
+    ordered = [tables.candidate(found[name], name, k, known.get(name)) for k, name in enumerate(ranking.order)]
     drawn = ranking.order[:_MOST_DRAWN]
     shown = [found[name] for name in drawn]
     return fill_page(
@@ -98,16 +105,20 @@ def render_report(
         candidates=ordered,
         drawn=ordered[:_MOST_DRAWN],
         rule=RULE,
-        verdict=verdict_of_many(found, ranking, sizes) if len(names) > 1 else [],
+        verdict=verdict_of_many(found, ranking, bytes_of) if len(names) > 1 else [],
         verdict_of_one=verdict_of_one(found[names[0]]),
         differences=tables.difference_rows(ranking, found),
         left_out=found.difference(*names[:2]).left_out if isinstance(found, CandidateComparison) and names[1:] else 0,
+        sizes=size_picture(found, ranking.order, known, frontier),
         means_drawing=drawings.means(shown, drawn) if len(names) > 1 else "",
         kl_drawing=drawings.kl_distribution(shown, drawn),
         delta_drawing=drawings.delta_distribution(shown, drawn),
         position_drawing=drawings.kl_by_position(shown, drawn),
         confidence_drawing=drawings.agreement_by_confidence(shown, drawn),
         by_label=label_sections([found[name] for name in ranking.order], ranking.order, _MOST_DRAWN),
+        acceptance_drawing=drawings.acceptance_distribution(shown, drawn),
+        acceptance_by_confidence=drawings.acceptance_by_confidence(shown, drawn),
+        acceptance_by_position=drawings.acceptance_by_position(shown, drawn),
         by_position=tables.breakdown_table(shown, "by_position"),
         by_confidence=tables.breakdown_table(shown, "by_confidence"),
     )

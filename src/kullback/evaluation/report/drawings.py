@@ -12,7 +12,16 @@ from kullback.comparison import ComparisonSummary, Spread
 from kullback.evaluation.parts import Breakdown
 from kullback.evaluation.report.frame import Frame, few, log_ticks, nice, number
 
-__all__ = ["agreement_by_confidence", "delta_distribution", "kl_by_position", "kl_distribution", "means"]
+__all__ = [
+    "acceptance_by_confidence",
+    "acceptance_by_position",
+    "acceptance_distribution",
+    "agreement_by_confidence",
+    "delta_distribution",
+    "kl_by_position",
+    "kl_distribution",
+    "means",
+]
 
 _STEPS = 8  # bars in each power of ten
 
@@ -97,46 +106,89 @@ def delta_distribution(summaries: Sequence[ComparisonSummary], names: Sequence[s
     return frame.svg("Distribution of the change in probability of the true token")
 
 
+def acceptance_distribution(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
+    """Share of tokens by the share of draws that is not accepted there, on a logarithmic scale."""
+    kept = [s.acceptance for s in summaries if s.acceptance.count]
+    if len(kept) < len(summaries):
+        return ""
+    # 1 - acceptance of acceptances that are cut is known to 2^-15 at best
+    least = -4 if any(spread.sketched for spread in kept) else -6
+    far = [1 - spread.quantile(0.995) for spread in kept]
+    first = max(least, math.floor(math.log10(max(1e-9, min([x for x in far if x > 0], default=1e-9)))))
+    first = min(first, -1)
+    places = np.linspace(first, 0, -first * _STEPS + 1)
+    edges = np.r_[-np.inf, 1 - 10.0 ** places[-2:0:-1], np.inf]
+    shares = [_shares(spread, edges)[::-1] for spread in kept]
+    ticks = nice(100 * max(float(x.max()) for x in shares))
+    frame = Frame((first, 0), (0.0, ticks[-1]))
+    frame.axes(
+        "not accepted, % of draws (logarithmic)", "% of tokens",
+        [(e, f"{10.0 ** (e + 2):g}") for e in range(first, 1)], [(t, f"{t:g}") for t in ticks],
+    )  # fmt: skip
+    for i, (spread, name, share) in enumerate(zip(kept, names, shares, strict=True)):
+        frame.steps(places.tolist(), (100 * share).tolist(), i, name)
+        if spread.mean < 1 and math.log10(1 - spread.mean) >= first:
+            frame.mark(math.log10(1 - spread.mean), f"{name}: mean {number(100 * (1 - spread.mean))} % not accepted", i)
+    return frame.svg("Distribution over tokens of the share of draws that is not accepted")
+
+
 def kl_by_position(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
     """Mean KL by position in the chunk or document."""
-    return _lines(
-        summaries, names, "by_position", "kl", "position in the chunk or document", "mean KL(p‖q), nats", 1.0,
-        lambda part, key: key * part.width + part.width / 2 - 0.5,
-    )  # fmt: skip
+    return _lines(summaries, names, "by_position", "kl", "mean KL(p‖q), nats")
 
 
 def agreement_by_confidence(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
     """Share of tokens with the same top token, by p's greatest probability."""
-    return _lines(
-        summaries, names, "by_confidence", "same_top1", "p's greatest probability", "% with the same top token",
-        100.0, lambda part, key: float(key),
-    )  # fmt: skip
+    return _lines(summaries, names, "by_confidence", "same_top1", "% with the same top token")
+
+
+def acceptance_by_position(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
+    """Share of draws that are not accepted, by position."""
+    return _lines(summaries, names, "by_position", "acceptance", "not accepted, % of draws")
+
+
+def acceptance_by_confidence(summaries: Sequence[ComparisonSummary], names: Sequence[str]) -> str:
+    """Share of draws that are not accepted, by p's greatest probability."""
+    return _lines(summaries, names, "by_confidence", "acceptance", "not accepted, % of draws")
+
+
+_X_LABELS = {"by_position": "position in the chunk or document", "by_confidence": "p's greatest probability"}
+# what is drawn of a mean
+_SHOWN: dict[str, Callable[[float], float]] = {
+    "kl": lambda mean: mean, "same_top1": lambda mean: 100 * mean, "acceptance": lambda mean: 100 * (1 - mean),
+}  # fmt: skip
+
+
+def _place(part: Breakdown, key: int) -> float:
+    return key * part.width + part.width / 2 - 0.5 if part.width else float(key)
 
 
 def _lines(
-    summaries: Sequence[ComparisonSummary], names: Sequence[str], part_name: str, statistic: str, x_label: str,
-    y_label: str, scale: float, place: Callable[[Breakdown, int], float],
-) -> str:  # fmt: skip
+    summaries: Sequence[ComparisonSummary], names: Sequence[str], part_name: str, statistic: str, y_label: str
+) -> str:
     parts = [p if isinstance(p := s.parts.get(part_name), Breakdown) else Breakdown({}) for s in summaries]
     keys = sorted({key for part in parts for key in part.bins})
     if len(keys) < 2:
         return ""
+    show, scale = _SHOWN[statistic], 1.0 if statistic == "kl" else 100.0
     lines = []
     for part in parts:
         points, titles = [], []
         for key in sorted(part.bins):
-            mean = part.bins[key][statistic]
-            if mean.count and math.isfinite(mean.mean):
-                error = mean.standard_error
-                points.append((place(part, key), scale * mean.mean, 0.0 if math.isnan(error) else scale * error))
-                titles.append(f"{part.label(key)}: {number(scale * mean.mean)} ({mean.count} tokens)")
+            mean = part.bins[key].get(statistic)
+            if mean is not None and mean.count and math.isfinite(mean.mean):
+                value, error = show(mean.mean), mean.standard_error * scale
+                points.append((_place(part, key), value, 0.0 if math.isnan(error) else error))
+                titles.append(f"{part.label(key)}: {number(value)} ({mean.count} tokens)")
         lines.append((points, titles))
     every = [point for points, _ in lines for point in points]
     if not every:
         return ""
     positive = [y for _, y, _ in every if y > 0]
     # of candidates that differ much the smaller ones would lie on the axis
-    log_y = statistic == "kl" and len(summaries) > 1 and max(positive, default=1.0) > 30 * min(positive, default=1.0)
+    log_y = (
+        statistic != "same_top1" and len(summaries) > 1 and max(positive, default=1.0) > 30 * min(positive, default=1.0)
+    )
     if log_y:
         exponents = range(math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive))) + 1)
         limits = 10.0 ** exponents[0], 10.0 ** exponents[-1]
@@ -149,13 +201,13 @@ def _lines(
     else:
         y_ticks = nice(max(y + e for _, y, e in every))
     first = parts[0] if parts[0].bins else next(part for part in parts if part.bins)
-    xs = [place(first, key) for key in keys]
+    xs = [_place(first, key) for key in keys]
     margin = 0.5 if first.labels else 0.0
     frame = Frame((min(xs) - margin, max(xs) + margin), limits if log_y else (y_ticks[0], y_ticks[-1]), log_y)
     shown = keys if first.labels else keys[:: max(1, len(keys) // 8)]
-    x_ticks = [(place(first, key), first.label(key) if first.labels else f"{key * first.width}") for key in shown]
+    x_ticks = [(_place(first, key), first.label(key) if first.labels else f"{key * first.width}") for key in shown]
     y_texts = [f"10^{e}" for e in exponents] if log_y else [f"{t:.4g}" for t in y_ticks]
-    frame.axes(x_label, y_label, x_ticks, list(zip(y_ticks, y_texts, strict=True)))
+    frame.axes(_X_LABELS[part_name], y_label, x_ticks, list(zip(y_ticks, y_texts, strict=True)))
     for i, ((points, titles), name) in enumerate(zip(lines, names, strict=True)):
         shift = 5.0 * (i - (len(lines) - 1) / 2) if first.labels else 0.0
         frame.line(points, i, [f"{name}, {title}" for title in titles], shift)

@@ -105,6 +105,23 @@ class Frame:
             f'<circle class="dot {css}" cx="{center:.1f}" cy="{at:.1f}" r="5"><title>{escape(title)}</title></circle>'
         )
 
+    def bar(self, x: float, y: float, ends: tuple[float, float], candidate: int, title: str) -> None:
+        """A point with its interval along y, where that is known; of the candidates without a colour in grey."""
+        css, at = f"c{candidate}" if candidate < 6 else "rest", self.x(x)
+        low, high = self.y_range
+        if ends[0] < ends[1]:
+            top, foot = self.y(min(ends[1], high)), self.y(max(ends[0], low))
+            self.parts.append(f'<line class="line {css}" x1="{at:.1f}" x2="{at:.1f}" y1="{top:.1f}" y2="{foot:.1f}"/>')
+        self.parts.append(
+            f'<circle class="dot {css}" cx="{at:.1f}" cy="{self.y(y):.1f}" r="5">'
+            f"<title>{escape(title)}</title></circle>"
+        )
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The plot area: left, top, right, bottom."""
+        return self._left, _TOP, _WIDTH - _RIGHT, self._height - _BOTTOM
+
     def mark(self, x: float, text: str, candidate: int) -> None:
         """A vertical line at x, named above."""
         at = self.x(x)

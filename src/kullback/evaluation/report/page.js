@@ -34,6 +34,6 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
       first.forEach(row => { row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted); });
     });
     label.append("Filter ", field);
-    table.parentElement.before(label);
+    (table.closest(".side") ?? table.parentElement).before(label);
   }
 }

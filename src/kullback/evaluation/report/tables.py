@@ -10,9 +10,10 @@ from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, Sp
 from kullback.evaluation.differences import p_text
 from kullback.evaluation.parts import Agreement, Breakdown, Convention, WorstTokens
 from kullback.evaluation.ranking import Ranking
+from kullback.evaluation.table.sizes import ModelSize, size_text
 from kullback.evaluation.terminal import remarks
 from kullback.evaluation.text import short
-from kullback.evaluation.verdict import left_out, size_text
+from kullback.evaluation.verdict import left_out
 
 __all__ = ["breakdown_table", "candidate", "difference_rows"]
 
@@ -28,7 +29,7 @@ _SPREADS = (
 )
 
 
-def candidate(s: ComparisonSummary, name: str, place: int, size: float | None) -> dict[str, Any]:
+def candidate(s: ComparisonSummary, name: str, place: int, size: ModelSize | None) -> dict[str, Any]:
     """What the page shows of one candidate; `place` in the ranking gives it its colour."""
     error, label = s.kl.error
     low, high = s.kl.group_interval()
@@ -40,8 +41,9 @@ def candidate(s: ComparisonSummary, name: str, place: int, size: float | None) -
         "name": name,
         "index": place,
         "summary": s,
-        "size": size_text(size),
-        "bytes": size,
+        "size": "-" if size is None else size_text(size.bytes),
+        "bytes": size and size.bytes,
+        "bits": math.nan if size is None else size.bits_per_weight,
         "remarks": remarks(s),
         "left_out": left_out(s),
         "kl_error": f"{label} {short(error, 2)}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,9 +11,9 @@ from typing import Any
 from kullback._engine import keywords
 from kullback.comparison import holm
 from kullback.evaluation.table.figures import Figures
-from kullback.evaluation.table.sizes import ModelSize
+from kullback.evaluation.table.sizes import ModelSize, by_candidate
 
-__all__ = ["STATISTICS", "CandidateRow", "RankedCandidates"]
+__all__ = ["STATISTICS", "CandidateRow", "RankedCandidates", "frontier"]
 
 STATISTICS = ("kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9", "kl.max")
 LEVEL = 0.05  # at which candidates are told apart, all pairs together
@@ -74,10 +73,10 @@ class RankedCandidates:
         keywords.choice(statistic, "statistic", STATISTICS)
         self.statistic = statistic
         self.figure = statistic.removeprefix("kl.")
-        sizes = _by_name(sizes or {}, [one.name for one in candidates])
+        sizes = by_candidate(sizes or {}, [one.name for one in candidates])
         rows = [CandidateRow(one, sizes.get(one.name), one.kl.get(self.figure, math.nan)) for one in candidates]
         rows.sort(key=lambda row: (math.isnan(row.value), row.value))
-        best = _frontier(rows)
+        best = frontier([None if row.size is None else (row.size.bytes, row.value) for row in rows])
         letters, self.groups = _letters(rows, self.figure, differences)
         self.rows = [
             CandidateRow(row.figures, row.size, row.value, i in best, letters.get(row.name, ""))
@@ -86,31 +85,11 @@ class RankedCandidates:
         self.warnings = list(warnings)
 
 
-def _by_name(sizes: Mapping[str, ModelSize], names: list[str]) -> dict[str, ModelSize]:
-    """By the full names; one may be given without suffix where that tells."""
-    found = {}
-    for given, size in sizes.items():
-        fitting = [name for name in names if name == given] or [
-            name for name in names if os.path.splitext(name)[0] == given
-        ]
-        if len(fitting) != 1:
-            raise ValueError(
-                f"a size is given for {keywords.shown(given)}, which "
-                f"{'may be any of ' if fitting else 'is none of the candidates '}{', '.join(fitting or names)}"
-            )
-        found[fitting[0]] = size
-    return found
-
-
-def _frontier(rows: Sequence[CandidateRow]) -> set[int]:
-    """Places of rows of known size that no other beats: sorted by size, each must be nearer than all before."""
-    known = [
-        (row.size.bytes, row.value, i)
-        for i, row in enumerate(rows)
-        if row.size is not None and not math.isnan(row.value) and row.value < math.inf
-    ]
+def frontier(points: Sequence[tuple[float, float] | None]) -> set[int]:
+    """Places of points (size, KL) that no other beats: sorted by size, each must be nearer than all before."""
+    known = [(*point, i) for i, point in enumerate(points) if point is not None and point[1] < math.inf]
     found: set[int] = set()
-    least, at = math.inf, (-1, math.nan)
+    least, at = math.inf, (-1.0, math.nan)
     for size, value, i in sorted(known):
         if value < least or (size, value) == at:  # of the same size and distance both
             found.add(i)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kullback._engine import library
+from kullback._engine import keywords, library
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.safetensors import parse_header, recognised
 
-__all__ = ["ModelSize", "amount", "model_size", "size_text"]
+__all__ = ["ModelSize", "amount", "by_candidate", "measured", "model_size", "size_text"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([kmgt])(i?)b?|(b?))", re.IGNORECASE)
@@ -164,7 +164,33 @@ def _of_gguf(path: str, size: int) -> ModelSize:
     return ModelSize(size, count, held)
 
 
-def size_text(count: int) -> str:
+def measured(sizes: Mapping[str, Any] | None, parameters: int | None = None) -> dict[str, ModelSize]:
+    """Sizes as they are given by name: each a ModelSize, bytes, or what `model_size` takes."""
+    return {
+        name: given
+        if isinstance(given, ModelSize)
+        else model_size(str(int(given)) if isinstance(given, int | float) else os.fspath(given), parameters)
+        for name, given in (sizes or {}).items()
+    }
+
+
+def by_candidate(sizes: Mapping[str, ModelSize], names: list[str]) -> dict[str, ModelSize]:
+    """By the full names; one may be given without suffix where that tells."""
+    found = {}
+    for given, size in sizes.items():
+        fitting = [name for name in names if name == given] or [
+            name for name in names if os.path.splitext(name)[0] == given
+        ]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"a size is given for {keywords.shown(given)}, which "
+                f"{'may be any of ' if fitting else 'is none of the candidates '}{', '.join(fitting or names)}"
+            )
+        found[fitting[0]] = size
+    return found
+
+
+def size_text(count: float) -> str:
     """Bytes with three digits, in powers of a thousand: 4.37 GB."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
     while value >= 999.5 and len(units) > 1:

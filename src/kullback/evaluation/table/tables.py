@@ -15,7 +15,7 @@ from kullback.evaluation.table.llama_log import is_log, log_figures
 from kullback.evaluation.table.picture import write_picture
 from kullback.evaluation.table.rows import RankedCandidates
 from kullback.evaluation.table.same_base import check_comparable
-from kullback.evaluation.table.sizes import ModelSize, model_size
+from kullback.evaluation.table.sizes import measured
 from kullback.evaluation.text import labels
 
 __all__ = ["CandidateTable", "read_table", "table_of"]
@@ -73,7 +73,7 @@ def table_of(
     trees = zip(candidate_trees(tree, ""), names, strict=True)
     found = [figures_of(one, name, "the comparison") for one, name in trees]
     return CandidateTable(
-        found, statistic=statistic, sizes=_measured(sizes, parameters), differences=tree.get("differences", ())
+        found, statistic=statistic, sizes=measured(sizes, parameters), differences=tree.get("differences", ())
     )
 
 
@@ -130,7 +130,7 @@ def read_table(
     found, differences = _read([os.fspath(path) for path in paths])
     warnings = check_comparable(found, force)
     return CandidateTable(
-        found, statistic=statistic, sizes=_measured(sizes, parameters), differences=differences, warnings=warnings
+        found, statistic=statistic, sizes=measured(sizes, parameters), differences=differences, warnings=warnings
     )
 
 
@@ -207,14 +207,3 @@ def _content(path: str) -> Any:
             "with its statistics"
         )
     return text
-
-
-def _measured(sizes: Mapping[str, Any] | None, parameters: int | None) -> dict[str, ModelSize]:
-    return {
-        name: given if isinstance(given, ModelSize) else model_size(os.fspath(_as_text(given)), parameters)
-        for name, given in (sizes or {}).items()
-    }
-
-
-def _as_text(given: Any) -> Any:
-    return str(given) if isinstance(given, int) else given
