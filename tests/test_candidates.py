@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 import kullback as kb
-from kullback.comparison.paired import Pairs, holm, mcnemar
+from kullback.comparison.paired import holm, mcnemar
 from kullback.comparison.paired_sums import PairedSums
+from kullback.comparison.pairs import Pairs
 from kullback.comparison.quantile_pairs import MOST, Batches
 from kullback.comparison.student import binomial_below, student_tail
 
@@ -270,7 +271,9 @@ def test_fifty_candidates_in_bounded_memory():
 def test_pairs_are_summed_up_some_thousand_rows_at_a_time(found, monkeypatch):
     """Of 50 candidates a chunk has a row or two, and 1,225 pairs took longer than reading it."""
     rows, add = [], Pairs.add
-    monkeypatch.setattr(Pairs, "add", lambda self, columns: (rows.append(len(columns[0]["kl"])), add(self, columns)))
+    monkeypatch.setattr(
+        Pairs, "add", lambda self, columns, sets: (rows.append(len(columns[0]["kl"])), add(self, columns, sets))
+    )
     again = kb.compare_candidates(BASE, QS, tokens=TOKENS, groups=GROUPS, chunk_bytes=BASE[:2].nbytes * 4)
     assert rows == [T] and again == found
     monkeypatch.setattr("kullback.evaluation.candidates.PAIRED", 100)

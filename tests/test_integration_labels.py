@@ -65,5 +65,6 @@ def test_a_cluster_gives_the_labels_of_one_machine(files):
 
     p, q, by = (str(files / name) for name in ("p.npz", "q.npy", "by.jsonl"))
     with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
-        found = compare_on_cluster(p, [q], scheduler=client, rows_per_task=111, by=by)
-    assert found == kb.compare_candidates(p, [q], by=by)
+        found = compare_on_cluster(p, [q, p], scheduler=client, rows_per_task=111, by=by)
+    assert found == kb.compare_candidates(p, [q, p], by=by)
+    assert found.by["domain"]["code"].difference("q.npy", "p.npz").kl.mean > 0

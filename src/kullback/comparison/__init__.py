@@ -1,6 +1,6 @@
 """Two sets of rows compared: every statistic of a token in one pass, summed up into what merges in any order."""
 
-from kullback.comparison.candidates import CandidateComparison, PairDifference as PairDifference
+from kullback.comparison.candidates import CandidateComparison
 from kullback.comparison.clusters import (
     FEWEST as FEWEST,
     Clusters as Clusters,
@@ -24,7 +24,9 @@ from kullback.comparison.labels import (
     encoded as encoded,
     label_sets as label_sets,
 )
-from kullback.comparison.paired import Difference as Difference, Pairs as Pairs, holm as holm
+from kullback.comparison.pair_difference import PairDifference as PairDifference, PairTest as PairTest
+from kullback.comparison.paired import Difference as Difference, holm as holm
+from kullback.comparison.pairs import Pairs as Pairs
 from kullback.comparison.shares import counted as counted, share_text as share_text
 from kullback.comparison.spread import Spread as Spread
 from kullback.comparison.summary import SPREADS as SPREADS, ComparisonSummary, Part as Part

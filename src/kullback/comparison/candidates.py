@@ -3,132 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from kullback._engine import keywords, library
 from kullback.comparison.candidates_text import SHOWN, text_of
 from kullback.comparison.exact import json_number
-from kullback.comparison.paired import Difference, Pairs, QuantileDifference, holm
+from kullback.comparison.labels import Labels
+from kullback.comparison.pair_difference import PairDifference, PairTest
+from kullback.comparison.paired import holm
+from kullback.comparison.pairs import Pairs
 from kullback.comparison.summary import ComparisonSummary
 
-QUANTILES = (0.99, 0.999)  # of KL, whose differences stand in tables
 MOST_PAIRS = 190  # that tables list: all pairs of 20 candidates; of more, neighbours in the ranking
-
-
-class PairDifference:
-    """Candidate a minus candidate b, of each quantity; see `Difference` for what each of them has.
-
-    Attributes
-    ----------
-    a, b : str
-    kl, reverse_kl, same_top1, acceptance : Difference
-    log_prob, delta_prob : Difference
-        Of the tokens: log-probability by the candidate, and its probability minus p's; only where tokens are known.
-    rows, left_out : int
-        Rows that count: those with a distribution in the base and in every candidate; rows that some candidate has one
-        in, but not all.
-    """
-
-    def __init__(self, a: str, b: str, numbers: tuple[int, int], parts: tuple[Pairs, CandidateComparison]) -> None:
-        self.a, self.b = a, b
-        self._numbers = numbers
-        self._pairs, self._comparison = parts
-        self._found: dict[str, Difference] = {}
-
-    @property
-    def rows(self) -> int:
-        return self._pairs.rows
-
-    @property
-    def left_out(self) -> int:
-        return self._pairs.left_out
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """Those that are known."""
-        return self._pairs.quantities
-
-    def of(self, quantity: str) -> Difference:
-        """One quantity by name."""
-        if quantity not in self.quantities:
-            raise ValueError(
-                f"`quantity` is {keywords.shown(quantity)}, expected one of {', '.join(self.quantities)}, which are "
-                "known"
-            )
-        if quantity not in self._found:
-            self._found[quantity] = self._pairs.difference(quantity, *self._numbers)
-        return self._found[quantity]
-
-    @property
-    def kl(self) -> Difference:
-        return self.of("kl")
-
-    @property
-    def reverse_kl(self) -> Difference:
-        return self.of("reverse_kl")
-
-    @property
-    def log_prob(self) -> Difference:
-        return self.of("log_prob")
-
-    @property
-    def delta_prob(self) -> Difference:
-        return self.of("delta_prob")
-
-    @property
-    def same_top1(self) -> Difference:
-        return self.of("same_top1")
-
-    @property
-    def acceptance(self) -> Difference:
-        return self.of("acceptance")
-
-    def kl_quantile(self, level: float) -> QuantileDifference:
-        """The difference of a quantile of KL, with an error by batches of documents."""
-        level = keywords.number(level, "level", 0.0, 1.0)
-        found = self._pairs.quantile_difference(*self._numbers, level)
-        a, b = (self._comparison[name].kl for name in (self.a, self.b))
-        if not self.left_out:
-            exact = a.quantile(level) - b.quantile(level) if math.isfinite(b.quantile(level)) else found.mean
-            found = found._replace(mean=exact)
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        tree: dict[str, Any] = {"a": self.a, "b": self.b, "rows": self.rows, "left_out": self.left_out}
-        kl = self.kl
-        if kl.groups:
-            tree["groups"] = kl.groups
-        if kl.group_note:
-            tree["group_note"] = kl.group_note
-        tree |= {name: self.of(name).to_dict() for name in self.quantities}
-        tree["kl_quantiles"] = {f"{level:g}": self.kl_quantile(level).to_dict() for level in QUANTILES}
-        return tree
-
-    def __repr__(self) -> str:
-        return f"PairDifference({self.a!r} minus {self.b!r}, kl={self.kl.mean:.6g})"
-
-
-class PairTest(NamedTuple):
-    """Whether two candidates differ in a quantity, among all pairs that were asked about.
-
-    Attributes
-    ----------
-    a, b : str
-    difference : Difference
-    p_value : float
-        Of this pair alone.
-    adjusted : float
-        For the number of pairs.
-    """
-
-    a: str
-    b: str
-    difference: Difference
-    p_value: float
-    adjusted: float
+_MOST_LISTED = 2000  # pairs times labels that JSON lists; of more, neighbours of each label
 
 
 class CandidateComparison(Mapping[str, ComparisonSummary]):
@@ -166,8 +55,41 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
                 raise ValueError(f"`{argument}` is {keywords.shown(name)}, expected one of {', '.join(names)}")
         return PairDifference(a, b, (names.index(a), names.index(b)), (self._pairs, self))
 
+    @property
+    def by(self) -> dict[str, Any]:
+        """Of the rows of each label what this is of all rows, where labels were given, else empty.
+
+        `r.by["code"].difference("a", "b")`, or `r.by["domain"]["code"]` where sets of labels have names; as `by` of a
+        summary. Quantiles of differences have no errors by label.
+        """
+        sets = self.sets
+        return dict(sets[""]) if sets.keys() == {""} else dict(sets)
+
+    @property
+    def sets(self) -> dict[str, dict[str, CandidateComparison]]:
+        """As `by`, always by set of labels; one without a name is ""."""
+        parts = {name: summary.parts.get("by") for name, summary in self.items()}
+        sets = {name: part.sets for name, part in parts.items() if isinstance(part, Labels)}
+        first = next(iter(sets.values()), {})
+        return {
+            called: {
+                label: CandidateComparison(
+                    {name: some[called][label] for name, some in sets.items()},
+                    self._pairs.by.get(called, {}).get(label) or Pairs(len(self)),
+                )
+                for label in sorted(first[called])
+            }
+            for called in first
+        }
+
     def differences(
-        self, quantity: str = "kl", *, against: str | None = None, correction: str | None = "holm"
+        self,
+        quantity: str = "kl",
+        *,
+        against: str | None = None,
+        correction: str | None = "holm",
+        level: float | None = None,
+        by: str | None = None,
     ) -> list[PairTest]:
         """Every pair, or every candidate against one, with p-values for so many questions.
 
@@ -179,6 +101,10 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
             The candidate that all others are compared with; by default all pairs.
         correction : {"holm", None}
             Holm's: the chance that any of the claims is false stays at the level that `adjusted` is held against.
+        level : float, optional
+            Compare this quantile of KL instead of the mean.
+        by : str, optional
+            Of the rows of each label of this set ("" where it has no name): the questions are pairs times labels.
 
         Returns
         -------
@@ -188,11 +114,30 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
         keywords.choice(correction, "correction", ("holm", None))
         names = list(self._summaries)
         pairs = [(name, against) for name in names if name != against] if against else list(combinations(names, 2))
-        found = [self.difference(a, b).of(quantity) for a, b in pairs]
+        tests = self.tests(pairs, quantity, level, by)
+        if correction is None:
+            tests = [test._replace(adjusted=test.p_value) for test in tests]
+        return sorted(tests, key=lambda test: (math.isnan(test.p_value), test.p_value))
+
+    def tests(
+        self, pairs: Sequence[tuple[str, str]], quantity: str = "kl", level: float | None = None, by: str | None = None
+    ) -> list[PairTest]:
+        """As `differences`, of these pairs in their order."""
+        if level is not None and (quantity != "kl" or by is not None):
+            raise ValueError(f"`level` is {keywords.shown(level)}: errors of quantiles are of KL over all rows alone")
+        sets = {} if by is None else self.sets
+        if by is not None and by not in sets:
+            known = ", ".join(map(keywords.shown, sets)) or "none"
+            raise ValueError(f"`by` is {keywords.shown(by)}, expected a set of labels; there are {known}")
+        of = {"": self} if by is None else sets[by]
+        asked = [(label, one.difference(a, b)) for label, one in of.items() for a, b in pairs]
+        found = [d.of(quantity) if level is None else d.kl_quantile(level) for _, d in asked]
         p_values = [d.p_value for d in found]
-        adjusted = holm(p_values) if correction else p_values
-        verdicts = [PairTest(*pair, d, p, q) for pair, d, p, q in zip(pairs, found, p_values, adjusted, strict=True)]
-        return sorted(verdicts, key=lambda v: (math.isnan(v.p_value), v.p_value))
+        adjusted = holm(p_values)
+        return [
+            PairTest(pair.a, pair.b, d, p, q, label)
+            for (label, pair), d, p, q in zip(asked, found, p_values, adjusted, strict=True)
+        ]
 
     def ranking(self) -> list[str]:
         """The candidates by mean KL, the least first; NaN last."""
@@ -228,12 +173,26 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
         trees = [summary.to_dict() | {"name": name} for name, summary in self.items()]
         if len(trees) == 1:
             return next(iter(self.values())).to_dict()
-        differences = [self.difference(a, b) for a, b in self.listed_pairs()]
-        adjusted = holm([d.kl.p_value for d in differences])
+        pairs = self.listed_pairs()
         found = [
-            d.to_dict() | {"kl_adjusted_p_value": json_number(p)} for d, p in zip(differences, adjusted, strict=True)
+            self.difference(a, b).to_dict() | {"kl_adjusted_p_value": json_number(test.adjusted)}
+            for (a, b), test in zip(pairs, self.tests(pairs), strict=True)
         ]
-        return {"p": trees[0].get("p"), "candidates": trees, "differences": found}
+        tree = {"p": trees[0].get("p"), "candidates": trees, "differences": found}
+        by = self._differences_by(pairs)
+        return tree | ({"differences_by": by} if by else {})
+
+    def _differences_by(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """For JSON, of each label the differences, nested as `by` is."""
+        sets = self.sets
+        trees: dict[str, Any] = {}
+        for name, of in sets.items():
+            some = pairs if len(pairs) * len(of) <= _MOST_LISTED else self.neighbours()
+            trees[name] = {label: [] for label in of}
+            for test in self.tests(some, by=name):
+                tree = of[test.label].difference(test.a, test.b).to_dict()
+                trees[name][test.label].append(tree | {"kl_adjusted_p_value": json_number(test.adjusted)})
+        return dict(trees[""]) if trees.keys() == {""} else trees
 
     def to_pandas(self) -> Any:
         """A data frame of pandas, a row a candidate: tokens, KL and its errors, same top token, perplexity ratio."""

@@ -14,7 +14,7 @@ from kullback._engine import views
 __all__ = ["Estimate", "ExactSum", "Mean", "json_number"]
 
 _LEAST = 1074  # every float64 is a whole number of 2⁻¹⁰⁷⁴, the least subnormal
-_LOW_BITS = 27
+LOW_BITS = 27
 _CHUNK = 1 << 26  # this many 27-bit integers add up exactly in float64, which is what bincount adds in
 
 
@@ -54,6 +54,17 @@ class ExactSum:
             numbers = numbers[finite]
         for start in range(0, numbers.size, _CHUNK):
             self._units += _units(numbers[start : start + _CHUNK])
+
+    @classmethod
+    def of_units(cls, units: int) -> ExactSum:
+        """So many times 2⁻¹⁰⁷⁴."""
+        new = cls()
+        new._units = units
+        return new
+
+    def add_units(self, units: int) -> None:
+        """Add so many times 2⁻¹⁰⁷⁴."""
+        self._units += units
 
     def merge(self, other: ExactSum) -> None:
         """Add everything that `other` has seen."""
@@ -105,19 +116,25 @@ class ExactSum:
         return f"ExactSum({float(self)!r})"
 
 
-def _units(numbers: NDArray[np.float64]) -> int:
-    """The sum in units of 2⁻¹⁰⁷⁴: the 53-bit integers of each exponent add up apart, in two halves."""
+def significands(numbers: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each finite number n·2ᵉ⁻¹⁰⁷⁵ the whole number n, with its sign, and e, 1 at least."""
     bits = np.ascontiguousarray(numbers).view(np.int64)
     exponent = (bits >> 52) & 0x7FF
     integer = bits & ((1 << 52) - 1)
     integer |= (exponent > 0).astype(np.int64) << 52  # the leading 1 that normal numbers do not store
     np.negative(integer, out=integer, where=bits < 0)
     np.maximum(exponent, 1, out=exponent)
-    high = np.bincount(exponent, weights=integer >> _LOW_BITS)
-    low = np.bincount(exponent, weights=integer & ((1 << _LOW_BITS) - 1))
+    return integer, exponent
+
+
+def _units(numbers: NDArray[np.float64]) -> int:
+    """The sum in units of 2⁻¹⁰⁷⁴: the 53-bit integers of each exponent add up apart, in two halves."""
+    integer, exponent = significands(numbers)
+    high = np.bincount(exponent, weights=integer >> LOW_BITS)
+    low = np.bincount(exponent, weights=integer & ((1 << LOW_BITS) - 1))
     total = 0
     for place in np.flatnonzero((high != 0.0) | (low != 0.0)):
-        total += ((int(high[place]) << _LOW_BITS) + int(low[place])) << (int(place) - 1)
+        total += ((int(high[place]) << LOW_BITS) + int(low[place])) << (int(place) - 1)
     return total
 
 

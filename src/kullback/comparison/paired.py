@@ -1,32 +1,17 @@
-"""How two candidates of one base differ, by the tokens that both were asked about.
-
-Columns of all candidates, the same rows -> `Pairs`: of each quantity the exact sums of every candidate (by group where
-there are groups) and, of every pair, Σ(a - b)². Sums are linear, so that the mean difference of any pair and its error
-by groups come from the candidates' own; all of it merges in any order to the same bits.
-
-A row counts if it has a distribution in the base and in every candidate.
-"""
+"""How two candidates of one base differ, by the tokens that both were asked about: in means and quantiles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kullback._engine import keywords
-from kullback.comparison.columns import Columns, compared_rows, completed
 from kullback.comparison.exact import Group, Mean, json_number
 from kullback.comparison.grouped import Grouped
-from kullback.comparison.paired_sums import PairedSums
-from kullback.comparison.quantile_pairs import Batches
 from kullback.comparison.student import binomial_below, student_quantile, student_tail
-
-QUANTITIES = {
-    "kl": "kl", "reverse_kl": "reverse_kl", "log_prob": "log_prob_q", "delta_prob": "delta_prob",
-    "same_top1": "same_top1", "acceptance": "acceptance",
-}  # fmt: skip
 
 
 class Difference(Grouped):
@@ -41,22 +26,36 @@ class Difference(Grouped):
     degrees_of_freedom : float
     p_value : float
         Of the same mean, two-sided: Student's t; of zeros and ones without groups McNemar's exact test (mid-p).
-    ties, above, below : int
-        Rows where a and b are equal, a is greater, a is less.
+    ties, above, below : int or None
+        Rows where a and b are equal, a is greater, a is less; None where that was not counted: of too many labels.
     groups : int
     """
 
     min, max = -math.inf, math.inf  # a difference has any sign
 
-    def __init__(self, mean: Mean, groups: Mapping[int, Group], signs: tuple[int, int], share: bool) -> None:
+    def __init__(self, mean: Mean, groups: Mapping[int, Group], signs: tuple[int, int] | None, share: bool) -> None:
         self._mean, self._groups, self._intervals = mean, dict(groups), {}
-        self.above, self.below = signs
+        self._signs = signs
         self._share = share  # of zeros and ones
         self.infinite = (0, 0)  # rows in which a, and b, is infinite
 
     @property
-    def ties(self) -> int:
-        return self._mean.count - self.above - self.below
+    def above(self) -> int | None:
+        return self._signs and self._signs[0]
+
+    @property
+    def below(self) -> int | None:
+        return self._signs and self._signs[1]
+
+    @property
+    def ties(self) -> int | None:
+        return self._signs and self._mean.count - sum(self._signs)
+
+    @property
+    def group_note(self) -> str:
+        if self._signs is None and not self._groups:
+            return "no documents are known, and of so many labels no other errors are kept"
+        return super().group_note
 
     @property
     def count(self) -> int:
@@ -66,7 +65,7 @@ class Difference(Grouped):
     @property
     def finite(self) -> Difference:
         """Without the rows in which a candidate is infinite."""
-        return Difference(self._mean, self._groups, (self.above, self.below), self._share)
+        return Difference(self._mean, self._groups, self._signs, self._share)
 
     @property
     def mean(self) -> float:
@@ -88,8 +87,8 @@ class Difference(Grouped):
     def p_value(self) -> float:
         if any(self.infinite):
             return math.nan
-        if self._share and not self._groups:
-            return mcnemar(self.above, self.below)
+        if self._share and not self._groups and self._signs is not None:
+            return mcnemar(*self._signs)
         error, mean = self.standard_error, self._mean.mean
         if not error > 0:
             return 1.0 if mean == 0 and error == 0 else math.nan
@@ -103,10 +102,10 @@ class Difference(Grouped):
         """
         level = keywords.number(level, "level", 0.0, 1.0)
         mean, error = self.mean, self.standard_error
-        if self._share and not self._groups and not any(self.infinite):
-            n = self._mean.count + 2
-            mean = (self.above - self.below) / n
-            error = math.sqrt(max(self.above + self.below + 1 - n * mean * mean, 0.0)) / n
+        if self._share and not self._groups and self._signs is not None and not any(self.infinite):
+            n, (above, below) = self._mean.count + 2, self._signs
+            mean = (above - below) / n
+            error = math.sqrt(max(above + below + 1 - n * mean * mean, 0.0)) / n
         if math.isnan(error):
             return math.nan, math.nan
         reach = student_quantile((1 + level) / 2, self.degrees_of_freedom) * error if error else 0.0
@@ -187,78 +186,6 @@ def mcnemar(above: int, below: int) -> float:
         return 1.0
     here = math.exp(math.lgamma(n + 1) - math.lgamma(least + 1) - math.lgamma(n - least + 1) - n * math.log(2.0))
     return min(1.0, 2 * (binomial_below(least, n) - here / 2))
-
-
-class Pairs:
-    """All candidates of a base side by side; `a.merge(b)` is that of both parts' rows, in any order to the same bits.
-
-    Attributes
-    ----------
-    rows, left_out : int
-        Rows that count, and rows that have a distribution in some candidate but not in all.
-    quantities : tuple of str
-    """
-
-    def __init__(self, candidates: int) -> None:
-        self.candidates = candidates
-        self.rows = self.left_out = 0
-        self._sums: dict[str, PairedSums] = {}
-        self._quantiles = Batches(candidates)
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        return tuple(self._sums)
-
-    def add(self, columns: Sequence[Columns]) -> None:
-        """Columns of the same rows, one set a candidate."""
-        whole = [completed(one) for one in columns]
-        kept = [compared_rows(one) for one in whole]
-        all_of_them = np.logical_and.reduce(kept)
-        self.rows += int(all_of_them.sum())
-        self.left_out += int((np.logical_or.reduce(kept) & ~all_of_them).sum())
-        groups = whole[0].get("group")
-        inside = None if groups is None else groups[all_of_them]
-        for name, column in QUANTITIES.items():
-            if all(column in one for one in whole):
-                x = np.stack([np.asarray(one[column][all_of_them], np.float64) for one in whole])
-                self._sums.setdefault(name, PairedSums(self.candidates)).add(x, inside)
-                if name == "kl":
-                    rows = whole[0]["row"][all_of_them] if "row" in whole[0] else np.flatnonzero(all_of_them)
-                    self._quantiles.add(x, rows if inside is None else inside, inside is not None)
-
-    def merge(self, other: Pairs) -> Pairs:
-        if self.candidates != other.candidates:
-            raise ValueError(f"`other` has {other.candidates} candidates, expected {self.candidates}")
-        new = Pairs(self.candidates)
-        new.rows, new.left_out = self.rows + other.rows, self.left_out + other.left_out
-        names: Iterable[str] = dict.fromkeys((*self._sums, *other._sums))
-        for name in names:
-            both = [part._sums[name] for part in (self, other) if name in part._sums]
-            new._sums[name] = both[0] if len(both) == 1 else both[0].merge(both[1])
-        new._quantiles = self._quantiles.merge(other._quantiles)
-        return new
-
-    def difference(self, quantity: str, a: int, b: int) -> Difference:
-        """Of two candidates by number."""
-        sums = self._sums[quantity]
-        found = Difference(*sums.difference(a, b), share=quantity == "same_top1")
-        found.infinite = int(sums.infinite[a]), int(sums.infinite[b])
-        return found
-
-    def quantile_difference(self, a: int, b: int, level: float) -> QuantileDifference:
-        """Of the KL of two candidates."""
-        return QuantileDifference(*self._quantiles.difference(a, b, level))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Pairs):
-            return NotImplemented
-        return (
-            (self.candidates, self.rows, self.left_out) == (other.candidates, other.rows, other.left_out)
-            and self._sums == other._sums
-            and self._quantiles == other._quantiles
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

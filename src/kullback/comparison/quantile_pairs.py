@@ -28,6 +28,7 @@ class Batches:
         self.grouped = False
         self._kept: dict[int, list[Binned]] = {}
         self._candidates = candidates
+        self._found: dict[tuple[int, float], tuple[float, NDArray[np.float64]]] = {}  # asked for by pair after pair
 
     def add(self, x: NDArray[np.float64], names: NDArray[np.int64], grouped: bool) -> None:
         """Values (N, T); `names`: the group of each row, or its number."""
@@ -38,6 +39,7 @@ class Batches:
 
     def _add(self, k: int, new: list[Binned]) -> None:
         old = self._kept.get(k)
+        self._found.clear()
         self._kept[k] = new if old is None else [a.merge(b, MOST) for a, b in zip(old, new, strict=True)]
 
     def merge(self, other: Batches) -> Batches:
@@ -47,6 +49,9 @@ class Batches:
             for k, some in part._kept.items():
                 new._add(k, some)
         return new
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
 
     def difference(self, a: int, b: int, level: float) -> tuple[float, float, int]:
         """Of the quantiles of two candidates, its standard error, and the batches that it comes from."""
@@ -64,6 +69,11 @@ class Batches:
 
     def _quantiles(self, candidate: int, level: float) -> tuple[float, NDArray[np.float64]]:
         """Of all batches, and of all but each one."""
+        if (candidate, level) not in self._found:
+            self._found[candidate, level] = self._quantiles_of(candidate, level)
+        return self._found[candidate, level]
+
+    def _quantiles_of(self, candidate: int, level: float) -> tuple[float, NDArray[np.float64]]:
         batches = [self._kept[k][candidate] for k in sorted(self._kept)]
         whole = batches[0]
         for batch in batches[1:]:

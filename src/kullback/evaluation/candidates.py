@@ -17,7 +17,7 @@ from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.own_options import resolved
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
-from kullback.evaluation.statistics import Summarizer, joined
+from kullback.evaluation.statistics import Summarizer, joined, sets_in
 from kullback.evaluation.text import labels, unlike
 
 
@@ -102,8 +102,8 @@ class Summing:
         targets: NDArray[np.int64] | None,
         labels: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self._names = names
-        self._summarizers = [Summarizer(width, targets, labels or {}) for _ in names]
+        self._names, self._labels = names, dict(labels or {})
+        self._summarizers = [Summarizer(width, targets, self._labels) for _ in names]
         self._pairs = Pairs(len(names))
         self._waiting: list[Candidates] = []  # the summarizers' own arrays
 
@@ -117,7 +117,8 @@ class Summing:
 
     def _pair(self) -> None:
         if self._waiting:
-            self._pairs.add([joined(parts) for parts in zip(*self._waiting, strict=True)])
+            columns = [joined(parts) for parts in zip(*self._waiting, strict=True)]
+            self._pairs.add(columns, sets_in(columns[0], self._labels))
             self._waiting = []
 
     def widen(self, width: int, targets: NDArray[np.int64] | None) -> None:

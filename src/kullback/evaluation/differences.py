@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 
 from kullback.comparison import CandidateComparison, holm
-from kullback.evaluation.layout import Output, PrintedTable
+from kullback.evaluation.label_tables import cut
+from kullback.evaluation.layout import Output, Paragraph, PrintedTable
 from kullback.evaluation.text import short, visible
 
 LEVEL = 0.05
 _SHOWN = 20  # pairs; of more, each candidate and the next in the ranking
+_BY_LABEL, _FEWEST = 8, 3  # differences by label: that are real, and that are shown where none is
+_ASKED = 200  # pairs times labels
+
+
+def shown_pairs(comparison: CandidateComparison) -> list[tuple[str, str]]:
+    """All pairs of a few candidates, else neighbours in the ranking, the better one first."""
+    pairs = comparison.listed_pairs()
+    return pairs if len(pairs) <= _SHOWN else comparison.neighbours()
 
 
 def print_differences(out: Output, comparison: CandidateComparison) -> None:
     """Paired differences of KL, of all pairs of a few candidates or of neighbours in the ranking of many."""
-    names = comparison.ranking()
-    pairs = comparison.listed_pairs()
-    if len(pairs) > _SHOWN:
-        pairs = [pair for pair in pairs if names.index(pair[1]) == names.index(pair[0]) + 1]
+    pairs = shown_pairs(comparison)
     found = [comparison.difference(b, a) for a, b in pairs]
     if not found or "kl" not in found[0].quantities:
         return
@@ -44,6 +50,47 @@ def print_differences(out: Output, comparison: CandidateComparison) -> None:
         out.print(f"not told apart at {LEVEL:.0%}: {named}")
     if first.left_out:
         out.print(f"{first.left_out} rows have a distribution in some candidates only: differences are without them")
+
+
+def print_differences_by_label(out: Output, comparison: CandidateComparison) -> None:
+    """Of each set of labels a few differences in KL: of those that are real, if any are, first the ones that are the
+    other way round than over all rows, then the largest."""
+    for name in comparison.sets:
+        _print_set(out, comparison, name)
+
+
+def _print_set(out: Output, comparison: CandidateComparison, name: str) -> None:
+    pairs = shown_pairs(comparison)
+    labels = len(comparison.sets[name])
+    if labels * len(pairs) > _ASKED:  # the more questions, the less can be told: of many labels only neighbours
+        pairs = comparison.neighbours()
+    tests = [t for t in comparison.tests([(b, a) for a, b in pairs], by=name) if not math.isnan(t.difference.mean)]
+    real = [t for t in tests if t.adjusted < LEVEL or math.isinf(t.difference.mean)]
+    found = sorted(
+        real or tests, key=lambda t: (bool(real) and t.difference.mean > 0, -abs(t.difference.mean), t.label)
+    )
+    chosen = found[: _BY_LABEL if real else _FEWEST]
+    if not chosen:
+        return
+    title = f"How they differ by {visible(name) or 'label'}"
+    table = PrintedTable(visible(name) or "label", "worse - better", "KL", "95 %", "p", title=title)
+    for test in chosen:
+        low, high = test.difference.interval()
+        ends = "-" if math.isnan(low) else f"{short(low, 3)} to {short(high, 3)}"
+        pair = visible(f"{test.a} - {test.b}")
+        table.add_row(cut(visible(test.label)), pair, short(test.difference.mean, 3), ends, p_text(test.adjusted))
+    out.print()
+    out.print(table)
+    asked = f"{len(tests)} {'question' if len(tests) == 1 else 'questions'}, pairs times labels"
+    if not real:
+        unknown = all(math.isnan(t.adjusted) for t in tests)
+        why = "no errors are known (fewer than five documents)" if unknown else "none is told from chance at 5 %"
+        out.print(Paragraph(f"the largest of {asked}: {why} (Holm)"))
+        return
+    left_out = "; the largest are shown" if len(real) > len(chosen) else ""
+    out.print(Paragraph(f"{len(real)} of {asked}, told from chance at 5 % (Holm){left_out}"))
+    if turned := sum(t.difference.mean < 0 for t in real):
+        out.print(f"the other way round than over all: {turned}, which come first")
 
 
 def p_text(p: float) -> str:

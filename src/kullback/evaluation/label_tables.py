@@ -10,7 +10,7 @@ from kullback.comparison import ComparisonSummary, share_text
 from kullback.evaluation.layout import Output, PrintedTable
 from kullback.evaluation.text import short, visible
 
-__all__ = ["LabelTable", "label_tables", "print_labels", "sets_of"]
+__all__ = ["LabelTable", "cut", "label_tables", "print_labels", "sets_of"]
 
 _SHOWN = 12  # labels of a set on a terminal
 _WIDEST = 20  # characters of a label there
@@ -61,9 +61,9 @@ def _table(
 def print_labels(out: Output, s: ComparisonSummary) -> None:
     """The tables of all sets of labels."""
     for found in label_tables(s, _SHOWN):
-        table = PrintedTable(*(_cut(x) if i == 0 else x for i, x in enumerate(found.headings)), title=found.title)
+        table = PrintedTable(*(cut(x) if i == 0 else x for i, x in enumerate(found.headings)), title=found.title)
         for label, *cells in found.rows:
-            table.add_row(_cut(label), *cells)
+            table.add_row(cut(label), *cells)
         out.print()
         out.print(table)
         if found.remark:
@@ -72,7 +72,7 @@ def print_labels(out: Output, s: ComparisonSummary) -> None:
             out.print(f"and {found.left_out} labels with less KL; --json has them all")
 
 
-def _cut(label: str) -> str:
+def cut(label: str) -> str:
     return label if len(label) <= _WIDEST else label[: _WIDEST - 1] + "…"
 
 

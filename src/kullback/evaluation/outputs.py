@@ -172,11 +172,11 @@ _RESULT = frozenset({
 _RESULT_MAY_HAVE = frozenset({
     "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
     "top_k_agreement", "llama_cpp", "p", "q", "vocab_size", "rows", "given", "method", "warnings", "missing_rows",
-    "name",
+    "name", "by", "labels",
 })  # fmt: skip
 _COLUMN = re.compile(
     "candidate|row|group|position|token|ignored|kl|reverse_kl|acceptance|jensen_shannon|entropy_[pq]|top1_[pq]|top_prob_p|"
-    "log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered|holds)|"
+    r"label(\..*)?|log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered|holds)|"
     "llama_cpp_(nll_q|nll_base|kld|delta_p|same_top)"
 )
 
@@ -209,7 +209,8 @@ def is_ours(path: str) -> bool:
 
 
 def _is_our_result(tree: Any) -> bool:
-    if tree.keys() == {"p", "candidates", "differences"} and isinstance(tree["candidates"], list):
+    several = tree.keys() - {"differences_by", "verdict"}
+    if several == {"p", "candidates", "differences"} and isinstance(tree["candidates"], list):
         return all(isinstance(one, dict) and _is_our_result(one) for one in tree["candidates"])
     if tree.keys() == _ROLLOUTS:
         return True

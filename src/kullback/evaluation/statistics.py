@@ -74,8 +74,9 @@ def summary_of(
         )  # its conventions are its own, for rows without a distribution too
         parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
     if labels:
-        sets = {name: LabelSet(names, columns[column_name(i)]) for i, (name, names) in enumerate(labels.items())}
-        parts["by"] = Labels.of(columns, kept, sets, columns.get("group"), most_batched=MOST_BATCHED)
+        parts["by"] = Labels.of(
+            columns, kept, sets_in(columns, labels), columns.get("group"), most_batched=MOST_BATCHED
+        )
     return summarize(columns, kept, columns.get("group"), parts)
 
 
@@ -115,6 +116,11 @@ class Summarizer:
         self._waiting = []
         assert self._summary is not None
         return self._summary
+
+
+def sets_in(columns: Columns, labels: Mapping[str, tuple[str, ...]]) -> dict[str, LabelSet]:
+    """The labels of these rows, by set."""
+    return {name: LabelSet(names, columns[column_name(i)]) for i, (name, names) in enumerate(labels.items())}
 
 
 def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:

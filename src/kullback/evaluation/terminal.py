@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
-from kullback.evaluation.differences import print_differences
+from kullback.evaluation.differences import print_differences, print_differences_by_label
 from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.label_tables import print_labels
 from kullback.evaluation.layout import Output, Paragraph, PrintedTable
@@ -38,6 +38,7 @@ def print_comparison(
     if len(comparison) > 1:
         _print_candidates(out, comparison, bytes_of)
         print_differences(out, comparison)
+        print_differences_by_label(out, comparison)
         out.print()
         for line in verdict_of_many(comparison, rank(comparison), bytes_of):
             out.print(Paragraph(line))
