@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -236,6 +237,34 @@ def test_what_is_no_candidate(tmp_path, monkeypatch):
     both = kb.compare_candidates("p.npy", {"file": "p.npy", "array": QS["q8"]})
     assert both["file"].kl.max == 0.0 and both["array"].kl == kb.compare(BASE, QS["q8"]).summary().kl
     assert list(kb.compare_candidates("p.npy", ["p.npy", "p.npy"])) == ["p.npy", "p.npy (2)"]
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "bool", ">i4", "longdouble", "object"])
+def test_whole_numbers_are_as_float64(dtype):
+    counts = RNG.integers(1, 2 if dtype == "bool" else 200, (30, 12)).astype(dtype)
+    other = RNG.integers(1, 9, (30, 12)).astype(float)
+    found = kb.compare_candidates(counts, {"q": other}, given="probs")
+    assert found == kb.compare_candidates(counts.astype(np.float64), {"q": other}, given="probs")
+    assert found["q"].facts["p"]["dtype"] == "float64"
+
+
+def test_what_is_no_number_is_refused_before_the_work():
+    for wrong in (np.full((3, 4), "a"), np.ones((3, 4), complex), np.array([[1, "a"]], object)):
+        with pytest.raises(TypeError, match="`p`"):
+            kb.compare_candidates(wrong, {"q": np.ones(wrong.shape)})
+
+
+def test_whole_numbers_are_converted_by_the_block(tmp_path):
+    """A file of counts that is mapped, and an array: float64 of all of it would be eight times as large."""
+    counts = np.memmap(tmp_path / "counts", np.int8, "w+", shape=(2000, 2000))
+    counts[...] = RNG.integers(1, 100, (1, 2000), dtype=np.int8)
+    kb.compare_candidates(counts[:20], {"q": np.asarray(counts[:20])}, given="probs")  # loads what is loaded once
+    tracemalloc.start()
+    found = kb.compare_candidates(counts, {"q": np.asarray(counts)}, given="probs", chunk_bytes=1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["q"].tokens == 2000 and found["q"].kl.max == 0.0
+    assert peak < 20e6 < counts.size * 8
 
 
 def test_fifty_candidates():

@@ -14,6 +14,7 @@ from kullback.comparison.labels import LabelSet
 from kullback.comparison.paired import holm
 from kullback.comparison.pairs import Pairs
 from kullback.comparison.short_sums import GroupSums, exact_sums
+from kullback.evaluation.checkpoint import Checkpoint
 from kullback.evaluation.differences import print_differences_by_label
 from kullback.evaluation.layout import Output
 from kullback.evaluation.merging import merge_logs
@@ -117,15 +118,17 @@ def test_parts_merge_to_the_bits_of_the_whole(found, cuts):
     assert json.dumps(merged.to_dict()["differences_by"]) == json.dumps(found.to_dict()["differences_by"])
 
 
-def test_jobs_that_go_on_and_jobs_in_parts(found, tmp_path, monkeypatch):
+def test_jobs_that_go_on_and_jobs_in_parts(found, tmp_path):
     np.savez(tmp_path / "p.npz", logits=BASE, tokens=TOKENS, groups=GROUPS)
     for name, q in QS.items():
         np.save(tmp_path / f"{name}.npy", q)
-    p, qs = tmp_path / "p.npz", [tmp_path / f"{name}.npy" for name in QS]
+    p, qs = tmp_path / "p.npz", {name: tmp_path / f"{name}.npy" for name in QS}
     job = {"by": BY, "chunk_bytes": 4 * BASE[:40].nbytes}
     for i, rows in enumerate([(150, T), (0, 150)]):
         kb.compare_candidates(p, qs, rows=rows, checkpoint=tmp_path / f"{i}", **job)
-    assert merge_logs([tmp_path / "0", tmp_path / "1"])._pairs == found._pairs
+    merged = merge_logs([tmp_path / "0", tmp_path / "1"])
+    assert list(merged) == list(QS) and merged._pairs == found._pairs
+    assert merged.to_dict()["differences_by"] == found.to_dict()["differences_by"]
 
     def killed(done, of):
         if done >= 120:
@@ -137,7 +140,33 @@ def test_jobs_that_go_on_and_jobs_in_parts(found, tmp_path, monkeypatch):
     again = kb.compare_candidates(
         p, qs, checkpoint=tmp_path / "log", resume=True, progress=lambda done, of: steps.append(done), **job
     )
-    assert steps[0] >= 80 and again._pairs == found._pairs
+    assert 80 <= steps[0] < T and again._pairs == found._pairs
+    for key in ("differences", "differences_by"):
+        assert json.dumps(again.to_dict()[key]) == json.dumps(found.to_dict()[key])
+    renamed = {name.upper(): path for name, path in qs.items()}
+    with pytest.raises(ValueError, match=r"of another job \(`names\[0\]` is 'q8' there, 'Q8' here\)"):
+        kb.compare_candidates(p, renamed, checkpoint=tmp_path / "log", resume=True, **job)
+    kb.compare_candidates(p, renamed, checkpoint=tmp_path / "renamed", rows=(150, T), **job)
+    with pytest.raises(ValueError, match=r"of another job than .*names\[0\]"):
+        merge_logs([tmp_path / "1", tmp_path / "renamed"])
+    kb.compare_candidates(p, list(qs.values()), checkpoint=tmp_path / "files", **job)
+    assert list(merge_logs([tmp_path / "files"])) == ["q8.npy", "q4.npy", "q2.npy"]
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 1], 7])
+def test_names_that_no_job_would_have(tmp_path, names):
+    job = {
+        "p": {},
+        "q": [{"path": "x"}, {"path": "y"}],
+        "plan": {"rows": 1, "top_k": [], "given": "logits", "vocab": 2},
+    }
+    job |= {"rows": [0, 1], "longest_group": 1, "names": names}
+    job["plan"] |= {"jensen_shannon": False, "llama_cpp": False, "ignore_index": -100}
+    columns = {"kl": np.zeros(1), "position": np.zeros(1, int), "row": np.zeros(1, int)}
+    with Checkpoint(tmp_path / "log", job, False, 0) as log:
+        log.append(0, 1, [columns, columns])
+    with pytest.raises(ValueError, match=r"settings of no job .*(names|'int')"):
+        merge_logs([tmp_path / "log"])
 
 
 def test_rows_that_some_candidate_has_no_distribution_in(found):

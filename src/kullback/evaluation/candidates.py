@@ -28,13 +28,16 @@ class ArraySource(Source):
         values = views.plain(array, name)
         if values.ndim != 2:
             raise ValueError(f"`{name}` has shape {values.shape}, expected (T, V)")
-        if values.dtype.name not in (kind.name for kind in views.FLOATS):
+        self._name, self._converted = name, values.dtype.name not in (kind.name for kind in views.FLOATS)
+        if values.dtype.kind == "O":  # whether all of them are numbers is known before the work
             values = views.reals(values, name)
-        super().__init__(name, "array", values.shape, values.dtype, groups=groups)
+        dtype = views.reals(values[:0], name).dtype if self._converted else values.dtype
+        super().__init__(name, "array", values.shape, dtype, groups=groups)
         self._values = values
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        out[...] = self._values[start:stop]
+        some = self._values[start:stop]  # whole numbers are converted a block at a time
+        out[...] = views.reals(some, self._name) if self._converted else some
 
 
 def named(candidates: Any) -> dict[str, Any]:

@@ -121,7 +121,9 @@ def compare_candidates(
 
         log, done = None, job.start
         if checkpoint is not None:
-            log = stack.enter_context(Checkpoint(checkpoint, job.identity, resume, job.start))
+            # names that were given go with the job; those of a sequence follow from the paths, which may move
+            given_names = {"names": list(sources)} if isinstance(candidates, Mapping) else {}
+            log = stack.enter_context(Checkpoint(checkpoint, job.identity | given_names, resume, job.start))
             for columns in log.replay():
                 take(columns)
             done = log.done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,8 @@ def merge_logs(paths: Sequence[str | os.PathLike[str]], *, partial: bool = False
     Returns
     -------
     CandidateComparison
-        A summary a candidate, by the name of its file, and their differences, with the bits of the job done in one
-        piece; `facts["rows"]` says which rows there are.
+        A summary a candidate, by the name that the job gave it or else that of its file, and their differences, with
+        the bits of the job done in one piece; `facts["rows"]` says which rows there are.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> Candidate
         raise ValueError(f"{origin}: no rows in these checkpoints")
     targets = _targets(records)
     plan = Plan(**(identity["plan"] | {"top_k": tuple(identity["plan"]["top_k"])}))
-    names = names_of([q["path"] for q in identity["q"]])
+    names = _names(identity)
     labelled = identity.get("by", {})
     labels = {one["name"]: tuple(one["labels"]) for one in labelled.get("sets", [])}
     summing = Summing(names, position_width(identity["longest_group"]), targets, labels)
@@ -109,6 +109,14 @@ def _merged(paths: Sequence[str | os.PathLike[str]], partial: bool) -> Candidate
         if missing:
             summary.facts["missing_rows"] = missing
     return found
+
+
+def _names(identity: Mapping[str, Any]) -> list[str]:
+    """Of the candidates, as the job was given them, or by their files."""
+    found = identity.get("names", names_of([q["path"] for q in identity["q"]]))
+    if not all(isinstance(name, str) for name in found) or not len(set(found)) == len(found) == len(identity["q"]):
+        raise TypeError(f"names {found!r}")
+    return list(found)
 
 
 def _targets(records: Sequence[tuple[int, int, Candidates]]) -> NDArray[np.int64] | None:
