@@ -340,7 +340,8 @@ def test_all_is_every_extra_that_users_want():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     (everything,) = extras.pop("all")
     named = everything.removeprefix("kullback[").removesuffix("]").split(",")
-    assert set(named) == extras.keys() - {"test", "lint", "docs", "bench"}
+    # torch, which `hf` brings, is larger than all the rest: who runs models asks for it
+    assert set(named) == extras.keys() - {"test", "lint", "docs", "bench", "hf"}
 
 
 def test_optional_libraries_are_those_of_the_extras():

@@ -21,6 +21,8 @@ EXTRAS = {
     "rich": "eval",
     "scipy": "stats",
     "tokenizers": "report",
+    "torch": "hf",
+    "transformers": "hf",
     "yaml": "files",
     "zarr": "files",
 }

@@ -16,6 +16,7 @@ from kullback.cli.bench import bench
 from kullback.cli.compare import compare
 from kullback.cli.convert import convert
 from kullback.cli.delivery import ABOVE, FAILED, UNUSABLE
+from kullback.cli.evaluate import evaluate
 from kullback.cli.info import info
 from kullback.cli.merge import merge
 from kullback.cli.rollouts import rollouts
@@ -33,10 +34,11 @@ _FAILS = "done, and --fail-above or --fail-if holds, or is not known (NaN)"
 _GATES = {
     "": "done, and a gate is shut: --fail-above, --fail-if, --fail-on",
     "compare": _FAILS,
+    "eval": _FAILS,
     "merge": _FAILS,
     "rollouts": "done, and there is what --fail-on names, or the KL is not shown to be at most --fail-above",
 }
-_RESUME = {"compare": "; with --checkpoint, run it again with --resume to go on"}
+_RESUME = dict.fromkeys(("compare", "eval"), "; with --checkpoint, run it again with --resume to go on")
 # names that are no use: to run it again will not help
 _NO_FILE = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
 _NO_NAME = errno.ELOOP, errno.ENAMETOOLONG
@@ -109,7 +111,7 @@ def _way_on(options: argparse.Namespace) -> str:
     log = getattr(options, "checkpoint", None)
     if log:
         return f"; the same command {'' if options.resume else 'with --resume '}goes on from {log}"
-    return "; without --checkpoint nothing was kept" if getattr(options, "run", None) is compare else ""
+    return "; without --checkpoint nothing was kept" if getattr(options, "run", None) in (compare, evaluate) else ""
 
 
 def _fail(error: object, code: int) -> int:
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     return build_parser(
         {
             "compare": compare,
+            "eval": evaluate,
             "table": table,
             "rollouts": rollouts,
             "merge": merge,

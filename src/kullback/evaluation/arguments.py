@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from kullback.evaluation.argument_types import condition, is_number, limit, numbers, positive, row_range
+from kullback.evaluation.model_arguments import model_arguments
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
 from kullback.evaluation.table_arguments import STATISTICS, size_arguments, table_arguments
 from kullback.evaluation.text import visible
@@ -38,6 +39,7 @@ def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) 
         return new
 
     _compare(command("compare", "compare candidates Q with a base P: KL(p‖q), agreement, perplexities"))
+    _eval(command("eval", "run a model and its candidates on a text and compare what they predict (transformers)"))
     table_arguments(command("table", "rank candidates of one base: results of compare --json, sizes, frontier"))
     _rollouts(command("rollouts", "audit the log-probs in logs of RL training: what is wrong with a run, and where"))
     _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
@@ -82,16 +84,8 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--tokens", metavar="FILE", help="target token of each row, where no file has them (.npy, .json, text)")
     add("--vocab-size", metavar="N", type=int, help="compare the first N columns only")
     add("--ignore-index", metavar="ID", type=int, default=-100, help="leave tokens with this id out (-100)")
-    add("--rows", metavar="A:B", type=_row_range, help="compare these rows only")
-    add("--js", action="store_true", help="give the Jensen-Shannon divergence too")
-    add(
-        "--top-k",
-        metavar="K,...",
-        type=_numbers,
-        action="extend",
-        default=[],
-        help="agreement of the K likeliest tokens (of all, where there are fewer)",
-    )
+    add("--rows", metavar="A:B", type=row_range, help="compare these rows only")
+    _figures(parser)
     add("--convention", choices=("llama.cpp",), help="give what llama-perplexity --kl-divergence prints too")
     add("--by", metavar="FILE", help="labels of rows or documents (Parquet, CSV, JSON lines, .npy): figures by label")
     add("--by-column", metavar="NAME", action="append", help="of FILE take this column only (again for others)")
@@ -105,19 +99,44 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         help="one of these six for one file: p, q (all candidates) or a name, as in q:norm=model",
     )
     _outputs(parser)
-    add("--per-token", metavar="FILE", help="write a row for each token: Parquet, or CSV for a name in .csv")
-    add("--checkpoint", metavar="FILE", help="log what was computed, so that a killed job can go on")
-    add("--resume", action="store_true", help="go on from the checkpoint (or begin, if there is none)")
+    _keeping(parser)
     add("--dask", metavar="SCHEDULER", help="compute on the cluster of this Dask scheduler (tcp://host:8786)")
     add(
         "--chunk-mib",
         metavar="MIB",
-        type=_positive,
+        type=positive,
         default=32,
         help="read so much at a time, all files; 4 times it is held (32)",
     )
-    add("--threads", metavar="N", type=_positive, help="threads that compute (all the cores allowed)")
+
+
+def _figures(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--js", action="store_true", help="give the Jensen-Shannon divergence too")
+    add(
+        "--top-k",
+        metavar="K,...",
+        type=numbers,
+        action="extend",
+        default=[],
+        help="agreement of the K likeliest tokens (of all, where there are fewer)",
+    )
+
+
+def _keeping(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--per-token", metavar="FILE", help="write a row for each token: Parquet, or CSV for a name in .csv")
+    add("--checkpoint", metavar="FILE", help="log what was computed, so that a killed job can go on")
+    add("--resume", action="store_true", help="go on from the checkpoint (or begin, if there is none)")
+    add("--threads", metavar="N", type=positive, help="threads that compute (all the cores allowed)")
     add("--quiet", action="store_true", help="no progress on standard error")
+
+
+def _eval(parser: argparse.ArgumentParser) -> None:
+    model_arguments(parser)
+    _figures(parser)
+    _outputs(parser)
+    _keeping(parser)
 
 
 def _outputs(parser: argparse.ArgumentParser) -> None:
@@ -128,11 +147,11 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     size_arguments(parser)
     add("--frontier", choices=STATISTICS, default="kl.mean", help="what the report draws against size (kl.mean)")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
-    add("--fail-above", metavar="NATS", type=_limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
+    add("--fail-above", metavar="NATS", type=limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
     add(
         "--fail-if",
         metavar="CONDITION",
-        type=_condition,
+        type=condition,
         action="append",
         default=[],
         help="exit with 1 if it holds, or is not known: 'kl.p99 > 0.1', 'q4.kld: same_top1.mean < 0.97', "
@@ -174,7 +193,7 @@ def _rollouts(parser: argparse.ArgumentParser) -> None:
     add(
         "--fail-above",
         metavar="NATS",
-        type=_limit,
+        type=limit,
         help="exit with 1 unless KL(rollout‖train), k3 of the sound tokens, is at most this at the upper end of its "
         "one-sided 95 %% interval, and no error left tokens out of it",
     )
@@ -182,14 +201,14 @@ def _rollouts(parser: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="write what merges with the other parts, to the same bits as in one piece")
     add("--partial", action="store_true", help="merge what there is of saved parts; the results say what is missing")
     add("--dask", metavar="SCHEDULER", help="read on the cluster of this Dask scheduler (tcp://host:8786)")
-    add("--processes", metavar="N", type=_positive, help="read in so many (as many as cores are allowed)")
+    add("--processes", metavar="N", type=positive, help="read in so many (as many as cores are allowed)")
     add("--quiet", action="store_true", help="no progress on standard error")
     add("--force", action="store_true", help="let outputs replace files that kullback did not write (never an input)")
 
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, of = text.partition("/")
-    if not (slash and _is_number(number) and _is_number(of) and 1 <= int(number) <= int(of)):
+    if not (slash and is_number(number) and is_number(of) and 1 <= int(number) <= int(of)):
         raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected I/N: the I-th of N parts, from 1")
     return int(number), int(of)
 
@@ -241,47 +260,6 @@ def _convert(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--rows", metavar="T", type=_positive, default=256, help="rows of a pair (256)")
-    add("--vocab-size", metavar="V", type=_positive, default=131072, help="columns (131072)")
-    add("--threads", metavar="N", type=_positive, help="threads that compute (all the cores allowed)")
-
-
-def _positive(text: str) -> int:
-    if not _is_number(text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected a whole number from 1")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is a whole number that is one of something; a digit may be `²`, and int() has its own limit."""
-    return text.isdecimal() and len(text) <= 18
-
-
-def _numbers(text: str) -> list[int]:
-    return [_positive(word) for word in text.split(",")]
-
-
-def _limit(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0: a KL divergence is never below it")
-    return value
-
-
-def _condition(text: str) -> Any:
-    from kullback.evaluation.gates import parse
-
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _row_range(text: str) -> tuple[int, int]:
-    first, colon, stop = text.partition(":")
-    if not (colon and _is_number(first) and _is_number(stop) and int(first) < int(stop)):
-        raise argparse.ArgumentTypeError(f"{text[:80]!r}, expected two row numbers A:B with A < B")
-    return int(first), int(stop)
+    add("--rows", metavar="T", type=positive, default=256, help="rows of a pair (256)")
+    add("--vocab-size", metavar="V", type=positive, default=131072, help="columns (131072)")
+    add("--threads", metavar="N", type=positive, help="threads that compute (all the cores allowed)")

@@ -1,0 +1,5 @@
+"""Folders of transformers models and a text to a report: what is read, in which windows, and what is compared."""
+
+from kullback.evaluation.models.comparing import compare_models
+
+__all__ = ["compare_models"]
