@@ -133,7 +133,7 @@ def compare_models(
             taking=take,
         )  # fmt: skip
         if checkpoint is not None:
-            given_names = {"names": list(folders)} if isinstance(candidates, Mapping) else {}  # as in compare_candidates
+            given_names = {"names": list(folders)} if isinstance(candidates, Mapping) else {}
             log = stack.enter_context(Checkpoint(checkpoint, job.identity | given_names, resume, 0))
             for columns in log.replay():
                 live.restore(live.rows, log.done, columns)
