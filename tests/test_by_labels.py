@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import kullback as kb
+from kullback.comparison.binned import MOST, allowance
 from kullback.comparison.labels import MOST_LABELS, encoded
 from kullback.evaluation.label_files import load_labels
 from kullback.evaluation.merging import merge_logs
@@ -227,7 +228,7 @@ def test_many_tokens_keep_bins_by_label_to_the_same_bits(monkeypatch):
     monkeypatch.setattr("kullback.evaluation.statistics.SEGMENT", 1000)
     monkeypatch.setattr("kullback.comparison.labels._FEWEST_BINS", 64)
     data, names = columns(12_000), {"a": ("x", "y", "z"), "b": tuple(f"{i:02}" for i in range(40))}
-    monkeypatch.setattr("kullback.comparison.labels.MOST", 64)
+    monkeypatch.setattr("kullback.evaluation.statistics.allowance", lambda most, candidates: (most, 64))
     found = []
     for order in (slice(None), slice(None, None, -1)):
         pieces = [{name: x[i : i + 1500] for name, x in data.items()} for i in range(0, 12_000, 1500)][order]
@@ -247,6 +248,26 @@ def test_many_tokens_keep_bins_by_label_to_the_same_bits(monkeypatch):
             assert kl.max == values.max()
             error = kl.quantile_error
             assert 0 < error <= 1 and kl.quantile(0.5) == pytest.approx(np.quantile(values, 0.5), rel=1.1 * error)
+
+
+def test_many_candidates_keep_what_four_may(monkeypatch):
+    monkeypatch.setattr("kullback.evaluation.statistics.EXACT_TOKENS", 2000)
+    monkeypatch.setattr("kullback.evaluation.statistics.SEGMENT", 1000)
+    data = columns(1500)
+    kept = {}
+    for candidates in (4, 5):
+        summarizer = Summarizer(1, candidates=candidates)
+        summarizer.add(data)
+        kept[candidates] = summarizer.finish()
+    assert not kept[4].kl.sketched and kept[5].kl.sketched
+    assert kept[4].kl.mean == kept[5].kl.mean
+    assert [allowance(2000, n) for n in (1, 4, 5, 50)] == [
+        (2000, MOST),
+        (2000, MOST),
+        (1000, MOST // 2),
+        (153, MOST // 13),
+    ]
+    assert allowance(2000, 500) == (16, 1 << 14)
 
 
 def test_codes_that_are_of_no_label_are_noticed():

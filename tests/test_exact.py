@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kullback.comparison import ExactSum, Mean
+from kullback.comparison.short_sums import sums_of_groups
 
 floats = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40)
 
@@ -43,6 +44,25 @@ def test_many_numbers_of_every_size():
     assert float(ExactSum([5e-324] * 7)) == 7 * 5e-324
     assert float(ExactSum([1.7e308, 1.7e308])) == math.inf
     assert float(ExactSum([1.7e308, 1.7e308, -1.7e308])) == 1.7e308
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.floats(allow_nan=False)), min_size=1, max_size=60))
+def test_the_sums_of_groups_are_those_of_each(pairs):
+    groups, values = (np.array(x) for x in zip(*pairs, strict=True))
+    found = sums_of_groups(values, groups)
+    assert list(found) == sorted(set(groups.tolist()))
+    for name, (size, infinite, total) in found.items():
+        own = values[groups == name]
+        assert (size, infinite) == (own.size, np.isinf(own).sum()) and total == ExactSum(own)
+
+
+def test_the_sums_of_many_groups_of_values_of_any_size(monkeypatch):
+    monkeypatch.setattr("kullback.comparison.short_sums._SUMMED", 700)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=3000) * 10.0 ** rng.uniform(-320, 300, 3000)
+    groups = rng.integers(0, 1000, 3000)
+    for name, group in sums_of_groups(x, groups).items():
+        assert float(group.total) == math.fsum(x[groups == name])
 
 
 def test_infinities_and_nan():

@@ -1,5 +1,6 @@
 """Two sets of rows compared: every statistic of a token in one pass, summed up into what merges in any order."""
 
+from kullback.comparison.binned import allowance as allowance
 from kullback.comparison.candidates import CandidateComparison
 from kullback.comparison.clusters import (
     FEWEST as FEWEST,

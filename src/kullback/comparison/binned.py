@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BITS", "MOST", "Binned"]
+__all__ = ["BITS", "MOST", "Binned", "allowance"]
 
 BITS = 14  # kept after the leading one, as long as there are at most MOST different values
 MOST = 1 << 19  # 8 MiB; enough for 14 bits of all numbers in 32 octaves, and for 7 of all float64
@@ -110,6 +110,12 @@ class Binned:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def allowance(most: int, summaries: int) -> tuple[int, int]:
+    """The values and bins that each of some summaries may keep: four have all there are, of more each its share."""
+    share = max(1, math.ceil(summaries / 4))
+    return most // share, max(MOST // share, 1 << BITS)
 
 
 def cut(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:

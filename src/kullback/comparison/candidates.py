@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from kullback._engine import keywords, library
+from kullback.comparison.binned import allowance
 from kullback.comparison.candidates_text import SHOWN, text_of
 from kullback.comparison.exact import json_number
 from kullback.comparison.labels import Labels
@@ -153,9 +154,9 @@ class CandidateComparison(Mapping[str, ComparisonSummary]):
         return CandidateComparison(merged, self._pairs.merge(other._pairs))
 
     def compact(self, most: int) -> None:
-        """`compact` of each summary."""
+        """`compact` of each summary; of more than four, to its share of what four may keep."""
         for summary in self.values():
-            summary.compact(most)
+            summary.compact(*allowance(most, len(self)))
 
     def listed_pairs(self) -> list[tuple[str, str]]:
         """The pairs that tables list, in the order of the ranking: all, or of many candidates each with the next."""

@@ -18,7 +18,9 @@ from kullback.comparison.summary import ComparisonSummary
 NONE = "(none)"  # the label of rows without one
 MOST_LABELS = 500  # of a set; ids and texts, which are no labels, have more
 LONGEST_LABEL = 200  # characters
-_FEWEST_BINS = 1 << 11  # of a label whose quantiles are of cut values: 5 bits after the leading one in 32 octaves
+_FEWEST_BINS = (
+    1 << 10
+)  # of a label whose quantiles are of cut values: 4 bits after the leading one in 32 octaves, of both signs
 _MISSING = ("NAType", "NaTType")  # of pandas, which need not be there
 
 
@@ -163,12 +165,12 @@ class Labels:
                 merged[name][label] = mine[label].merge(summary) if label in mine else summary
         return Labels(merged, max(self.expected, other.expected))
 
-    def compact(self, most: int) -> None:
-        """All labels together keep about `most` values of each quantity, and as many bins as a summary has."""
+    def compact(self, most: int, bins: int = MOST) -> None:
+        """All labels together keep about `most` values of each quantity, and as many `bins` as a summary has."""
         shared = max(1, self.expected)
         for summaries in self.sets.values():
             for summary in summaries.values():
-                summary.compact(most // shared, max(MOST // shared, _FEWEST_BINS))
+                summary.compact(most // shared, max(bins // shared, _FEWEST_BINS))
 
     @property
     def view(self) -> dict[str, Any]:

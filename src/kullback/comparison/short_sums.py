@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.comparison.exact import LOW_BITS, significands
+from kullback.comparison.exact import LOW_BITS, ExactSum, Group, significands
 
 _TOGETHER = 1 << 16  # numbers at a time
+_SUMMED = 1 << 24  # numbers of which the halves add up exactly in float64, as `exact_sums` adds them
 
 
 def exact_sums(rows: NDArray[np.float64], keys: NDArray[np.int64], count: int) -> list[list[int]]:
@@ -36,6 +38,25 @@ def exact_sums(rows: NDArray[np.float64], keys: NDArray[np.int64], count: int) -
             units = ((int(a) << LOW_BITS) + int(b)) << (power + least - 1)
             found[first + place // count][place % count] += units
     return found
+
+
+def sums_of_groups(values: NDArray[np.float64], groups: NDArray[Any]) -> dict[int, Group]:
+    """The values of each group, none of them NaN."""
+    names, places = np.unique(groups, return_inverse=True)
+    places = places.reshape(-1)
+    finite = np.isfinite(values)
+    infinite = np.bincount(places, ~finite, names.size).astype(np.int64).tolist()
+    totals = [0] * names.size
+    for start in range(0, values.size, _SUMMED):
+        part = slice(start, start + _SUMMED)
+        there = finite[part]
+        (some,) = exact_sums(values[part][there][None], places[part][there], names.size)
+        totals = list(map(add, totals, some))
+    sums = [ExactSum.of_units(units) for units in totals]
+    for place in np.unique(places[~finite]).tolist():
+        sums[place].add(values[~finite & (places == place)])
+    sizes = np.bincount(places, minlength=names.size).tolist()
+    return {int(name): Group(*one) for name, *one in zip(names.tolist(), sizes, infinite, sums, strict=True)}
 
 
 class GroupSums(NamedTuple):

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from kullback._engine import keywords, views
 from kullback.comparison.batched import Batched, ranks
 from kullback.comparison.binned import MOST, Binned
-from kullback.comparison.exact import ExactSum, Group, Mean, json_number
+from kullback.comparison.exact import Group, Mean, json_number
 from kullback.comparison.grouped import Grouped
+from kullback.comparison.short_sums import sums_of_groups
 
 QUANTILES = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
 
@@ -53,10 +54,7 @@ class Spread(Grouped):
         if groups is not None and kept.size:
             inside = groups[defined]
             new._batches = Batched.of(flat[defined], inside) if batched else Batched()
-            order = np.argsort(inside, kind="stable")
-            names, starts = np.unique(inside[order], return_index=True)
-            for name, members in zip(names, np.split(flat[defined][order], starts[1:]), strict=True):
-                new._groups[int(name)] = Group(members.size, int(np.isinf(members).sum()), ExactSum(members))
+            new._groups = sums_of_groups(flat[defined], inside)
         return new
 
     def merge(self, other: Spread) -> Spread:

@@ -38,7 +38,7 @@ class Part(Protocol):
 class Compacting(Protocol):
     """A part that keeps values, of which it can keep less."""
 
-    def compact(self, most: int) -> None: ...
+    def compact(self, most: int, bins: int) -> None: ...
 
 
 class ComparisonSummary:
@@ -207,7 +207,7 @@ class ComparisonSummary:
             spread.compact(most, bins)
         for part in self.parts.values():
             if isinstance(part, Compacting):
-                part.compact(most)
+                part.compact(most, bins)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""

@@ -106,7 +106,7 @@ class Summing:
         labels: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._names, self._labels = names, dict(labels or {})
-        self._summarizers = [Summarizer(width, targets, self._labels) for _ in names]
+        self._summarizers = [Summarizer(width, targets, self._labels, len(names)) for _ in names]
         self._pairs = Pairs(len(names))
         self._waiting: list[Candidates] = []  # the summarizers' own arrays
 

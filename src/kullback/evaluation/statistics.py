@@ -20,6 +20,7 @@ from kullback.comparison import (
     Mean,
     Part,
     Spread,
+    allowance,
     compared_rows,
     completed,
     summarize,
@@ -41,6 +42,7 @@ __all__ = ["Summarizer", "summary_of"]
 
 EXACT_TOKENS = 1 << 21  # above it quantiles are of cut values: 8 bytes a token for each of a dozen quantities
 MOST_BATCHED = 32  # labels whose quantiles have intervals between documents: 5 MB each
+ALL_BATCHED = 320  # of all candidates together
 SEGMENT = 1 << 16  # tokens summed up at a time
 
 
@@ -49,6 +51,7 @@ def summary_of(
     width: int,
     targets: NDArray[np.int64] | None = None,
     labels: Mapping[str, tuple[str, ...]] | None = None,
+    candidates: int = 1,
 ) -> ComparisonSummary:
     """The summary of some rows of a job, with all parts that their columns allow; positions in bins of `width`."""
     columns = completed(columns)
@@ -74,9 +77,8 @@ def summary_of(
         )  # its conventions are its own, for rows without a distribution too
         parts["llama_cpp"] = Convention.of({name: x[there] for name, x in columns.items()})
     if labels:
-        parts["by"] = Labels.of(
-            columns, kept, sets_in(columns, labels), columns.get("group"), most_batched=MOST_BATCHED
-        )
+        most = min(MOST_BATCHED, ALL_BATCHED // candidates)
+        parts["by"] = Labels.of(columns, kept, sets_in(columns, labels), columns.get("group"), most_batched=most)
     return summarize(columns, kept, columns.get("group"), parts)
 
 
@@ -87,6 +89,7 @@ class Summarizer:
     width: int
     targets: NDArray[np.int64] | None = None
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    candidates: int = 1  # of the job: of more than four, each keeps its share of what four may
     _waiting: list[Columns] = field(default_factory=list)
     _summary: ComparisonSummary | None = None
 
@@ -104,9 +107,9 @@ class Summarizer:
         return replace(self, _waiting=list(self._waiting))
 
     def _fold(self, columns: Columns) -> None:
-        part = summary_of(columns, self.width, self.targets, self.labels)
+        part = summary_of(columns, self.width, self.targets, self.labels, self.candidates)
         self._summary = part if self._summary is None else self._summary.merge(part)
-        self._summary.compact(EXACT_TOKENS)
+        self._summary.compact(*allowance(EXACT_TOKENS, self.candidates))
 
     def finish(self) -> ComparisonSummary:
         """The summary of everything added."""
