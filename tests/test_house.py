@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import kullback as kb
+from kullback._engine import upstairs
 from kullback._engine.optional import EXTRAS
 
 ROOT = Path(__file__).parent.parent
@@ -157,6 +158,19 @@ def test_kernels_name_what_they_keep():
         if node.slice.id.isupper() and node.value.id.islower() and node.slice.id != "LANES"
     ]
     assert not slots
+
+
+def test_what_is_made_upstairs_is_few_and_said_in_one_place():
+    """Objects of lower floors offer pages and tables; no other call goes up, and `kullback` alone knows where to."""
+    names, saying = set(), set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("made_upstairs", "say_where"):
+                names |= {ast.literal_eval(node.args[0])} if ast.unparse(node.func) == "made_upstairs" else set()
+                saying |= {module} if ast.unparse(node.func) == "say_where" else set()
+    assert saying == {"kullback"}
+    assert names == upstairs._HOMES.keys() == {"render_report", "write_report", "table_of"}
+    assert all(callable(upstairs.made_upstairs(name)) for name in names)
 
 
 def test_modules_do_not_import_each_other_in_circles():

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kullback._engine import get_engine, import_whole, show_config
+from kullback._engine import get_engine, import_whole, say_where, show_config
 from kullback.rows import (
     FAMILY,
     chi2_divergence,
@@ -292,6 +292,11 @@ _HOMES = {
         "wasserstein_distance_histograms",
     ),
 }
+# what objects of lower floors have made on higher ones
+say_where({
+    "render_report": "kullback.evaluation.report", "write_report": "kullback.evaluation.report",
+    "table_of": "kullback.evaluation.table",
+})  # fmt: skip
 _SUBMODULES = ("closed_form", "distillation", "drift", "rlhf", "rollouts", "samples")
 
 if not TYPE_CHECKING:  # type checkers see the imports above, and every misspelt name

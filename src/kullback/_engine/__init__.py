@@ -38,6 +38,7 @@ from kullback._engine.loading import numba_kernel
 from kullback._engine.optional import library
 from kullback._engine.outputs import keep_apart
 from kullback._engine.seeds import generator
+from kullback._engine.upstairs import made_upstairs, say_where
 from kullback._engine.views import plain, reals
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "labelling",
     "library",
     "long_rows",
+    "made_upstairs",
     "numba_kernel",
     "number",
     "outputs",
@@ -84,6 +86,7 @@ __all__ = [
     "renamed",
     "same_axis",
     "same_labels",
+    "say_where",
     "segments",
     "several",
     "share",

@@ -11,6 +11,7 @@ from kullback._engine import keywords, library
 from kullback.comparison.binned import allowance
 from kullback.comparison.candidates_text import SHOWN, text_of
 from kullback.comparison.exact import json_number
+from kullback.comparison.exports import CandidateExports
 from kullback.comparison.labels import Labels
 from kullback.comparison.pair_difference import PairDifference, PairTest
 from kullback.comparison.paired import holm
@@ -21,7 +22,7 @@ MOST_PAIRS = 190  # that tables list: all pairs of 20 candidates; of more, neigh
 _MOST_LISTED = 2000  # pairs times labels that JSON lists; of more, neighbours of each label
 
 
-class CandidateComparison(Mapping[str, ComparisonSummary]):
+class CandidateComparison(CandidateExports, Mapping[str, ComparisonSummary]):
     """Several candidates of one base: `r["name"]` the summary of each, `r.difference("a", "b")` how two of them differ.
 
     `r.merge(other)` is that of both parts' rows, in any order to the same bits.

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from kullback.comparison.binned import MOST
 from kullback.comparison.exact import json_number
-from kullback.comparison.exports import frame, markdown
+from kullback.comparison.exports import SummaryExports
 from kullback.comparison.log_probs import LogProbs
 from kullback.comparison.spread import Spread
 from kullback.comparison.table import table
@@ -41,7 +41,7 @@ class Compacting(Protocol):
     def compact(self, most: int, bins: int) -> None: ...
 
 
-class ComparisonSummary:
+class ComparisonSummary(SummaryExports):
     """A comparison summed up over tokens; `a.merge(b)` is the summary of both, whatever the order.
 
     Attributes
@@ -233,14 +233,6 @@ class ComparisonSummary:
         tree["unit"] = self.unit
         tree |= {name: part.to_dict() for name, part in self.parts.items()}
         return tree | self.facts
-
-    def to_markdown(self) -> str:
-        """The figures as a table of GitHub's Markdown."""
-        return markdown(self, self._spreads)
-
-    def to_pandas(self) -> Any:
-        """A data frame of pandas: a row a quantity, its mean, errors, quantiles and extremes in columns."""
-        return frame(self._spreads)
 
     def _without_infinite(self) -> dict[str, Any]:
         """Of each quantity with infinite values, the figures of the others."""
