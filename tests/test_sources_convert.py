@@ -1,5 +1,6 @@
 """Converting between formats: read back by the libraries, byte for byte where the format is llama.cpp's."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import safetensors.numpy
 from kullback.kernels.storage import FLOATS
 
+from kullback.cli import main
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.convert import convert, encode
 
@@ -102,6 +104,42 @@ class TestDumps:
         # half a code of at most 16/65535 nats, and float32
         assert abs(back.rows(0, 12) - exact).max() < 16 / 65535 / 2 + 2e-6
 
+    @pytest.mark.parametrize("kind", ["npy", "json", "txt", "kld"])
+    def test_chunks_on_the_command_line(self, tmp_path, logits, kind):
+        np.save(tmp_path / "a.npy", logits)
+        chunks = np.random.default_rng(2).integers(0, 7, (4, 8))
+        convert(tmp_path / "a.npy", tmp_path / "b.kld", chunk_tokens=chunks)
+        path = tmp_path / f"chunks.{kind}"
+        if kind == "npy":
+            np.save(path, np.asfortranarray(chunks))
+        elif kind == "kld":
+            path.write_bytes((tmp_path / "b.kld").read_bytes())
+        else:
+            lines = "\n".join(" ".join(map(str, chunk)) for chunk in chunks)
+            path.write_text(json.dumps(chunks.tolist()) if kind == "json" else f"{lines}\n\n")
+        names = [str(tmp_path / name) for name in ("a.npy", "c.kld")]
+        assert main(["convert", *names, "--chunk-tokens", str(path), "--quiet"]) == 0
+        assert (tmp_path / "c.kld").read_bytes() == (tmp_path / "b.kld").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("text", "target", "message"),
+        [
+            ("1 2 3 4\n1 2 3\n", "b.kld", "not a file of token ids"),
+            ("", "b.kld", "chunks of tokens have shape (0,), expected (C, n_ctx)"),
+            ("1 2 x\n", "b.kld", "not a file of token ids"),
+            ("1 2 3 4 5 6 6 6\n" * 3, "b.kld", "scores 9 tokens, expected 12"),
+            ("1 2 3 4 5 6 6 6\n" * 4, "b.npy", "--chunk-tokens goes into a llama.cpp dump (.kld)"),
+            (None, "b.kld", "`chunk_tokens` (--chunk-tokens) is missing"),
+        ],
+    )
+    def test_chunks_that_do_not_fit(self, tmp_path, logits, capsys, text, target, message):
+        np.save(tmp_path / "a.npy", logits)
+        given = [] if text is None else ["--chunk-tokens", str(tmp_path / "t.txt")]
+        (tmp_path / "t.txt").write_text(text or "")
+        assert main(["convert", str(tmp_path / "a.npy"), str(tmp_path / target), *given, "--quiet"]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / target).exists()
+
     def test_special_rows(self):
         x = np.full((6, 3), -1.0, np.float32)
         x[1] = 0  # all equal: no scale
@@ -120,7 +158,7 @@ class TestDumps:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({}, "`chunk_tokens` is missing"),
+            ({}, r"`chunk_tokens` \(--chunk-tokens\) is missing"),
             (
                 {"chunk_tokens": np.zeros((4, 8))},
                 r"`chunk_tokens` is float64 of shape \(4, 8\), expected integers",

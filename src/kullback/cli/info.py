@@ -12,10 +12,11 @@ from kullback.cli.delivery import DONE, reader_options
 def info(options: argparse.Namespace) -> int:
     from kullback.evaluation.outputs import show
     from kullback.evaluation.sources import Dump, holds_answers, open_logits, open_sparse
+    from kullback.evaluation.sources.streams import is_stream
     from kullback.evaluation.terminal import print_facts
     from kullback.evaluation.text import json_text
 
-    if holds_answers(options.file):
+    if not is_stream(options.file) and holds_answers(options.file):
         given = [name for name, x in reader_options(options).items() if x is not None and x is not False]
         if given:
             option = f"--{given[0].replace('_', '-')}"

@@ -78,8 +78,8 @@ class _Version(argparse.Action):
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("p", metavar="P", help="the base: a file, folder or URL of logits")
-    add("q", metavar="Q", nargs="+", help="the candidates; the base is read once for all of them")
+    add("p", metavar="P", help="the base: a file, folder or URL of logits; - or a FIFO: as they are written")
+    add("q", metavar="Q", nargs="+", help="the candidates (of - and FIFOs each is read once); the base is read once")
     add("--given", choices=("logits", "log_probs", "probs"), default="logits", help="what the files hold")
     add("--tokens", metavar="FILE", help="target token of each row, where no file has them (.npy, .json, text)")
     add("--vocab-size", metavar="N", type=int, help="compare the first N columns only")
@@ -243,15 +243,21 @@ def _own_option(text: str) -> Any:
 
 
 def _info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="a file, folder or URL; - or a FIFO")
     parser.add_argument("--json", action="store_true", help="as JSON")
     _reading(parser)
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", metavar="IN")
+    add("source", metavar="IN", help="a file, folder or URL of logits; - or a FIFO: as they are written")
     add("target", metavar="OUT", help="its suffix says the format: .npy, .safetensors or .kld")
+    add(
+        "--chunk-tokens",
+        metavar="FILE",
+        help="for .kld: the text as the model saw it, chunks of n_ctx token ids (another .kld, .npy of "
+        "shape (C, n_ctx), .json with a list a chunk, text with a line a chunk)",
+    )
     add("--to-dtype", choices=FLOAT_DTYPES, help="the source's, by default")
     add("--quiet", action="store_true", help="no progress on standard error")
     add("--force", action="store_true", help="replace OUT if it exists (never an input)")

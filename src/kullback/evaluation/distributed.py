@@ -23,6 +23,7 @@ from kullback.evaluation.job import Job, compare_candidates
 from kullback.evaluation.own_options import resolved
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Source, open_each
+from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.statistics import EXACT_TOKENS
 
 __all__ = ["client_of", "compare_arrays", "compare_on_cluster", "merged_on", "wait_for_worker"]
@@ -79,10 +80,11 @@ def compare_on_cluster(
     ImportError
         If dask or distributed is missing.
     """
+    names = named(q_paths)
+    paths = [os.fspath(path) for path in (p_path, *names.values())]
+    refuse_streams(paths, "the tasks of a cluster open files")
     with ExitStack() as stack:
         client = client_of(stack, scheduler)
-        names = named(q_paths)
-        paths = [os.fspath(path) for path in (p_path, *names.values())]
         readers = {name: options[name] for name in READER_OPTIONS if name in options}
         sources = open_each(stack, paths, resolved(options.get("read"), list(names)), **readers)
         checked = {name: x for name, x in options.items() if name not in (*readers, "read", "chunk_bytes")}

@@ -26,6 +26,7 @@ from kullback.evaluation.plan import Job, Path
 from kullback.evaluation.reading import CHUNK_BYTES, chunks, row_type
 from kullback.evaluation.sources import Source
 from kullback.evaluation.sources.base import JobOptions
+from kullback.evaluation.sources.streams import refuse_streams
 
 __all__ = ["Job", "compare_candidates", "compare_files"]
 
@@ -99,6 +100,8 @@ def compare_candidates(
     keywords.callback(progress, "progress")
     keywords.callback(warn, "warn")
     read = (p, *sources.values(), tokens, *heads(options), *(by.values() if isinstance(by, Mapping) else [by]))
+    if checkpoint is not None:
+        refuse_streams((p, *sources.values()), "`checkpoint` (--checkpoint) needs files that can be read again")
     inputs = [os.fspath(x) for x in read if isinstance(x, (str, os.PathLike))]
     inputs += [source.path for source in read if isinstance(source, Source)]
     check_outputs({"`per_token`": per_token}, inputs, force=True, log=checkpoint)
@@ -179,7 +182,8 @@ def compare_files(
     Parameters
     ----------
     p_path, q_path : path-like or Source
-        Files of (T, V) logits in any format of `open_logits`, p the reference. Formats and dtypes may differ.
+        Files of (T, V) logits in any format of `open_logits`, p the reference. Formats and dtypes may differ. Either or
+        both may be streams (`-`, a FIFO, `/dev/fd/N`: .npy, safetensors, a llama.cpp dump) that are being written.
     given : {"logits", "log_probs", "probs"}
         What the files hold; llama.cpp dumps hold log-probabilities whatever it says.
     tokens : array_like of int (T,), or path-like, optional

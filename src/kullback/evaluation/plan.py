@@ -20,6 +20,7 @@ from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
+from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
 
@@ -84,6 +85,8 @@ class Job:
         start, stop = (0, total) if rows is None else keywords.several(rows, "rows", "two row numbers")
         if not 0 <= start <= stop <= total:
             raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
+        if start:
+            refuse_streams((p, *qs), f"`rows` begins at {start} (--rows), expected 0, or files")
         if convention and start == stop:
             raise ValueError(f"`rows` is {(start, stop)}: no rows for the statistics of llama.cpp")
         plan = Plan(

@@ -61,6 +61,9 @@ def chunks(
         first, end = ranges[place]
         return read_rows(sources[which], first, end, room[place % HELD][which][: end - first])
 
+    for source in sources:
+        for stream in source.streams():
+            stream.forward()
     waiting: deque[list[Future[NDArray[Any]]]] = deque()
     with closing(_Readers(sources)) as readers:
 
@@ -84,6 +87,7 @@ class _Readers:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._threads = {id(source): ThreadPoolExecutor(1, thread_name_prefix="kullback-reader") for source in sources}
+        self._streams = [stream for source in sources for stream in source.streams()]
         self._busy = dict.fromkeys(self._threads, False)
         self._closed = False
 
@@ -107,6 +111,8 @@ class _Readers:
         while not ended:
             try:
                 self._closed = True
+                for stream in self._streams:  # or the writer would be waited for, which may have no end
+                    stream.cancel()
                 for thread in self._threads.values():
                     thread.shutdown(wait=False, cancel_futures=True)
                 while any(self._busy.values()):

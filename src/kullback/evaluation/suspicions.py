@@ -81,7 +81,7 @@ def _starts(sources: Sequence[Source], start: int, stop: int, most_bytes: int) -
     """First rows of the windows that are read: over the whole job, or from its start where that costs less."""
     width = max(source.shape[1] for source in sources)
     count = min(min(most_bytes, SAMPLE_BYTES) // (2 * 4 * width * WINDOW), WINDOWS, (stop - start) // WINDOW)
-    direct = all(source.format in _DIRECT and "://" not in source.path for source in sources)
+    direct = all(s.format in _DIRECT and "://" not in s.path and not s.streams() for s in sources)
     last = stop - WINDOW if direct else start + (count - 1) * WINDOW
     return np.unique(np.linspace(start, max(last, start), count).astype(np.int64))
 

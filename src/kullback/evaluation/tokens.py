@@ -15,8 +15,11 @@ from kullback._engine import library, views
 from kullback.evaluation.sources import npy
 from kullback.evaluation.sources.base import Source, integer_column
 from kullback.evaluation.sources.files import LocalFile
+from kullback.evaluation.sources.llama_cpp import MAGIC, LlamaCppLogits
 
-__all__ = ["common_rows", "common_vocabulary", "decoder", "load_tokens", "target_groups", "target_tokens"]
+__all__ = [
+    "common_rows", "common_vocabulary", "decoder", "load_chunk_tokens", "load_tokens", "target_groups", "target_tokens",
+]  # fmt: skip
 
 # what an id and what stands around it take at most, in JSON with indentation; a file so long is read whatever it holds
 _BYTES_A_TOKEN = 64
@@ -42,21 +45,46 @@ def load_tokens(path: str | os.PathLike[str], rows: int | None = None) -> NDArra
     file = LocalFile(path)
     if rows is not None and file.size > _FREE_BYTES + _BYTES_A_TOKEN * rows:
         raise ValueError(f"{file.path}: has {file.size} bytes, more than {rows} token ids take, one a row")
+    values = _numbers(file, lambda text: np.asarray(_words(text), np.int64))
+    return integer_column(values, values.size, f"{file.path}: tokens")
+
+
+def load_chunk_tokens(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """The text as a model saw it, (C, n_ctx): `.npy`, `.json` (a list a chunk), text (a line a chunk) or a dump.
+
+    Raises
+    ------
+    ValueError
+        If the file does not hold chunks of whole numbers, all of one length.
+    OSError
+        If it cannot be read.
+    """
+    file = LocalFile(path)
+    if file.read(len(MAGIC)) == MAGIC:
+        return LlamaCppLogits(file, salvage=True).chunk_tokens.astype(np.int64)
+    values = _numbers(file, lambda text: np.asarray([_words(line) for line in text.splitlines() if line.strip()]))
+    if values.ndim != 2:
+        raise ValueError(f"{file.path}: chunks of tokens have shape {values.shape}, expected (C, n_ctx)")
+    return integer_column(values, values.size, f"{file.path}: chunks of tokens").reshape(values.shape)
+
+
+def _words(text: str) -> list[int]:
+    return [int(word) for word in text.replace(",", " ").split()]
+
+
+def _numbers(file: LocalFile, of_text: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+    """The array in a file: `.npy`, `.json`, or text as `of_text` reads it."""
     data = file.read(file.size)
-    values: Any
     try:
         if data.startswith(npy.MAGIC):
-            shape, _, dtype, offset = npy.parse_header(data[: npy.LONGEST_HEADER], file.path)
+            shape, fortran, dtype, offset = npy.parse_header(data[: npy.LONGEST_HEADER], file.path)
             values = np.frombuffer(data, dtype, offset=offset)
             if values.size != math.prod(shape):
                 raise ValueError(f"shape {shape}, but {len(data) - offset} bytes of {dtype}")
-        elif file.path.endswith(".json"):
-            values = np.asarray(json.loads(data))
-        else:
-            values = np.asarray([int(word) for word in data.decode().replace(",", " ").split()], np.int64)
+            return values.reshape(shape, order="F" if fortran else "C")
+        return np.asarray(json.loads(data)) if file.path.endswith(".json") else of_text(data.decode())
     except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{file.path}: not a file of token ids ({str(error)[:80]})") from None
-    return integer_column(values, values.size, f"{file.path}: tokens")
 
 
 def common_rows(p: Source, qs: Sequence[Source]) -> int:

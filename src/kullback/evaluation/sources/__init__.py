@@ -24,6 +24,7 @@ from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES,
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
 from kullback.evaluation.sources.sparse_files import holds_answers, open_sparse
+from kullback.evaluation.sources.streams import StreamFile, open_stream, open_streams, refuse_streams
 from kullback.evaluation.sources.zarr import Zarr
 
 __all__ = [
@@ -51,7 +52,8 @@ def open_logits(
     Parameters
     ----------
     path : path-like
-        A file, a folder of shards, or a URL (`https://`, or what fsspec knows: `s3://`, ...):
+        A file, a folder of shards, a URL (`https://`, or what fsspec knows: `s3://`, ...), or a stream, whose rows come
+        once and in order (`-` for standard input, a FIFO, `/dev/fd/N`; .npy, safetensors, dumps):
 
         - `.npy`, `.npz`, safetensors, HDF5 or zarr with an array (T, V), or (B, T, V) taken as B*T rows;
         - Parquet or Arrow IPC with a column of lists of V floats;
@@ -136,6 +138,7 @@ def open_each(
     found: list[Source] = []
     unnamed: list[Source] = []
     ends: dict[Any, OutputLayer] = {}  # one of each model, whose weights are in memory once
+    streams = open_streams(stack, paths)
     for i, path in enumerate(paths):
         mine = own[i] if own is not None else {}
         options = _checked(common | mine)
@@ -144,7 +147,7 @@ def open_each(
                 raise ValueError(f"`read` has options for {path.path}, which is open: give them to open_logits")
             found.append(path)
             continue
-        source = _with_options(stack, os.fspath(path), options, ends)
+        source = _with_options(stack, streams.get(i, os.fspath(path)), options, ends)
         if source.array is None and options["tensor"] is not None:
             unnamed.append(source)
         found.append(source)
@@ -170,9 +173,13 @@ def _checked(options: ReaderOptions) -> ReaderOptions:
     return cast(ReaderOptions, values)
 
 
-def _with_options(stack: ExitStack, path: str, options: ReaderOptions, ends: dict[Any, OutputLayer]) -> Source:
+def _with_options(
+    stack: ExitStack, path: str | StreamFile, options: ReaderOptions, ends: dict[Any, OutputLayer]
+) -> Source:
     """A file as its options say: logits, or what the end of a model makes of hidden states."""
     weights = options["lm_head"]
+    if weights is not None:
+        refuse_streams([path, weights], "hidden states and lm_head (--lm-head) are read from files")
     names = LOGITS_NAMES if weights is None else HIDDEN_NAMES
     source = stack.enter_context(_open(path, names, options["tensor"], options["dtype"], options["salvage"]))
     if weights is None:
@@ -198,7 +205,11 @@ def _end(stack: ExitStack, weights: str | os.PathLike[str] | Source) -> OutputLa
     return model
 
 
-def _open(path: str, names: tuple[str, ...], tensor: str | None, dtype: str | None, salvage: bool) -> Source:
+def _open(
+    path: str | StreamFile, names: tuple[str, ...], tensor: str | None, dtype: str | None, salvage: bool
+) -> Source:
+    if isinstance(path, StreamFile):
+        return open_stream(path, names, tensor, dtype, salvage)
     inside = names_in(path)
     if inside is None:
         return _open_file(file_at(path), names, tensor, dtype, salvage)

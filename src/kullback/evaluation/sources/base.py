@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import library, views
 from kullback.evaluation.sources.files import ByteReader
+from kullback.evaluation.sources.pipes import StreamFile
 
 FLOAT_DTYPES = tuple(kind.name for kind in views.FLOATS)
 # what these files cannot name: it comes as raw words
@@ -21,6 +22,8 @@ UNNAMED = {kind.name: kind for kind in views.FLOATS if not kind.numpy}
 FREE_ROWS = 1 << 20
 FREE_ROW_BYTES = 1 << 26
 LARGEST_EXPANSION = 1 << 12
+# what the header of a stream may say, whose size nobody knows: some numbers are kept of every row
+MOST_STREAMED_ROWS = 1 << 26
 
 
 class Source:
@@ -116,8 +119,15 @@ class Source:
         file: ByteReader | None = getattr(self, "_file", None)
         return [] if file is None else [file.stamp()]
 
+    def streams(self) -> list[StreamFile]:
+        """The pipes that rows are read from, whose rows come once and in order; for files there are none."""
+        file = getattr(self, "_file", None)
+        return [file] if isinstance(file, StreamFile) else []
+
     def close(self) -> None:
         """Release whatever the reader holds open; for most formats that is nothing."""
+        for stream in self.streams():
+            stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +184,9 @@ class FlatRows(Source):
                 f"{file.path}: {file.size} bytes, but its header makes {needed} ({shape[0]} x {shape[1]} "
                 f"{dtype.name}); the file is truncated"
             )
+        if isinstance(file, StreamFile):
+            check_stream(shape[0], shape[1] * dtype.itemsize, file.path)
+            file.place_rows(offset, shape[1] * dtype.itemsize, shape[0])
         self._file = file
         self._offset = offset
         self._swapped = not dtype.isnative
@@ -192,6 +205,15 @@ def check_claim(rows: int, row_bytes: int, size: int, what: str) -> None:
     if rows > max(FREE_ROWS, size) or row_bytes > max(FREE_ROW_BYTES, LARGEST_EXPANSION * size):
         raise ValueError(
             f"{what} claims {rows} rows of {row_bytes} bytes in {size} bytes; no writer of logits does that"
+        )
+
+
+def check_stream(rows: int, row_bytes: int, path: str) -> None:
+    """Refuse what the header of a stream claims beyond reason: there is no size to compare it with."""
+    if rows > MOST_STREAMED_ROWS or row_bytes > FREE_ROW_BYTES:
+        raise ValueError(
+            f"{path}: its header claims {rows} rows of {row_bytes} bytes; expected of a stream at most "
+            f"{MOST_STREAMED_ROWS} rows of {FREE_ROW_BYTES} bytes"
         )
 
 

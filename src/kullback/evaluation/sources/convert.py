@@ -121,6 +121,8 @@ def _convert(
     else:
         raise ValueError(f"{path}: its suffix says no format that is written; expected .npy, .safetensors or .kld")
     check_outputs({"`path`": path}, named_paths(source.facts()), force=True)
+    for stream in source.streams():
+        stream.forward()
     with atomic_file(path) as file:
         file.write(header)
         for stop, block in blocks:
@@ -182,7 +184,9 @@ def _dump(source: Source, chunk_tokens: ArrayLike | None) -> tuple[bytes, Iterat
         blocks = ((stop, source.codes(start, stop)) for start, stop in _ranges(source))
         return _dump_header(table, source.shape[1]), blocks
     if chunk_tokens is None:
-        raise ValueError("`chunk_tokens` is missing: a llama.cpp dump holds the text as chunks of token ids")
+        raise ValueError(
+            "`chunk_tokens` (--chunk-tokens) is missing: a llama.cpp dump holds the text as chunks of token ids"
+        )
     table = np.asarray(chunk_tokens)
     if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[1] < 4:
         raise ValueError(f"`chunk_tokens` is {table.dtype} of shape {table.shape}, expected integers (C, n_ctx >= 4)")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.base import Source
+from kullback.evaluation.sources.base import Source, check_stream
 from kullback.evaluation.sources.files import ByteReader
+from kullback.evaluation.sources.pipes import KEPT_BYTES, StreamFile
 
 MAGIC = b"_logits_"
 HEADER_BYTES = 20
@@ -74,6 +75,8 @@ class LlamaCppLogits(Dump):
             )
         if complete == 0:
             raise ValueError(f"{file.path}: truncated, none of its {chunks} chunks is complete")
+        if isinstance(file, StreamFile):
+            file.reach(HEADER_BYTES + 4 * chunks * n_ctx)
         table = np.empty((complete, n_ctx), "<i4")
         file.read_into(table, HEADER_BYTES)
         if table.min() < 0 or table.max() >= vocab_size:
@@ -98,8 +101,19 @@ class LlamaCppLogits(Dump):
         self._read_rows = np.zeros(self.shape[0], np.bool_)
         self._clipped = np.zeros(self.shape[0], np.bool_)
         self.widest = 0.0
-        for row in np.unique(np.linspace(0, self.shape[0] - 1, SAMPLED_ROWS).astype(np.int64)):
-            self._note_scales(np.frombuffer(file.read(4, self._offset + int(row) * self._codes.itemsize), "<f4"))
+        self._said: float | None = None  # the window of a stream, as its first rows say
+        if isinstance(file, StreamFile):
+            file.place_rows(self._offset, self._codes.itemsize, self.shape[0])
+        else:
+            self._sample(np.unique(np.linspace(0, self.shape[0] - 1, SAMPLED_ROWS).astype(np.int64)))
+
+    @property
+    def window(self) -> float:
+        """As of any dump; of a stream it is asked when its first rows are needed, long after its header has come."""
+        if self.streams() and self._said is None and not self._read_rows.any():
+            self._sample(np.arange(min(SAMPLED_ROWS, self.shape[0])))
+            self._said = super().window
+        return super().window
 
     def codes(self, start: int, stop: int, out: NDArray[np.void] | None = None) -> NDArray[np.void]:
         """Read rows as they are stored.
@@ -131,6 +145,7 @@ class LlamaCppLogits(Dump):
         if count:
             self._file.read_into(out, self._offset + start * self._codes.itemsize)
             self._note(start, stop, out)
+            self._check_stream(stop)
         return out
 
     def facts(self) -> dict[str, Any]:
@@ -149,11 +164,14 @@ class LlamaCppLogits(Dump):
         """Read what `facts` needs of the rows not read yet (10 bytes a row), and return complete facts."""
         assert self.tokens is not None
         size = self._codes.itemsize
+        for stream in self.streams():
+            stream.forward()
         for row in np.flatnonzero(~self._read_rows).tolist():
             at = self._offset + row * size
             self._note_scales(np.frombuffer(self._file.read(4, at), "<f4"))
             self._clipped[row] = self._file.read(2, at + 8 + 2 * int(self.tokens[row])) == b"\0\0"
             self._read_rows[row] = True
+        self._check_stream(self.shape[0])
         return self.facts()
 
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -165,6 +183,23 @@ class LlamaCppLogits(Dump):
         self._note_scales(codes["scale"])
         self._clipped[start:stop] = codes["code"][np.arange(stop - start), self.tokens[start:stop]] == 0
         self._read_rows[start:stop] = True
+
+    def _sample(self, rows: NDArray[Any]) -> None:
+        """Look at the heads of some rows, to tell the window of the writer."""
+        for row in rows.tolist():
+            self._note_scales(np.frombuffer(self._file.read(4, self._offset + row * self._codes.itemsize), "<f4"))
+
+    def _check_stream(self, stop: int) -> None:
+        """What a file shows on opening, a stream at row `stop`: its window, and that nothing follows its last row."""
+        for stream in self.streams():
+            if self._said is not None and self.window != self._said:
+                raise ValueError(
+                    f"{self.path}: rows before {stop} reach {self.window:.4g} nats under their maxima, the first "
+                    f"{SAMPLED_ROWS} no more than {self._said:.4g}; such a dump is read from a file only"
+                )
+            end = self._offset + stop * self._codes.itemsize
+            if stop == self.shape[0] and not stream.ends(end):
+                raise ValueError(f"{self.path}: goes on after the {end} bytes that its header makes")
 
     def _note_scales(self, scales: NDArray[np.float32]) -> None:
         finite = scales[np.isfinite(scales)]
@@ -188,6 +223,11 @@ def _sizes(file: ByteReader) -> tuple[int, int, int, int]:
         raise ValueError(f"{header} are in its header, which llama.cpp does not write")
     chunk_bytes = (n_ctx - 1 - n_ctx // 2) * (8 + 4 * ((vocab_size + 1) // 2))
     rows_at = HEADER_BYTES + 4 * chunks * n_ctx
+    if isinstance(file, StreamFile):
+        if 4 * chunks * n_ctx > KEPT_BYTES // 2:
+            raise ValueError(f"{header} in a stream, expected at most {KEPT_BYTES // 8} tokens in all")
+        check_stream(chunks * n_ctx, chunk_bytes // (n_ctx - 1 - n_ctx // 2), file.path)
+        return n_ctx, vocab_size, chunks, chunks
     expected = rows_at + chunks * chunk_bytes
     if file.size > expected:
         raise ValueError(f"{header} make {expected} bytes, but it has {file.size}")

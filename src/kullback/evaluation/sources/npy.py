@@ -20,13 +20,20 @@ NAME_OF_E5M2, WORDS = b"'descr': '<f1'", b"'descr': '|V1'"
 
 def open_npy(file: ByteReader, dtype: str | None = None) -> FlatRows:
     """Rows of the array in `file`; `dtype` says what words without a float type are."""
-    shape, fortran, stored, offset = parse_header(file.read(LONGEST_HEADER), file.path)
+    shape, fortran, stored, offset = parse_header(file.read(_header_bytes(file)), file.path)
     if fortran and len(shape) > 1:
         raise ValueError(f"{file.path}: in Fortran order, so that no row is contiguous; save it in C order")
     stored = stored_dtype(stored, dtype, file.path)
     source = FlatRows(file, "npy", flat_shape(shape, file.path), stored, offset)
     source.stored = shape
     return source
+
+
+def _header_bytes(file: ByteReader) -> int:
+    """How many bytes the header says it has: of a stream no more is asked for than was written."""
+    head = file.read(12)
+    length = head[8:12] if head[6:7] == b"\2" else head[8:10]
+    return min(LONGEST_HEADER, 8 + len(length) + int.from_bytes(length, "little"))
 
 
 def parse_header(head: bytes, path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from kullback._engine import views
 from kullback.evaluation.sources.base import FlatRows, Source, chosen, flat_shape, float_dtype, integer_column
 from kullback.evaluation.sources.files import ByteReader
+from kullback.evaluation.sources.pipes import StreamFile
 from kullback.evaluation.sources.shards import Concatenated
 
 # the limit of the reference implementation
@@ -45,6 +47,8 @@ def open_safetensors(file: ByteReader, tensor: str | None = None, usual: tuple[s
     """Rows of `tensor`, else of the first of the `usual` names, of the windows, or of the only matrix."""
     tensors = parse_header(file)
     names = _find(tensors, tensor, usual, file.path)
+    if isinstance(file, StreamFile):
+        _check_order(tensors, names, file.path)
     sources: list[Source] = [_rows(file, tensors[name], f"{file.path}: tensor {name!r}") for name in names]
     for name, one in zip(names, sources, strict=True):
         one.array = name
@@ -78,7 +82,7 @@ def _next_tokens(source: Source, file: ByteReader, tensor: Tensor, layers: int) 
 def recognised(file: ByteReader) -> bool:
     """Whether the file begins as safetensors does: a length that it has, and the brace of an object."""
     head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= file.size - 8
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= min(LONGEST_HEADER, file.size - 8)
 
 
 def parse_header(file: ByteReader) -> dict[str, Tensor]:
@@ -121,6 +125,18 @@ def _find(tensors: dict[str, Tensor], tensor: str | None, usual: tuple[str, ...]
         return [name for _, name in sorted(windows)]
     matrices = [name for name, t in tensors.items() if t.dtype in DTYPES and len(t.shape) in (2, 3)]
     return [chosen(tensor, list(tensors), matrices, path)]
+
+
+def _check_order(tensors: dict[str, Tensor], names: list[str], path: str) -> None:
+    """ValueError where a stream would have to be read backwards: columns behind the rows, windows in another order."""
+    before = [name for name in ("tokens", "groups") if name in tensors and name not in names]
+    wanted = [*sorted(before, key=lambda name: tensors[name].start), *names]
+    for one, other in pairwise(wanted):
+        if tensors[other].start < tensors[one].stop:
+            raise ValueError(
+                f"{path}: tensor {one!r} lies behind {other!r}, which a stream gives first; write it before, or read "
+                "them from a file"
+            )
 
 
 def _rows(file: ByteReader, tensor: Tensor, what: str) -> FlatRows:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.llama_cpp import Dump, LlamaCppLogits, code_dtype
+from kullback.evaluation.sources.pipes import StreamFile
 
 
 class Concatenated(Source):
@@ -65,6 +66,9 @@ class Concatenated(Source):
 
     def stamp(self) -> list[Any]:
         return [entry for source in self._sources for entry in source.stamp()]
+
+    def streams(self) -> list[StreamFile]:
+        return [stream for source in self._sources for stream in source.streams()]
 
     def close(self) -> None:
         for source in self._sources:
