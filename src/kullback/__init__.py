@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     )
     from kullback.evaluation.job import compare_candidates, compare_files
     from kullback.evaluation.merging import merge_logs
+    from kullback.evaluation.reference.making import write_reference
+    from kullback.evaluation.reference.writer import ReferenceWriter
     from kullback.evaluation.sources import open_logits, open_sparse
     from kullback.evaluation.sources.convert import convert
     from kullback.parametric import (
@@ -119,6 +121,7 @@ __all__ = [
     "FixedKLController",
     "LinearResult",
     "MismatchReport",
+    "ReferenceWriter",
     "TokenComparison",
     "TokenLoss",
     "TokenStatistics",
@@ -209,6 +212,7 @@ __all__ = [
     "vae_kl_gradient",
     "wasserstein_distance",
     "wasserstein_distance_histograms",
+    "write_reference",
 ]
 
 # Where the names live that are imported when first used, so that `import kullback` costs little over NumPy's.
@@ -243,6 +247,8 @@ _HOMES = {
         "compare_files",
     ),
     "kullback.evaluation.merging": ("merge_logs",),
+    "kullback.evaluation.reference.making": ("write_reference",),
+    "kullback.evaluation.reference.writer": ("ReferenceWriter",),
     "kullback.evaluation.sources": (
         "open_logits",
         "open_sparse",

@@ -19,6 +19,7 @@ from kullback.cli.delivery import ABOVE, FAILED, UNUSABLE
 from kullback.cli.evaluate import evaluate
 from kullback.cli.info import info
 from kullback.cli.merge import merge
+from kullback.cli.reference import reference
 from kullback.cli.rollouts import rollouts
 from kullback.cli.table import table
 
@@ -39,6 +40,7 @@ _GATES = {
     "rollouts": "done, and there is what --fail-on names, or the KL is not shown to be at most --fail-above",
 }
 _RESUME = dict.fromkeys(("compare", "eval"), "; with --checkpoint, run it again with --resume to go on")
+_RESUME["reference"] = "; run it again with --resume to go on"
 # names that are no use: to run it again will not help
 _NO_FILE = FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
 _NO_NAME = errno.ELOOP, errno.ENAMETOOLONG
@@ -108,6 +110,8 @@ def _fewer(options: argparse.Namespace) -> str:
 
 def _way_on(options: argparse.Namespace) -> str:
     """What is to be done after an interrupt."""
+    if getattr(options, "run", None) is reference:
+        return f"; the same command {'' if options.resume else 'with --resume '}goes on from {options.target}"
     log = getattr(options, "checkpoint", None)
     if log:
         return f"; the same command {'' if options.resume else 'with --resume '}goes on from {log}"
@@ -137,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         {
             "compare": compare,
             "eval": evaluate,
+            "reference": reference,
             "table": table,
             "rollouts": rollouts,
             "merge": merge,

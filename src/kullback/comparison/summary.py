@@ -232,6 +232,8 @@ class ComparisonSummary(SummaryExports):
             tree["without_infinite"] = self._without_infinite()
         tree["unit"] = self.unit
         tree |= {name: part.to_dict() for name, part in self.parts.items()}
+        for name, ends in getattr(self.parts.get("bounds"), "ends", {}).items():  # of a compact reference
+            tree[name]["bounds"] = [json_number(end) for end in ends]
         return tree | self.facts
 
     def _without_infinite(self) -> dict[str, Any]:

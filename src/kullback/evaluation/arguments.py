@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from kullback.evaluation.argument_types import condition, is_number, limit, numbers, positive, row_range
 from kullback.evaluation.model_arguments import model_arguments
+from kullback.evaluation.reference_arguments import reference_arguments
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
 from kullback.evaluation.table_arguments import STATISTICS, size_arguments, table_arguments
 from kullback.evaluation.text import visible
@@ -40,6 +41,7 @@ def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) 
 
     _compare(command("compare", "compare candidates Q with a base P: KL(p‖q), agreement, perplexities"))
     _eval(command("eval", "run a model and its candidates on a text and compare what they predict (transformers)"))
+    _reference(command("reference", "keep of each row of a base what comparisons need: about 2 kB a token"))
     table_arguments(command("table", "rank candidates of one base: results of compare --json, sizes, frontier"))
     _rollouts(command("rollouts", "audit the log-probs in logs of RL training: what is wrong with a run, and where"))
     _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
@@ -78,7 +80,7 @@ class _Version(argparse.Action):
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("p", metavar="P", help="the base: a file, folder or URL of logits; - or a FIFO: as they are written")
+    add("p", metavar="P", help="the base: a file, folder or URL of logits, or a compact reference; - or a FIFO: as written")
     add("q", metavar="Q", nargs="+", help="the candidates (of - and FIFOs each is read once); the base is read once")
     add("--given", choices=("logits", "log_probs", "probs"), default="logits", help="what the files hold")
     add("--tokens", metavar="FILE", help="target token of each row, where no file has them (.npy, .json, text)")
@@ -101,13 +103,23 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     _outputs(parser)
     _keeping(parser)
     add("--dask", metavar="SCHEDULER", help="compute on the cluster of this Dask scheduler (tcp://host:8786)")
-    add(
+    _chunks(parser)
+
+
+def _chunks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--chunk-mib",
         metavar="MIB",
         type=positive,
         default=32,
         help="read so much at a time, all files; 4 times it is held (32)",
     )
+
+
+def _reference(parser: argparse.ArgumentParser) -> None:
+    reference_arguments(parser)
+    _reading(parser)
+    _chunks(parser)
 
 
 def _figures(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ from kullback.evaluation.outputs import naming
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
 
-__all__ = ["Checkpoint", "difference", "read_log"]
+__all__ = ["Checkpoint", "difference", "locked", "read_log"]
 
 _FORMAT = "kullback checkpoint 3"
 _HEAD = struct.Struct("<4sqqQ")  # magic, first row, end, bytes of the archive; its CRC follows
@@ -67,7 +67,7 @@ class Checkpoint:
         self.path = os.fspath(path)
         self.identity = json.loads(json.dumps(identity))
         line = _line(self.identity)
-        self._file = _locked(self.path)
+        self._file = locked(self.path)
         try:
             there = self._file.read(len(line))
             if line.startswith(there) and there != line:  # new, or its writer was killed in the first line
@@ -157,7 +157,7 @@ def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _header(file, os.fspath(path))
 
 
-def _locked(path: str) -> BinaryIO:
+def locked(path: str) -> BinaryIO:
     """The file at `path`, made if there is none, open and locked: whoever makes it is its only writer."""
     while True:
         if os.path.exists(path):

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from kullback._engine import Given, arrays, calls, engine, keywords, long_rows as parts, views
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
+from kullback.evaluation.reference.comparison import compare_records
+from kullback.evaluation.reference.rest import shortened
 from kullback.evaluation.sources.llama_cpp import decode
+from kullback.evaluation.sources.reference import Cells
 from kullback.rows import jensen_shannon_divergence
 
 __all__ = ["IGNORE_INDEX", "LLAMA_CPP_PREFIX", "Plan", "compare_rows"]
@@ -47,24 +50,26 @@ def compare_rows(
     start: int,
     tokens: NDArray[np.int64] | None,
     num_threads: int | None,
+    cells: Cells | None = None,
 ) -> Columns:
     """The columns of rows start, start + 1, ... of a pair of files, `p` and `q` being these rows.
 
-    `windows`: nats under a row's maximum that the codes of dumps reach. Rows whose token is ignored are not read: NaN,
+    `cells`: how the records that `p` then holds divide the vocabulary. `windows`: nats under a row's maximum that the
+    codes of dumps reach. Rows whose token is ignored are not read: NaN,
     -1 or False in every column but "ignored".
     """
     threads = engine.thread_count(num_threads)
     numbers = np.arange(start, start + len(p))
     if tokens is None:
-        return _all_columns(plan, p, q, windows, numbers, None, None, threads)
+        return _all_columns(plan, p, q, windows, numbers, None, None, threads, cells)
     ids = arrays.token_ids(tokens, "tokens", (len(p),), plan.vocab, plan.ignore_index)
     ignored = ids < 0
     if not ignored.any():
-        return _all_columns(plan, p, q, windows, numbers, tokens, ids, threads) | {"ignored": ignored}
+        return _all_columns(plan, p, q, windows, numbers, tokens, ids, threads, cells) | {"ignored": ignored}
     rows = np.flatnonzero(~ignored)
     # one run of rows is seen where it lies, others are copied: a chunk is small, and what is ignored is not read
     kept = slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows
-    found = _all_columns(plan, p[kept], q[kept], windows, numbers[kept], tokens[kept], ids[kept], threads)
+    found = _all_columns(plan, p[kept], q[kept], windows, numbers[kept], tokens[kept], ids[kept], threads, cells)
     return {name: _spaced(rows, values, len(p)) for name, values in found.items()} | {"ignored": ignored}
 
 
@@ -85,8 +90,14 @@ def _all_columns(
     tokens: NDArray[np.int64] | None,
     ids: NDArray[np.int64] | None,
     threads: int,
+    cells: Cells | None,
 ) -> Columns:
     """The columns of rows that are all compared; `numbers` are those of the rows in the file."""
+    if cells is not None:
+        columns = compare_records(p, cells, q, given=plan.given, tokens=ids, num_threads=threads)
+        columns["null_kl"] = _null_control(plan, (q,), numbers)
+        columns["half_width"] = _half_as_long(plan, p, cells, q, numbers, threads)
+        return columns | _top_k_agreement(plan, p, q, threads) if plan.top_k else columns
     coded = p.dtype.names is not None or q.dtype.names is not None
     if coded:
         columns = compare_clipped(p, q, ids, plan.vocab, windows, threads, plan.jensen_shannon)
@@ -121,21 +132,38 @@ def _compare(plan: Plan, p: NDArray[Any], q: NDArray[Any], ids: NDArray[np.int64
 # ------------------------------------------------------------------------------------------------- null control
 
 
-def _null_control(
-    plan: Plan, blocks: tuple[NDArray[Any], NDArray[Any]], numbers: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _null_control(plan: Plan, blocks: tuple[NDArray[Any], ...], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     """The KL that rounding alone gives, on some rows; NaN elsewhere.
 
     Independent errors of variance s_v² in the log-probabilities of p give, to second order, an expected KL of
-    ½·Σ p_v·(1 - p_v)·s_v²; rounding to a grid of step h has s² = h²/12. Both files are rounded: their variances add.
+    ½·Σ p_v·(1 - p_v)·s_v²; rounding to a grid of step h has s² = h²/12. Where both files are rounded their variances
+    add.
     """
     found = np.full(len(blocks[0]), np.nan)
-    stride = max(1, -(-plan.rows // _NULL_ROWS))
-    for i in np.flatnonzero(numbers % stride == 0).tolist():
+    for i in _some(plan, numbers).tolist():
         found[i] = 0.0
         with np.errstate(all="ignore"):
             for block in blocks:
                 found[i] += _rounding(plan, block[i : i + 1])
+    return found
+
+
+def _some(plan: Plan, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of some rows, the same whatever pieces a job comes in."""
+    return np.flatnonzero(numbers % max(1, -(-plan.rows // _NULL_ROWS)) == 0)
+
+
+def _half_as_long(
+    plan: Plan, p: NDArray[Any], cells: Cells, q: NDArray[Any], numbers: NDArray[np.int64], threads: int
+) -> NDArray[np.float64]:
+    """How far the bounds of some rows would be apart if the reference listed half as many outcomes; NaN elsewhere."""
+    found = np.full(len(p), np.nan)
+    rows = _some(plan, numbers)
+    if rows.size and p.dtype["ids"].shape[0] > 1:
+        records = shortened(p[rows], cells, p.dtype["ids"].shape[0] // 2)
+        half = compare_records(records, cells, q[rows], given=plan.given, num_threads=threads)
+        with np.errstate(invalid="ignore"):
+            found[rows] = half["kl_upper"] - half["kl_lower"]
     return found
 
 
@@ -172,6 +200,14 @@ def _values(block: NDArray[Any], vocab: int) -> NDArray[Any]:
     return out
 
 
+def _leaders_of(block: NDArray[Any], vocab: int, k: int) -> NDArray[Any] | None:
+    """`_leaders` of a block of one row, of a reference those it lists; None where it has no distribution."""
+    if block.dtype.names is not None and "ids" in block.dtype.names:
+        return None if np.isnan(block["log_sum_exp"][0]) else block["ids"][0, :k].astype(np.int64)
+    row = _values(block, vocab)[0].astype(np.float32, copy=False)
+    return _leaders(row, k) if np.isfinite(row.max()) else None
+
+
 def _leaders(row: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Places of the k greatest elements, greatest first, ties by place.
 
@@ -200,10 +236,9 @@ def _top_k_agreement(plan: Plan, p: NDArray[Any], q: NDArray[Any], threads: int)
 
     def work(start: int, stop: int) -> None:
         for i in range(start, stop):
-            rows = [_values(b[i : i + 1], plan.vocab)[0].astype(np.float32, copy=False) for b in (p, q)]
-            if not all(np.isfinite(row.max()) for row in rows):
+            a, b = (_leaders_of(block[i : i + 1], plan.vocab, most) for block in (p, q))
+            if a is None or b is None:
                 continue
-            a, b = (_leaders(row, most) for row in rows)
             for k in plan.top_k:
                 n = min(k, plan.vocab)
                 found[f"top{k}_overlap"][i] = np.intersect1d(a[:n], b[:n], assume_unique=True).size / n

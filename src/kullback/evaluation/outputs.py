@@ -171,12 +171,12 @@ _RESULT = frozenset({
 })  # fmt: skip
 _RESULT_MAY_HAVE = frozenset({
     "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
-    "top_k_agreement", "llama_cpp", "p", "q", "vocab_size", "rows", "given", "method", "warnings", "missing_rows",
-    "name", "by", "labels",
+    "top_k_agreement", "llama_cpp", "bounds", "p", "q", "vocab_size", "rows", "given", "method", "warnings",
+    "missing_rows", "name", "by", "labels",
 })  # fmt: skip
 _COLUMN = re.compile(
-    "candidate|row|group|position|token|ignored|kl|reverse_kl|acceptance|jensen_shannon|entropy_[pq]|top1_[pq]|top_prob_p|"
-    r"label(\..*)?|log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered|holds)|"
+    "candidate|row|group|position|token|ignored|kl(_lower|_upper)?|reverse_kl|acceptance(_lower)?|rest_p|half_width|jensen_shannon|"
+    r"entropy_[pq]|top1_[pq]|top_prob_p|label(\..*)?|log_prob_[pq]|log_ratio|clipped_(mass|target)_[pq]|top[0-9]+_(overlap|ordered|holds)|"
     "llama_cpp_(nll_q|nll_base|kld|delta_p|same_top)"
 )
 

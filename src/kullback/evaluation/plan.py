@@ -20,6 +20,7 @@ from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
+from kullback.evaluation.sources.reference import FORMAT, Reference
 from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
@@ -66,6 +67,8 @@ class Job:
         total = common_rows(p, qs)
         vocab = common_vocabulary(p, qs, vocab_size)
         ids = target_tokens(p, qs, tokens, ignore_index)
+        if isinstance(p, Reference) and p.tokens is None:
+            ids = None
         if ids is not None:
             outside = (ids >= vocab) & (ids != ignore_index)
             if outside.any():
@@ -82,6 +85,7 @@ class Job:
                 f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
             )
         top_k = tuple(keywords.whole(k, "top_k", 1) for k in keywords.several(top_k, "top_k", "whole numbers from 1"))
+        _check_references(p, qs, vocab, tokens, top_k, jensen_shannon)
         start, stop = (0, total) if rows is None else keywords.several(rows, "rows", "two row numbers")
         if not 0 <= start <= stop <= total:
             raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
@@ -101,6 +105,8 @@ class Job:
 
     def looked_at(self, warn: Callable[[str], None] | None, most_bytes: int) -> Job:
         """The job with what looks wrong in some rows of its files; `warn` is told each of these remarks once."""
+        if isinstance(self.p, Reference):  # of which no row can be looked at
+            return self
         found = suspicions(self.p, self.qs, self.plan.given, self.tokens, (self.start, self.stop), most_bytes)
         remarks = tuple((*old, *new) for old, new in zip(self.remarks, found, strict=True))
         for line in dict.fromkeys(line for lines in remarks for line in lines):
@@ -135,7 +141,8 @@ class Job:
         part = slice(start, start + len(p))
         tokens = None if self.tokens is None else self.tokens[part]
         windows = self.windows[0], self.windows[1 + candidate]
-        columns = compare_rows(self.plan, p, q, windows, start, tokens, num_threads)
+        cells = self.p.cells if isinstance(self.p, Reference) else None
+        columns = compare_rows(self.plan, p, q, windows, start, tokens, num_threads, cells)
         columns["row"] = np.arange(part.start, part.stop)
         columns["position"] = self.positions[part]
         if tokens is not None:
@@ -168,12 +175,39 @@ class Job:
                 summary.facts["warnings"] = list(remarks)
 
 
+def _check_references(
+    p: Source, qs: Sequence[Source], vocab: int, tokens: Any, top_k: Sequence[int], jensen_shannon: bool
+) -> None:
+    """Refuse what a compact reference does not tell."""
+    for q in qs:
+        if isinstance(q, Reference):
+            raise ValueError(f"{q.path}: a compact reference can only be P, which candidates are compared with")
+    if not isinstance(p, Reference):
+        return
+    if vocab != p.shape[1]:
+        raise ValueError(
+            f"{p.path} is a reference of {p.shape[1]} columns, but {vocab} are to be compared: its rows are normalised "
+            "over all; write it with vocab_size (--vocab-size)"
+        )
+    if tokens is not None and p.tokens is None:
+        raise ValueError(
+            f"`tokens` are given, but {p.path} was written without and does not know their log-probabilities"
+        )
+    if jensen_shannon:
+        raise ValueError(f"`jensen_shannon` needs logits; {p.path} is a compact reference")
+    if max(top_k, default=0) > p.layout.top_k:
+        raise ValueError(f"`top_k` is {max(top_k)}, but {p.path} lists {p.layout.top_k} of each row")
+
+
 def note_facts(
     summary: ComparisonSummary, p: dict[str, Any], q: dict[str, Any], plan: Plan, rows: tuple[int, int]
 ) -> None:
     """Put into `summary.facts` what is known about the files and how they were compared."""
     dumps = "llama.cpp" in (p["format"], q["format"])
-    method = CLIPPED_METHOD if dumps else f"all entries, given as {plan.given}, normalised"
+    if p["format"] == FORMAT:
+        method = REFERENCE_METHOD
+    else:
+        method = CLIPPED_METHOD if dumps else f"all entries, given as {plan.given}, normalised"
     summary.facts = {
         "p": _lasting(p),
         "q": _lasting(q),
@@ -197,6 +231,9 @@ def note_labels(summary: ComparisonSummary, labels: dict[str, Any]) -> None:
 
 CLIPPED_METHOD = (
     "Σ p·ln(p/q) - p + q over the entries that the 16-bit codes tell; a clipped entry counts with the least possible"
+)
+REFERENCE_METHOD = (
+    "the outcomes that the reference lists and the others in buckets: KLs are at least so much, acceptance at most"
 )
 DUMP_NOTE = (
     "The candidate is a 16-bit dump, not live logits as in llama.cpp: each of its log-probabilities is rounded "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.llama_cpp import Dump, code_dtype
+from kullback.evaluation.sources.reference import Reference
 
 __all__ = ["CHUNK_BYTES", "chunks", "read_rows", "row_type", "rows_per_chunk"]
 
@@ -25,9 +26,11 @@ _POLL_SECONDS = 1e-3
 
 
 def row_type(source: Source) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """How a row lies in memory: the stored codes of a llama.cpp dump, the values of anything else."""
+    """How a row lies in memory: the codes of a llama.cpp dump, a record of a reference, the values of all else."""
     if isinstance(source, Dump):
         return code_dtype(source.shape[1]), ()
+    if isinstance(source, Reference):
+        return source.layout.record, ()
     return source.dtype, (source.shape[1],)
 
 
@@ -35,6 +38,8 @@ def read_rows(source: Source, start: int, stop: int, into: NDArray[Any]) -> NDAr
     """Rows `start` to `stop` of a source in the memory `into`, as `row_type` says they lie."""
     if isinstance(source, Dump):
         source.codes(start, stop, into)
+    elif isinstance(source, Reference):
+        source.records(start, stop, into)
     else:
         source.rows(start, stop, into)
     return into

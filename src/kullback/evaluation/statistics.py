@@ -25,6 +25,7 @@ from kullback.comparison import (
     completed,
     summarize,
 )
+from kullback.evaluation.bounds import Bounds
 from kullback.evaluation.columns import LLAMA_CPP_PREFIX
 from kullback.evaluation.label_files import column_name
 from kullback.evaluation.parts import (
@@ -67,6 +68,8 @@ def summary_of(
     }
     if "clipped_mass_p" in columns:
         parts["clipping"] = Clipping.of(known)
+    if "kl_upper" in columns:
+        parts["bounds"] = Bounds.of(known)
     if "jensen_shannon" in columns:
         parts["jensen_shannon"] = Spread.of(known["jensen_shannon"], known.get("group"))
     if any(name.endswith("_overlap") for name in columns):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
+from kullback.evaluation.bounds import bounds_lines
 from kullback.evaluation.differences import print_differences, print_differences_by_label
 from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.label_tables import print_labels
@@ -198,6 +199,8 @@ def _print_lines(out: Output, s: ComparisonSummary) -> None:
         table.add_row(
             "tail of KL", f"the worst 1 % of tokens bring {share_text(worst)} of the mean; 99 % is {ratio} of it"
         )
+    for name, text in bounds_lines(s):
+        table.add_row(name, text)
     clipping = s.parts.get("clipping")
     if s.log_ratio.count:
         table.add_row("perplexity", f"p {s.perplexity_p:.6g}, q {s.perplexity_q:.6g}, ratio {_ratio(s)}")

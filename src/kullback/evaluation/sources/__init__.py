@@ -20,6 +20,7 @@ from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
 from kullback.evaluation.sources.output_layer import OutputLayer
 from kullback.evaluation.sources.places import file_at, names_in
+from kullback.evaluation.sources.reference import MANIFEST, Reference
 from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
@@ -213,6 +214,8 @@ def _open(
     inside = names_in(path)
     if inside is None:
         return _open_file(file_at(path), names, tensor, dtype, salvage)
+    if MANIFEST in inside and "://" not in path:
+        return Reference(path, salvage)
     if zarr.MARKERS & set(inside):
         return Zarr(path, tensor, dtype, salvage)
     parts: list[Any] = []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -17,7 +16,7 @@ from kullback.evaluation.outputs import atomic_file, check_outputs, named_paths
 from kullback.evaluation.sources import open_logits
 from kullback.evaluation.sources.base import UNNAMED, Source, float_dtype
 from kullback.evaluation.sources.llama_cpp import MAGIC, Dump, code_dtype
-from kullback.evaluation.sources.safetensors import DTYPES
+from kullback.evaluation.sources.safetensors import DTYPES, header_of
 
 __all__ = ["convert", "encode"]
 
@@ -157,23 +156,17 @@ def _npy_header(source: Source, kind: np.dtype[Any]) -> bytes:
 def _safetensors_header(source: Source, kind: np.dtype[Any]) -> bytes:
     """The header, and the integer columns, which come before the logits so that these end the file."""
     names = {name: code for code, name in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"source": source.format}}
-    columns = b""
-    for name, column in (("tokens", source.tokens), ("groups", source.groups)):
-        if column is not None:
-            data = column.astype("<i8").tobytes()
-            offsets = [len(columns), len(columns) + len(data)]
-            header[name] = {"dtype": "I64", "shape": [len(column)], "data_offsets": offsets}
-            columns += data
-    size = source.shape[0] * source.shape[1] * kind.itemsize
-    header["logits"] = {
-        "dtype": names[kind.name],
-        "shape": list(source.shape),
-        "data_offsets": [len(columns), len(columns) + size],
+    columns = {
+        name: np.asarray(column, "<i8")
+        for name, column in (("tokens", source.tokens), ("groups", source.groups))
+        if column is not None
     }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + columns
+    tensors: dict[str, tuple[str, Sequence[int], int]] = {
+        name: ("I64", column.shape, column.nbytes) for name, column in columns.items()
+    }
+    size = source.shape[0] * source.shape[1] * kind.itemsize
+    tensors["logits"] = (names[kind.name], source.shape, size)
+    return header_of(tensors, {"source": source.format}) + b"".join(column.tobytes() for column in columns.values())
 
 
 def _dump(source: Source, chunk_tokens: ArrayLike | None) -> tuple[bytes, Iterator[tuple[int, NDArray[Any]]]]:

@@ -7,7 +7,9 @@ shrinks while it is read ends the process. Format: https://huggingface.co/docs/s
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ from kullback.evaluation.sources.shards import Concatenated
 LONGEST_HEADER = 100_000_000
 DTYPES = {kind.safetensors: kind.name for kind in views.FLOATS}
 INTEGER_DTYPES = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4", "I16": "<i2", "U16": "<u2"}
+# what tables of other tools and of ours consist of, beside these
+TABLE_DTYPES = {**INTEGER_DTYPES, "U8": "u1", "F32": "<f4", "F64": "<f8"}
 # tried in this order, before anything else
 LOGITS_NAMES = ("logits",)
 HIDDEN_NAMES = ("hidden_states",)
@@ -87,6 +91,11 @@ def recognised(file: ByteReader) -> bool:
 
 def parse_header(file: ByteReader) -> dict[str, Tensor]:
     """Every tensor of the file by name; ValueError for a header that the file cannot hold."""
+    return parse_whole_header(file)[0]
+
+
+def parse_whole_header(file: ByteReader) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`parse_header`, and what the file says of itself as text."""
     path = file.path
     head = file.read(8)
     length = int.from_bytes(head, "little")
@@ -98,8 +107,31 @@ def parse_header(file: ByteReader) -> dict[str, Tensor]:
         raise ValueError(f"{path}: the safetensors header is not JSON ({str(error)[:80]})") from None
     if not isinstance(header, dict):
         raise ValueError(f"{path}: the safetensors header is {type(header).__name__}, expected an object")
-    header.pop("__metadata__", None)
-    return {name: _tensor(entry, 8 + length, file.size, f"{path}: tensor {name!r}") for name, entry in header.items()}
+    said = header.pop("__metadata__", None)
+    metadata = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}
+    tensors = {name: _tensor(x, 8 + length, file.size, f"{path}: tensor {name!r}") for name, x in header.items()}
+    return tensors, metadata
+
+
+def header_of(tensors: Mapping[str, tuple[str, Sequence[int], int]], metadata: Mapping[str, str]) -> bytes:
+    """What a file begins with whose tensors follow in this order: dtype, shape and bytes of each by name."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def table(file: ByteReader, tensor: Tensor, what: str) -> NDArray[Any]:
+    """A tensor of whole numbers, float32 or float64 in memory; ValueError where its bytes do not fit its shape."""
+    if tensor.dtype not in TABLE_DTYPES:
+        raise ValueError(f"{what} holds {tensor.dtype}, expected one of {', '.join(TABLE_DTYPES)}")
+    dtype = np.dtype(TABLE_DTYPES[tensor.dtype])
+    _check_size(tensor, math.prod(tensor.shape) * dtype.itemsize, what)
+    return np.frombuffer(file.read(tensor.stop - tensor.start, tensor.start), dtype).reshape(tensor.shape)
 
 
 def _tensor(entry: Any, data: int, size: int, what: str) -> Tensor:

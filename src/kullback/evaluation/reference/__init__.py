@@ -1,0 +1,1 @@
+"""Compact references: a base of comparisons in two kilobytes a token, with bounds that hold the KL of the whole."""

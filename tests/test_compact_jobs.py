@@ -1,0 +1,120 @@
+"""Jobs with a compact reference as P: candidates, labels, checkpoints, tables of tokens, the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kullback as kb
+from kullback.cli import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+V, T, K = 300, 150, 20
+
+
+@pytest.fixture
+def base():
+    return np.random.default_rng(0).normal(0, 3, (T, V)).astype(np.float32)
+
+
+def _saved(path, x):
+    np.save(path, x)
+    return path
+
+
+@pytest.fixture
+def written(tmp_path, base):
+    kb.write_reference(tmp_path / "r", base, np.zeros(T, int), top_k=K)
+    _saved(tmp_path / "q.npy", base)
+    return tmp_path / "r"
+
+
+def test_candidates_labels_checkpoints_and_tables_of_tokens(tmp_path, base):
+    """A reference is P of whatever a job can do, and its pieces make the whole to the bit."""
+    rng = np.random.default_rng(3)
+    kb.write_reference(tmp_path / "r", base, rng.integers(0, V, T), top_k=K, groups=np.arange(T) // 10)
+    near, far = base + 0.1 * rng.normal(size=base.shape), base + rng.normal(size=base.shape)
+    by = np.repeat(["a", "b", "c"], T // 3)
+    whole = kb.compare_candidates(tmp_path / "r", {"near": near, "far": far}, by=by, top_k=[1, 5])
+    assert whole.difference("far", "near").kl.mean > 0.1 and set(whole["far"].by) == {"a", "b", "c"}
+    logs = []
+    for i, rows in enumerate(((0, 70), (70, T))):
+        logs.append(tmp_path / f"{i}.log")
+        kb.compare_candidates(
+            tmp_path / "r", {"near": near, "far": far}, by=by, top_k=[1, 5], rows=rows, checkpoint=logs[-1],
+            chunk_bytes=9 * 8 * V, num_threads=2,
+        )  # fmt: skip
+    merged = kb.merge_logs(logs)
+    for a, b in zip(whole.summaries, merged.summaries, strict=True):
+        assert a == b
+    with pytest.raises(ValueError, match="lists 20 of each row"):
+        kb.compare_candidates(tmp_path / "r", {"near": near}, top_k=[K + 1])
+    table = tmp_path / "tokens.csv"
+    kb.compare_candidates(tmp_path / "r", {"near": near}, per_token=table)
+    header = table.read_text().partition("\n")[0]
+    assert '"kl_lower"' in header and '"kl_upper"' in header
+    kb.compare_candidates(tmp_path / "r", {"near": near}, per_token=table)  # ours may be replaced
+
+
+def test_ignored_rows(tmp_path, base):
+    tokens = np.zeros(T, int)
+    tokens[::3] = -100
+    kb.write_reference(tmp_path / "r", base, tokens, top_k=K)
+    y = base + np.float32(0.5)
+    y[::3] = np.nan
+    s = kb.compare_files(tmp_path / "r", _saved(tmp_path / "q.npy", y))
+    assert (s.ignored, s.undefined, s.tokens) == (50, 0, 100) and s.kl.max < 1e-9
+
+
+def test_given_probabilities(tmp_path, base):
+    p = np.exp(base - base.max(1, keepdims=True))
+    kb.write_reference(tmp_path / "r", p, given="probs", top_k=K)
+    s = kb.compare_files(tmp_path / "r", _saved(tmp_path / "q.npy", p), given="probs")
+    assert s.kl.max < 1e-9
+    with pytest.raises(ValueError, match="'probs', but there is the probability -"):
+        kb.write_reference(tmp_path / "s", base, given="probs")
+
+
+def test_padded_vocabularies(tmp_path, base):
+    padded = np.concatenate([base, np.zeros((T, 20), np.float32)], 1)
+    kb.write_reference(tmp_path / "r", padded, vocab_size=V, top_k=K)
+    q = _saved(tmp_path / "q.npy", padded)
+    assert kb.compare_files(tmp_path / "r", q, vocab_size=V).kl.max < 1e-9
+    with pytest.raises(ValueError, match="vocab_size=300"):
+        kb.compare_files(tmp_path / "r", q)
+    with pytest.raises(ValueError, match="write it with vocab_size"):
+        kb.compare_files(tmp_path / "r", q, vocab_size=100)
+
+
+def test_what_a_reference_does_not_tell(written):
+    q = written.parent / "q.npy"
+    for arguments, message in (
+        (((q, written), {}), "can only be P"),
+        (((written, q), {"jensen_shannon": True}), "needs logits"),
+        (((written, q), {"convention": "llama.cpp"}), "llama.cpp"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kb.compare_files(*arguments[0], **arguments[1])
+    with pytest.raises(ValueError, match="no logits"):
+        kb.convert(written, written.parent / "x.npy")
+    kb.write_reference(written.parent / "s", q, top_k=K)
+    with pytest.raises(ValueError, match="was written without"):
+        kb.compare_files(written.parent / "s", q, tokens=np.zeros(T, int))
+    with pytest.raises(ValueError, match="compact reference already"):
+        kb.write_reference(written.parent / "t", written)
+
+
+def test_the_command(tmp_path, capsys):
+    path, out = str(tmp_path / "f16.kbref"), tmp_path / "out.json"
+    assert main(["reference", str(EXAMPLES / "f16.kld"), path, "--top-k", "64", "--quiet"]) == 0
+    assert main(["compare", path, str(EXAMPLES / "q4_k_m.kld"), "--json", str(out), "--quiet"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "bounds of KL(p‖q)" in shown and "list too short" in shown
+    low, high = json.loads(out.read_text())["kl"]["bounds"]
+    assert 0 < low < high
+    assert main(["compare", path, str(EXAMPLES / "q4_k_m.kld"), "--json", str(out), "--quiet"]) == 0  # ours: replaced
+    assert main(["info", path]) == 0 and "top k" in capsys.readouterr().out
+    again = ["reference", str(EXAMPLES / "f16.kld"), path, "--top-k", "64", "--quiet"]
+    assert main(again) == 2 and "--resume" in capsys.readouterr().err
+    assert main([*again, "--resume"]) == 0 and main([*again, "--overwrite"]) == 0
