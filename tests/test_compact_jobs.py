@@ -118,3 +118,25 @@ def test_the_command(tmp_path, capsys):
     again = ["reference", str(EXAMPLES / "f16.kld"), path, "--top-k", "64", "--quiet"]
     assert main(again) == 2 and "--resume" in capsys.readouterr().err
     assert main([*again, "--resume"]) == 0 and main([*again, "--overwrite"]) == 0
+
+
+def test_models_that_run(tmp_path, base):
+    """LiveComparison takes a reference as compare_files does, to the same bits."""
+    from kullback.evaluation import LiveComparison
+
+    tokens = np.random.default_rng(0).integers(0, V, T)
+    kb.write_reference(tmp_path / "r", base, tokens, top_k=K)
+    kb.write_reference(tmp_path / "s", base, top_k=K)
+    other = base + np.random.default_rng(1).normal(0, 0.1, base.shape)
+    for name in "rs":
+        with LiveComparison(tmp_path / name) as live:
+            for start in range(0, T, 40):
+                live.update(other[start : start + 40], tokens[start : start + 40])
+            found = live.summary()
+        whole = kb.compare_files(tmp_path / name, _saved(tmp_path / "q.npy", other))
+        assert found.kl == whole.kl and found.parts["bounds"].kl == whole.parts["bounds"].kl
+        assert (found.log_ratio.count, whole.log_ratio.count) == ((T, T) if name == "r" else (0, 0))
+    with pytest.raises(ValueError, match="needs logits"):
+        LiveComparison(tmp_path / "r", jensen_shannon=True)
+    with pytest.raises(ValueError, match="write it with vocab_size"):
+        LiveComparison(tmp_path / "r", vocab_size=V - 1)

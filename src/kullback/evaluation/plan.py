@@ -85,7 +85,7 @@ class Job:
                 f"{p.path} is {p.format}, {vocab} of its {p.shape[1]} columns are compared"
             )
         top_k = tuple(keywords.whole(k, "top_k", 1) for k in keywords.several(top_k, "top_k", "whole numbers from 1"))
-        _check_references(p, qs, vocab, tokens, top_k, jensen_shannon)
+        check_references(p, qs, vocab, tokens, top_k, jensen_shannon)
         start, stop = (0, total) if rows is None else keywords.several(rows, "rows", "two row numbers")
         if not 0 <= start <= stop <= total:
             raise ValueError(f"`rows` is {(start, stop)}, expected a range within 0 to {total}, the rows of {p.path}")
@@ -175,7 +175,7 @@ class Job:
                 summary.facts["warnings"] = list(remarks)
 
 
-def _check_references(
+def check_references(
     p: Source, qs: Sequence[Source], vocab: int, tokens: Any, top_k: Sequence[int], jensen_shannon: bool
 ) -> None:
     """Refuse what a compact reference does not tell."""

@@ -15,6 +15,7 @@ from kullback.evaluation.live.batch import kernels, viewed
 from kullback.evaluation.reading import CHUNK_BYTES, read_rows, row_type, rows_per_chunk
 from kullback.evaluation.sources import Dump, Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
+from kullback.evaluation.sources.reference import Cells, Reference
 
 __all__ = ["Called", "Known", "base_of"]
 
@@ -27,6 +28,8 @@ class Known:
         self.name, self.vocab = source.path, source.shape[1]
         self.total: int | None = source.shape[0]
         self.window = source.window if isinstance(source, Dump) else 0.0
+        self.cells = source.cells if isinstance(source, Reference) else None
+        self.asked = self.cells is None or source.tokens is not None
         self.most = rows_per_chunk([source], CHUNK_BYTES)
         dtype, shape = row_type(source)
         self._room = np.empty((0, *shape), dtype)
@@ -46,6 +49,8 @@ class Called:
 
     total: int | None = None
     window = 0.0
+    cells: Cells | None = None
+    asked = True  # whether tokens have log-probabilities
     source: Source | None = None
 
     def __init__(self, function: Callable[[int, int], Any]) -> None:

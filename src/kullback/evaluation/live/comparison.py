@@ -21,7 +21,7 @@ from kullback.evaluation.live.batch import Incoming, names_of_candidates, same_l
 from kullback.evaluation.live.look import Look
 from kullback.evaluation.live.order import Numbered, Order
 from kullback.evaluation.parts import position_width
-from kullback.evaluation.plan import note_facts
+from kullback.evaluation.plan import check_references, note_facts
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Dump
 from kullback.evaluation.sources.base import ReaderOptions
@@ -118,6 +118,8 @@ class LiveComparison:
         source = None if self._base is None else self._base.source
         if isinstance(source, Dump) and given == "probs":
             raise ValueError(f"`given` is 'probs', but {source.path} holds log-probabilities")
+        if source is not None:
+            check_references(source, (), self._vocab or source.shape[1], None, ks, js)
         total = None if self._base is None else self._base.total
         if total is None and rows is not None:
             total = keywords.whole(rows, "rows", 0)
@@ -200,9 +202,10 @@ class LiveComparison:
             facts |= {name: live_facts(name, "live", stop, x) for name, x in zip(qs, others, strict=True)}
             plan = replace(plan, vocab=self._vocabulary(base, others, list(qs)))
             kept += self._look.part(base, others, kept)
-            asked = None if rows.tokens is None else rows.tokens[first:end]
+            cells, told = (None, True) if self._base is None else (self._base.cells, self._base.asked)
+            asked = None if rows.tokens is None or not told else rows.tokens[first:end]
             windows = (0.0 if self._base is None else self._base.window, 0.0)
-            parts.append([compare_rows(plan, base, x, windows, start, asked, self._threads) for x in others])
+            parts.append([compare_rows(plan, base, x, windows, start, asked, self._threads, cells) for x in others])
         columns = [joined(some) | rows.columns() for some in zip(*parts, strict=True)]
         if not columns:
             self._order.add(rows, batch.groups)

@@ -34,6 +34,8 @@ class Look:
 
     def part(self, p: NDArray[Any], qs: Sequence[NDArray[Any]], taken: Sequence[Block]) -> list[Block]:
         """What to keep of some rows of an update, of which `taken` is kept already."""
+        if p.dtype.names is not None and "ids" in p.dtype.names:  # a compact reference has no rows to look at
+            return []
         row = sum(x.nbytes // max(len(x), 1) for x in (p, *qs))
         wanted = min(_ROWS, max(_BYTES // max(row, 1), WINDOW)) - self._count - sum(len(some) for some, _ in taken)
         if self._full or wanted <= 0:

@@ -43,7 +43,7 @@ IGNORE_INDEX = -100
 Path = str | os.PathLike[str]
 
 
-class Incoming(NamedTuple):
+class Untaken(NamedTuple):
     """Rows as they came; of a llama.cpp dump they are codes."""
 
     rows: NDArray[Any]
@@ -131,7 +131,7 @@ class ReferenceWriter:
         self._cells: Cells | None = None
         self._bucket_crc32: int | None = None
         self._kept: tuple[bool, bool] | None = None  # whether there are tokens, and groups
-        self._waiting: list[Incoming] = []  # rows that come before the buckets are known
+        self._waiting: list[Untaken] = []  # rows that come before the buckets are known
         self._made: list[Made] = []
         self._parts = self.rows = self._on_disk = 0
         resume, overwrite = keywords.flag(resume, "resume"), keywords.flag(overwrite, "overwrite")
@@ -184,9 +184,9 @@ class ReferenceWriter:
         of = None if groups is None else integer_column(views.plain(groups, "groups"), len(rows), "`groups`")
         self.rows += len(rows)
         if self._cells is not None:
-            self._take(layout, self._cells, Incoming(rows, ids, of))
+            self._take(layout, self._cells, Untaken(rows, ids, of))
             return
-        self._waiting.append(Incoming(np.array(rows), ids, of))
+        self._waiting.append(Untaken(np.array(rows), ids, of))
         if sum(len(block.rows) for block in self._waiting) >= LEARNT:
             self._learn(layout)
 
@@ -269,7 +269,7 @@ class ReferenceWriter:
         for block in waiting:
             self._take(layout, self._cells, block)
 
-    def _take(self, layout: Layout, cells: Cells, block: Incoming) -> None:
+    def _take(self, layout: Layout, cells: Cells, block: Untaken) -> None:
         step, most = max(1, BLOCK_BYTES // (8 * layout.vocab_size)), part_rows(layout)
         for start in range(0, len(block.rows), most):
             rows = block.rows[start : start + most]
