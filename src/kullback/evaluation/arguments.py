@@ -80,7 +80,11 @@ class _Version(argparse.Action):
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("p", metavar="P", help="the base: a file, folder or URL of logits, or a compact reference; - or a FIFO: as written")
+    add(
+        "p",
+        metavar="P",
+        help="the base: a file, folder or URL of logits, or a compact reference; - or a FIFO: as written",
+    )
     add("q", metavar="Q", nargs="+", help="the candidates (of - and FIFOs each is read once); the base is read once")
     add("--given", choices=("logits", "log_probs", "probs"), default="logits", help="what the files hold")
     add("--tokens", metavar="FILE", help="target token of each row, where no file has them (.npy, .json, text)")
