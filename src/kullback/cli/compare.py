@@ -10,7 +10,7 @@ from kullback.cli.delivery import check_before, deliver, model_sizes, reader_opt
 
 def compare(options: argparse.Namespace) -> int:
     from kullback.evaluation.candidates import names_of
-    from kullback.evaluation.gates import check_names
+    from kullback.evaluation.gates import check_labels, check_names
     from kullback.evaluation.job import compare_candidates
     from kullback.evaluation.own_options import collected, heads
     from kullback.evaluation.progress import progress, say
@@ -21,6 +21,8 @@ def compare(options: argparse.Namespace) -> int:
     if options.by_column and options.by is None:
         raise ValueError("--by-column needs --by")
     check_names(options.fail_if, names_of(options.q))
+    if any(condition.labelled for condition in options.fail_if):
+        check_labels(options.fail_if, names_of(options.q), _labels(options))
     sizes = model_sizes(options, names_of(options.q))
     common: dict[str, Any] = {
         "given": options.given,
@@ -50,3 +52,12 @@ def compare(options: argparse.Namespace) -> int:
                 per_token=options.per_token, **common,
             )  # fmt: skip
     return deliver(comparison, options, sizes)
+
+
+def _labels(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """The labels in the file of --by, by set: read once more than is needed, before hours of work."""
+    from kullback.evaluation.label_files import load_labels
+
+    if options.by is None:
+        return {}
+    return {name: labels.names for name, labels in load_labels(options.by, options.by_column).items()}

@@ -97,12 +97,13 @@ def _markdown(comparison: Any, sizes: dict[str, Any]) -> str:
 
 def _gate(comparison: Any, options: argparse.Namespace) -> int:
     """ABOVE unless every figure that a condition names is known, and none meets it."""
-    from kullback.evaluation import gates
+    from kullback.evaluation import gate_verdicts as gates
+    from kullback.evaluation.gates import check_names
     from kullback.evaluation.outputs import atomic_file
     from kullback.evaluation.progress import say
     from kullback.evaluation.terminal import side_labels
 
-    gates.check_names(options.fail_if, list(comparison))
+    check_names(options.fail_if, list(comparison))
     found = gates.verdicts(_conditions(options), comparison)
     base, _ = side_labels(comparison.summaries)
     if options.junit:

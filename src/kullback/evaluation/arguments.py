@@ -171,7 +171,8 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="exit with 1 if it holds, or is not known: 'kl.p99 > 0.1', 'q4.kld: same_top1.mean < 0.97', "
-        "'kl.mean.upper > 0.01' (one-sided 95 %% interval)",
+        "'kl.mean.upper > 0.01' (one-sided 95 %% interval), 'q4.kld [domain=code]: kl > 0.02' (by label; "
+        "[domain=*]: each), 'q4.kld - q5.kld: kl.upper > 0.001' (a difference)",
     )
     add("--junit", metavar="FILE", help="write what --fail-above and --fail-if found as JUnit XML")
     add("--annotate", choices=("github",), help="print what failed as annotations for GitHub Actions")

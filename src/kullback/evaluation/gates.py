@@ -1,46 +1,46 @@
 """Gates: conditions under which a comparison fails, `kullback compare --fail-if 'kl.mean.upper > 0.01'`.
 
-A condition -> of each candidate the figure that it names -> a Verdict each, with the sentence that says why. A figure
-that is not known (NaN, rows without a distribution, an interval that cannot be had) never passes.
+A condition is about every candidate, one, or the difference of two (`q4 - q5: kl > 0.001`), over all rows or those of a
+label (`q4 [domain=code]: kl > 0.02`, `[domain=*]` for each). What comes of it: gate_verdicts.py.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from kullback.comparison import SPREADS, ComparisonSummary, Spread
+from kullback.comparison import SPREADS
 
-__all__ = ["Condition", "Verdict", "check_names", "github_lines", "junit", "parse", "verdicts"]
+__all__ = [
+    "RATIOS", "Condition", "Subject", "check_labels", "check_names", "chosen_labels", "listed_labels", "parse",
+    "quantile_level",
+]  # fmt: skip
 
-LEVEL = 0.95  # of `upper` and `lower`, each one-sided
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
-}  # fmt: skip
-_WORDS = {">": "above", ">=": "at or above", "<": "below", "<=": "at or below"}
+RATIOS = ("perplexity_p", "perplexity_q", "perplexity_ratio")
+_DIFFERENCES = ("kl", "reverse_kl", "log_prob", "delta_prob", "same_top1", "acceptance")  # of two candidates
+EVERY = "*"  # label
 _SPREADS = (*SPREADS, "jensen_shannon")
-_RATIOS = ("perplexity_p", "perplexity_q", "perplexity_ratio")
 _FIGURES = ("mean", "median", "max", "min", "rms", "standard_error", "group_standard_error", "upper", "lower")
+_OF_DIFFERENCES = ("mean", "standard_error", "p_value", "upper", "lower")
 _ENDS = ("upper", "lower")
+_MOST_NAMED = 20
 _FORM = re.compile(
-    r"(?:(?P<candidate>.*\S)\s*:\s)?\s*(?P<name>[a-z_0-9]+)(?:\.(?P<figure>[a-z_]+|p[0-9]+(?:\.[0-9]+)?))?"
+    r"(?:(?P<target>.*\S)\s*:\s)?\s*(?P<name>[a-z_0-9]+)(?:\.(?P<figure>[a-z_]+|p[0-9]+(?:\.[0-9]+)?))?"
     r"(?:\.(?P<end>[a-z]+))?\s*(?P<sign>[<>]=?)\s*(?P<limit>\S+)"
 )
 
 
 class Condition(NamedTuple):
-    """Under which a candidate fails.
+    """Under which candidates fail.
 
     Attributes
     ----------
     text : str
         As it was given.
-    candidate : str
-        The name of the only one that it is about; empty for all.
+    target : str
+        What it is about: "", "q4", "q4 - q5", with a label "[code]" or "[domain=code]" behind it; see `Subject`.
     name, figure, end : str
         What is compared: `kl`, `mean`, and `upper` or `lower` for an end of its interval.
     sign : str
@@ -49,7 +49,7 @@ class Condition(NamedTuple):
     """
 
     text: str
-    candidate: str
+    target: str
     name: str
     figure: str
     end: str
@@ -60,19 +60,52 @@ class Condition(NamedTuple):
     def figure_name(self) -> str:
         return ".".join(part for part in (self.name, self.figure, self.end) if part)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it can only be about a label: that of a candidate's name would be another matter."""
+        return self.target.endswith("]")
 
-class Verdict(NamedTuple):
-    """What came of a condition for a candidate; `passed` only if the figure is known and the condition not met."""
 
-    condition: Condition
-    candidate: str
-    found: float
-    passed: bool
-    message: str
+class Subject(NamedTuple):
+    """What a condition is about: a candidate ("" for each) or two, and what stands in the brackets of a label."""
+
+    first: str
+    second: str
+    label: str | None
+
+    @classmethod
+    def of(cls, condition: Condition, candidates: Sequence[str]) -> Subject:
+        """ValueError where there is no such candidate."""
+        target = condition.target
+        found = _of_candidates(target, candidates)
+        if found is not None:
+            return cls(*found, None)
+        prefix = target
+        for at in range(len(target) - 1, -1, -1):  # names may have brackets, and labels too
+            if target[at] == "[" and condition.labelled:
+                prefix = target[:at].strip()
+                found = _of_candidates(prefix, candidates)
+                if found is not None:
+                    return cls(*found, target[at + 1 : -1])
+        named = target[: target.index("[")].strip() if condition.labelled and "[" in target else prefix
+        raise ValueError(
+            f"--fail-if {condition.text!r}: no candidate is called {named!r}, nor are two joined by ' - '; "
+            f"there are {', '.join(candidates)}"
+        )
+
+
+def _of_candidates(text: str, candidates: Sequence[str]) -> tuple[str, str] | None:
+    if not text or text in candidates:
+        return text, ""
+    for dash in re.finditer(" - ", text):
+        pair = text[: dash.start()].strip(), text[dash.end() :].strip()
+        if pair[0] in candidates and pair[1] in candidates and pair[0] != pair[1]:
+            return pair
+    return None
 
 
 def parse(text: str) -> Condition:
-    """A condition: `[CANDIDATE: ]STATISTIC[.FIGURE][.upper|.lower] SIGN NUMBER`.
+    """A condition: `[TARGET: ]STATISTIC[.FIGURE][.upper|.lower] SIGN NUMBER`.
 
     Raises
     ------
@@ -82,129 +115,85 @@ def parse(text: str) -> Condition:
     found = _FORM.fullmatch(text.strip())
     if found is None:
         raise ValueError(
-            f"{text[:80]!r}, expected a condition like 'kl.mean > 0.01' or 'q4.gguf: same_top1.mean < 0.97'"
+            f"{text[:80]!r}, expected a condition like 'kl.mean > 0.01', 'q4.gguf: same_top1 < 0.97', "
+            "'q4 [domain=code]: kl.p99 > 0.1' or 'q4 - q5: kl.upper > 0.001'"
         )
     parts = {name: part or "" for name, part in found.groupdict().items()}
     name, figure, end = parts["name"], parts["figure"], parts["end"]
-    if name in _RATIOS:
-        if figure:
-            raise ValueError(f"{text[:80]!r}: {name} is one number, expected no `.{figure}`")
-    elif name not in _SPREADS:
-        raise ValueError(f"{text[:80]!r}: no statistic is called {name!r}; there are {', '.join(_SPREADS + _RATIOS)}")
-    elif not figure:
-        figure = "mean"
-    elif figure in _ENDS:
+    if name not in RATIOS and figure in (*_ENDS, ""):
         if end:
             raise ValueError(f"{text[:80]!r}: expected one of .upper and .lower, the last")
         figure, end = "mean", figure
-    elif figure not in _FIGURES and _level(figure) is None:
-        raise ValueError(
-            f"{text[:80]!r}: {name} has no {figure!r}; there are {', '.join(_FIGURES)}, and quantiles as p99 or p99.9"
-        )
-    if end and (end not in _ENDS or figure != "mean"):
-        raise ValueError(f"{text[:80]!r}: expected .upper or .lower of a mean, not {'.'.join((figure, end))!r}")
     try:
         limit = float(parts["limit"])
     except ValueError:
         limit = math.nan
     if math.isnan(limit):
         raise ValueError(f"{text[:80]!r}: {parts['limit']!r} is no number")
-    return Condition(text.strip(), parts["candidate"], name, figure, end, parts["sign"], limit)
+    condition = Condition(text.strip(), parts["target"], name, figure, end, parts["sign"], limit)
+    if " - " not in condition.target:  # else names tell whether it is about a difference
+        _check_figure(condition)
+    return condition
 
 
-def check_names(conditions: Sequence[Condition], candidates: Sequence[str]) -> None:
-    """ValueError where a condition is about a candidate that there is not."""
-    for condition in conditions:
-        if condition.candidate and condition.candidate not in candidates:
-            raise ValueError(
-                f"--fail-if {condition.text!r}: no candidate is called {condition.candidate!r}; "
-                f"there are {', '.join(candidates)}"
-            )
+def _check_figure(condition: Condition, difference: bool = False) -> None:
+    """ValueError where the statistic does not have that figure."""
+    text, name, figure, end = condition.text[:80], condition.name, condition.figure, condition.end
+    if name in RATIOS and not difference:
+        if figure or end:
+            raise ValueError(f"{text!r}: {name} is one number, expected no `.{figure or end}`")
+        return
+    statistics = _DIFFERENCES if difference else _SPREADS
+    if name not in statistics:
+        kind = "statistic of a difference" if difference else "statistic"
+        listed = ", ".join(statistics if difference else _SPREADS + RATIOS)
+        raise ValueError(f"{text!r}: no {kind} is called {name!r}; there are {listed}")
+    figures, level = (_OF_DIFFERENCES if difference else _FIGURES), quantile_level(figure)
+    if (figure not in figures and level is None) or (difference and level is not None and name != "kl"):
+        quantiles = "" if difference and name != "kl" else ", and quantiles as p99 or p99.9"
+        raise ValueError(f"{text!r}: {name} has no {figure!r}; there are {', '.join(figures)}{quantiles}")
+    if end and (end not in _ENDS or (figure not in ("mean", "median") and level is None)):
+        raise ValueError(
+            f"{text!r}: expected .upper or .lower of a mean or a quantile, not {'.'.join((figure, end))!r}"
+        )
 
 
-def verdicts(conditions: Sequence[Condition], candidates: Mapping[str, ComparisonSummary]) -> list[Verdict]:
-    """One for each condition and each candidate that it is about."""
-    return [
-        _verdict(condition, summary, name, len(candidates) > 1)
-        for condition in conditions
-        for name, summary in candidates.items()
-        if condition.candidate in ("", name)
-    ]
-
-
-def _verdict(condition: Condition, summary: ComparisonSummary, candidate: str, several: bool) -> Verdict:
-    spread = None if condition.name in _RATIOS else _spread(summary, condition.name)
-    found = _figure(condition, summary, spread)
-    missing = summary.undefined
-    passed = not (missing or math.isnan(found) or _COMPARISONS[condition.sign](found, condition.limit))
-    whose = f"{candidate}: " if several else ""
-    what, limit = condition.figure_name, f"{_WORDS[condition.sign]} {condition.limit:g}"
-    if passed:
-        message = f"{whose}{what} is {found:.6g}, not {limit}"
-    elif not missing and not math.isnan(found):
-        message = f"{whose}{what} is {found:.6g}, {limit}"
-    else:
-        message = f"{whose}{what} is not known, so it may be {limit}: {_why_unknown(condition, summary, spread)}"
-    return Verdict(condition, candidate, found, passed, message)
-
-
-def _spread(summary: ComparisonSummary, name: str) -> Spread | None:
-    found: Any = summary.parts.get(name) if name in summary.parts else getattr(summary, name, None)
-    return found if isinstance(found, Spread) else None
-
-
-def _figure(condition: Condition, summary: ComparisonSummary, spread: Spread | None) -> float:
-    if condition.name in _RATIOS:
-        return float(getattr(summary, condition.name))
-    if spread is None or not spread.count:
-        return math.nan
-    if condition.end:
-        low, high = spread.interval(2 * LEVEL - 1)
-        return high if condition.end == "upper" else low
-    level = _level(condition.figure)
-    return spread.quantile(level) if level is not None else float(getattr(spread, condition.figure))
-
-
-def _level(figure: str) -> float | None:
+def quantile_level(figure: str) -> float | None:
     """0.99 of "p99"; None where it names no quantile."""
+    if figure == "median":
+        return 0.5
     if not re.fullmatch(r"p[0-9]+(\.[0-9]+)?", figure):
         return None
     level = float(figure[1:]) / 100
     return level if level <= 1 else None
 
 
-def _why_unknown(condition: Condition, summary: ComparisonSummary, spread: Spread | None) -> str:
-    if summary.undefined:
-        return f"{summary.undefined} of {summary.tokens} rows have no distribution"
-    if not summary.tokens:
-        return "there are no rows"
-    if spread is not None and spread.count and condition.end and spread.group_note:
-        return spread.group_note
-    if condition.name == "jensen_shannon" and spread is None:
-        return "it was not computed; see --js"
-    if condition.name in (*_RATIOS, "log_ratio", "delta_prob") and not summary.log_ratio.count:
-        return "no tokens were given"
-    return "NaN"
+def check_names(conditions: Sequence[Condition], candidates: Sequence[str]) -> None:
+    """ValueError where a condition is about a candidate that there is not, or no figure of what it is about."""
+    for condition in conditions:
+        _check_figure(condition, bool(Subject.of(condition, candidates).second))
 
 
-def junit(found: Sequence[Verdict], suite: str) -> bytes:
-    """The verdicts as a JUnit file: a test case each, for the pages of pipelines."""
-    failures = str(sum(not verdict.passed for verdict in found))
-    root = ElementTree.Element("testsuites", name="kullback", tests=str(len(found)), failures=failures)
-    own = ElementTree.SubElement(root, "testsuite", name=suite, tests=str(len(found)), failures=failures)
-    for verdict in found:
-        case = ElementTree.SubElement(own, "testcase", classname=verdict.candidate, name=verdict.condition.text)
-        if verdict.passed:
-            ElementTree.SubElement(case, "system-out").text = verdict.message
-        else:
-            ElementTree.SubElement(case, "failure", message=verdict.message)
-    ElementTree.indent(root)
-    return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True)) + b"\n"
+def check_labels(conditions: Sequence[Condition], candidates: Sequence[str], sets: Mapping[str, Sequence[str]]) -> None:
+    """ValueError where a condition is about a label that there is not."""
+    for condition in conditions:
+        bracket = Subject.of(condition, candidates).label
+        if bracket is not None and chosen_labels(bracket, sets) is None:
+            raise ValueError(f"--fail-if {condition.text!r}: no label is called {bracket!r}; {listed_labels(sets)}")
 
 
-def github_lines(found: Sequence[Verdict]) -> Iterator[str]:
-    """The verdicts that failed as commands of GitHub Actions, which shows them beside the change."""
-    for verdict in found:
-        if not verdict.passed:
-            message = verdict.message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-            yield f"::error title=kullback::{message}"
+def chosen_labels(bracket: str, sets: Mapping[str, Sequence[str]]) -> list[tuple[str, str]] | None:
+    """Set and label that the brackets name, all of the set for *; None where there is no such."""
+    choices = [("", bracket)] + [(bracket[: x.start()], bracket[x.end() :]) for x in re.finditer("=", bracket)]
+    for name, label in ((name.strip(), label.strip()) for name, label in choices):
+        if name in sets and (label in sets[name] or label == EVERY):
+            return [(name, label)] if label in sets[name] else [(name, each) for each in sets[name]]
+    return None
+
+
+def listed_labels(sets: Mapping[str, Sequence[str]]) -> str:
+    """What could stand in brackets, in words."""
+    if not sets:
+        return "there are no labels, see --by"
+    named = [f"{name}={label}" if name else label for name, labels in sets.items() for label in labels]
+    return f"there are {', '.join(named[:_MOST_NAMED])}" + (", ..." if len(named) > _MOST_NAMED else "")
