@@ -58,14 +58,14 @@ def test_a_row_a_label_and_a_column_a_candidate(found):
 
 
 def test_a_label_of_one_document_has_no_interval(found):
-    sections = label_sections([found["far"]], ["far"], 6)
+    sections = label_sections({"far": found["far"]}, ["far"], 6)
     of = {row.label: row.cells[0] for row in sections[1].rows}
     assert of["rare"].interval is None
     assert of["common"].interval is not None
 
 
 def test_every_candidate_of_every_label_is_drawn_with_its_interval(found):
-    for section in label_sections([found[name] for name in ("near", "far")], ["near", "far"], 6):
+    for section in label_sections(found, ["near", "far"], 6):
         root = ElementTree.fromstring(section.drawing)
         assert section.drawn == len(section.rows)
         assert len(list(root.iter("circle"))) == 2 * len(section.rows)
@@ -77,6 +77,21 @@ def test_every_candidate_of_every_label_is_drawn_with_its_interval(found):
             assert 0 <= float(dot.get("cy")) <= height
         heights = sorted(float(dot.get("cy")) for dot in root.iter("circle"))
         assert min(b - a for a, b in pairwise(heights)) > 8
+
+
+def test_where_the_candidates_differ_is_that_of_the_comparison(found):
+    page = render_report(found)
+    rows = [["".join(cell).strip() for cell in row] for row in cells(page, "Differences of mean KL by domain")[1:]]
+    tests = {test.label: test for test in found.tests([("far", "near")], by="domain")}
+    assert len(rows) == 3
+    for label, high, low, mean, ends, _ in rows:
+        test = tests[label.replace("&lt;", "<").replace("&gt;", ">")]
+        assert (high, low) == ("far", "near")
+        assert mean == short(test.difference.mean, 3)
+        start, stop = test.difference.interval()
+        assert ends == f"{short(start, 3)} to {short(stop, 3)}"
+    assert "3 of 3 questions, pairs times labels, told from chance at 5 % (Holm)" in page
+    assert "Differences of mean KL by" not in render_report(found.summaries)
 
 
 def test_many_labels_are_cut_and_said_to_be():
@@ -93,7 +108,7 @@ def test_many_labels_are_cut_and_said_to_be():
 def test_what_is_equal_has_a_table_and_no_drawing():
     p = np.random.default_rng(2).normal(0, 2, (40, 8))
     same = compare_candidates(p, {"q": p}, by={"half": np.arange(40) % 2})
-    (section,) = label_sections(same.summaries, ["q"], 6)
+    (section,) = label_sections(same, ["q"], 6)
     assert (section.drawing, section.drawn, len(section.rows)) == ("", 0, 2)
     assert "are drawn" not in render_report(same)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from kullback.comparison import CandidateComparison, holm
+from kullback.comparison import CandidateComparison, PairTest, holm
 from kullback.evaluation.label_tables import cut
 from kullback.evaluation.layout import Output, Paragraph, PrintedTable
 from kullback.evaluation.text import short, visible
@@ -30,11 +30,10 @@ def print_differences(out: Output, comparison: CandidateComparison) -> None:
     adjusted = holm([d.kl.p_value for d in found])
     table = PrintedTable("worse - better", "KL", "95 %", "p", "99.9 %", "same top", title="How they differ")
     for difference, p in zip(found, adjusted, strict=True):
-        low, high = difference.kl.interval()
         tail = difference.kl_quantile(0.999)
         table.add_row(
             visible(f"{difference.a} - {difference.b}"), short(difference.kl.mean, 3),
-            "-" if math.isnan(low) else f"{short(low, 3)} to {short(high, 3)}", p_text(p),
+            interval_text(difference.kl.interval()), p_text(p),
             short(tail.mean, 2), f"{short(100 * difference.same_top1.mean, 2)} %",
         )  # fmt: skip
     out.print()
@@ -53,13 +52,25 @@ def print_differences(out: Output, comparison: CandidateComparison) -> None:
 
 
 def print_differences_by_label(out: Output, comparison: CandidateComparison) -> None:
-    """Of each set of labels a few differences in KL: of those that are real, if any are, first the ones that are the
-    other way round than over all rows, then the largest."""
+    """Of each set of labels a few differences in KL."""
     for name in comparison.sets:
-        _print_set(out, comparison, name)
+        chosen, lines = label_differences(comparison, name, _BY_LABEL)
+        if not chosen:
+            continue
+        title = f"How they differ by {visible(name) or 'label'}"
+        table = PrintedTable(visible(name) or "label", "worse - better", "KL", "95 %", "p", title=title)
+        for test in chosen:
+            pair, ends = visible(f"{test.a} - {test.b}"), interval_text(test.difference.interval())
+            table.add_row(cut(visible(test.label)), pair, short(test.difference.mean, 3), ends, p_text(test.adjusted))
+        out.print()
+        out.print(table)
+        for line in lines:
+            out.print(Paragraph(line))
 
 
-def _print_set(out: Output, comparison: CandidateComparison, name: str) -> None:
+def label_differences(comparison: CandidateComparison, name: str, most: int) -> tuple[list[PairTest], list[str]]:
+    """Of a set of labels `most` differences in KL, and what they are: of those that are real, if any are, first the
+    ones that are the other way round than over all rows, then the largest."""
     pairs = shown_pairs(comparison)
     labels = len(comparison.sets[name])
     if labels * len(pairs) > _ASKED:  # the more questions, the less can be told: of many labels only neighbours
@@ -69,28 +80,22 @@ def _print_set(out: Output, comparison: CandidateComparison, name: str) -> None:
     found = sorted(
         real or tests, key=lambda t: (bool(real) and t.difference.mean > 0, -abs(t.difference.mean), t.label)
     )
-    chosen = found[: _BY_LABEL if real else _FEWEST]
-    if not chosen:
-        return
-    title = f"How they differ by {visible(name) or 'label'}"
-    table = PrintedTable(visible(name) or "label", "worse - better", "KL", "95 %", "p", title=title)
-    for test in chosen:
-        low, high = test.difference.interval()
-        ends = "-" if math.isnan(low) else f"{short(low, 3)} to {short(high, 3)}"
-        pair = visible(f"{test.a} - {test.b}")
-        table.add_row(cut(visible(test.label)), pair, short(test.difference.mean, 3), ends, p_text(test.adjusted))
-    out.print()
-    out.print(table)
+    chosen = found[: most if real else _FEWEST]
     asked = f"{len(tests)} {'question' if len(tests) == 1 else 'questions'}, pairs times labels"
     if not real:
         unknown = all(math.isnan(t.adjusted) for t in tests)
         why = "no errors are known (fewer than five documents)" if unknown else "none is told from chance at 5 %"
-        out.print(Paragraph(f"the largest of {asked}: {why} (Holm)"))
-        return
+        return chosen, [f"the largest of {asked}: {why} (Holm)"]
     left_out = "; the largest are shown" if len(real) > len(chosen) else ""
-    out.print(Paragraph(f"{len(real)} of {asked}, told from chance at 5 % (Holm){left_out}"))
+    lines = [f"{len(real)} of {asked}, told from chance at 5 % (Holm){left_out}"]
     if turned := sum(t.difference.mean < 0 for t in real):
-        out.print(f"the other way round than over all: {turned}, which come first")
+        lines.append(f"the other way round than over all: {turned}, which come first")
+    return chosen, lines
+
+
+def interval_text(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return "-" if math.isnan(low) else f"{short(low, 3)} to {short(high, 3)}"
 
 
 def p_text(p: float) -> str:

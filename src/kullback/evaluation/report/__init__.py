@@ -115,7 +115,7 @@ def render_report(
         delta_drawing=drawings.delta_distribution(shown, drawn),
         position_drawing=drawings.kl_by_position(shown, drawn),
         confidence_drawing=drawings.agreement_by_confidence(shown, drawn),
-        by_label=label_sections([found[name] for name in ranking.order], ranking.order, _MOST_DRAWN),
+        by_label=label_sections(found, ranking.order, _MOST_DRAWN),
         acceptance_drawing=drawings.acceptance_distribution(shown, drawn),
         acceptance_by_confidence=drawings.acceptance_by_confidence(shown, drawn),
         acceptance_by_position=drawings.acceptance_by_position(shown, drawn),

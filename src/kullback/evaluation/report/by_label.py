@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from kullback.comparison import ComparisonSummary
+from kullback.comparison import CandidateComparison, ComparisonSummary
+from kullback.evaluation.differences import interval_text, label_differences, p_text
 from kullback.evaluation.label_tables import sets_of
 from kullback.evaluation.report.frame import Frame, log_ticks, number
 from kullback.evaluation.text import short, visible
@@ -15,6 +16,7 @@ __all__ = ["LabelSection", "label_sections"]
 
 _LABELS = 100  # of a set, in the table
 _DRAWN = 15  # of a set, in the drawing
+_DIFFERENCES = 20  # between candidates, that are real
 _LONGEST = 16  # characters of a label there
 _LEFT = 185  # of the plot area: room for so many
 _ROW = 26  # between two labels of one candidate
@@ -37,7 +39,8 @@ class LabelRow(NamedTuple):
 
 
 class LabelSection(NamedTuple):
-    """A set of labels: the labels of greatest KL first, how many more there are, how many of them are drawn."""
+    """A set of labels: the labels of greatest KL first, how many more there are, how many of them are drawn; how
+    candidates differ there, (label, higher, lower, by how much, interval, p), and what these are."""
 
     title: str
     heading: str
@@ -45,13 +48,16 @@ class LabelSection(NamedTuple):
     left_out: int
     drawing: str
     drawn: int
+    differences: list[tuple[str, str, str, float, str, str]]
+    remarks: list[str]
 
 
-def label_sections(summaries: Sequence[ComparisonSummary], names: Sequence[str], most: int) -> list[LabelSection]:
-    """A section for each set of labels of candidates of one base; the first `most` candidates are drawn."""
+def label_sections(found: Mapping[str, ComparisonSummary], names: Sequence[str], most: int) -> list[LabelSection]:
+    """A section for each set of labels of candidates of one base; the first `most` of these names are drawn."""
+    summaries = [found[name] for name in names]
     sets = [sets_of(s) for s in summaries]
     grouped = summaries[0].facts.get("labels", {}).get("of", {})
-    found = []
+    sections = []
     for name in sets[0]:
         rows = _rows([some.get(name, {}) for some in sets])
         drawing, drawn = _drawing(rows[:_DRAWN], names[:most], visible(name) or "label")
@@ -59,8 +65,25 @@ def label_sections(summaries: Sequence[ComparisonSummary], names: Sequence[str],
             ", a label a chunk or document" if grouped.get(name) == "group" else ""
         )
         left_out = max(0, len(rows) - _LABELS)
-        found.append(LabelSection(title, visible(name) or "label", rows[:_LABELS], left_out, drawing, drawn))
-    return found
+        sections.append(
+            LabelSection(
+                title, visible(name) or "label", rows[:_LABELS], left_out, drawing, drawn, *_differences(found, name)
+            )
+        )
+    return sections
+
+
+def _differences(
+    found: Mapping[str, ComparisonSummary], name: str
+) -> tuple[list[tuple[str, str, str, float, str, str]], list[str]]:
+    if not isinstance(found, CandidateComparison) or len(found) < 2:
+        return [], []
+    chosen, remarks = label_differences(found, name, _DIFFERENCES)
+    rows = []
+    for test in chosen:
+        interval = interval_text(test.difference.interval())
+        rows.append((visible(test.label), test.a, test.b, test.difference.mean, interval, p_text(test.adjusted)))
+    return rows, remarks
 
 
 def _rows(by: Sequence[Mapping[str, ComparisonSummary]]) -> list[LabelRow]:
