@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.evaluation.sources import torch_file
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.npz import DAMAGED
-from kullback.rollouts import pickle_file, torch_file
+from kullback.rollouts import pickle_file
 from kullback.rollouts.batches import Lists, ParsedRows, Ragged
 from kullback.rollouts.fields import LISTS
 

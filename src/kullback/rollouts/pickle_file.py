@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.evaluation.sources import torch_file
 from kullback.evaluation.sources.files import LocalFile
-from kullback.rollouts import torch_file
-from kullback.rollouts.torch_file import DAMAGES, Nothing
+from kullback.evaluation.sources.torch_file import DAMAGES, Nothing
 
 __all__ = ["holds_pickle", "load"]
 

@@ -26,13 +26,15 @@ from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
 from kullback.evaluation.sources.sparse_files import holds_answers, open_sparse
 from kullback.evaluation.sources.streams import StreamFile, open_stream, open_streams, refuse_streams
+from kullback.evaluation.sources.torch_file import holds_torch
+from kullback.evaluation.sources.torch_rows import open_torch
 from kullback.evaluation.sources.zarr import Zarr
 
 __all__ = [
     "Dump", "LlamaCppLogits", "Source", "SparseRows", "holds_answers", "open_each", "open_logits", "open_sparse",
 ]  # fmt: skip
 
-SHARD_SUFFIXES = (".safetensors", ".npy", ".npz", ".kld", ".parquet", ".arrow", ".h5", ".hdf5")
+SHARD_SUFFIXES = (".safetensors", ".npy", ".npz", ".kld", ".parquet", ".arrow", ".h5", ".hdf5", ".pt")
 
 
 def open_logits(
@@ -56,7 +58,8 @@ def open_logits(
         A file, a folder of shards, a URL (`https://`, or what fsspec knows: `s3://`, ...), or a stream, whose rows come
         once and in order (`-` for standard input, a FIFO, `/dev/fd/N`; .npy, safetensors, dumps):
 
-        - `.npy`, `.npz`, safetensors, HDF5 or zarr with an array (T, V), or (B, T, V) taken as B*T rows;
+        - `.npy`, `.npz`, safetensors, `.pt` of tensors (read without torch; no code of it is run), HDF5 or zarr with an
+          array (T, V), or (B, T, V) taken as B*T rows;
         - Parquet or Arrow IPC with a column of lists of V floats;
         - a llama.cpp `_logits_` dump (`--kl-divergence-base`);
         - a folder of any one of these, in the order of the numbers in the file names. Where there are files
@@ -232,7 +235,7 @@ def _open_file(
     if head.startswith(npy.MAGIC):
         return open_npy(file, dtype)
     if head.startswith(npz.MAGIC):
-        return open_npz(file, tensor, dtype)
+        return open_torch(file, tensor, names) if holds_torch(file) else open_npz(file, tensor, dtype)
     if head.startswith(llama_cpp.MAGIC):
         return LlamaCppLogits(file, salvage)
     if head.startswith(hdf5.MAGIC):

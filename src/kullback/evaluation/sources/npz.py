@@ -41,8 +41,6 @@ def open_npz(file: ByteReader, tensor: str | None = None, dtype: str | None = No
 
 def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None, dtype: str | None) -> Source:
     members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
-    if not members and any(i.filename.endswith("data.pkl") for i in archive.infolist()):
-        raise ValueError(f"{file.path}: a PyTorch pickle, which is not read; save the tensor as safetensors")
     candidates = [name for name in members if name not in ("tokens", "groups")]
     name = chosen(tensor, list(members), candidates, file.path)
     info = members[name]
@@ -65,16 +63,19 @@ def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None,
         for column in ("tokens", "groups")
     ]
     if info.compress_type == zipfile.ZIP_STORED:
-        # the local header repeats the name and has an extra field of its own length
-        local = file.read(30, info.header_offset)
-        start = (
-            info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-        )
-        source: Source = FlatRows(file, "npz", (rows, vocab_size), stored, start + header, *columns)
+        start = member_start(file, info) + header
+        source: Source = FlatRows(file, "npz", (rows, vocab_size), stored, start, *columns)
     else:
         source = Deflated(file, info, (rows, vocab_size), stored, header, *columns)
     source.array, source.stored = name, shape
     return source
+
+
+def member_start(file: ByteReader, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of a stored member begin."""
+    # the local header repeats the name and has an extra field of its own length
+    local = file.read(30, info.header_offset)
+    return info.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
 
 
 def _integers(archive: zipfile.ZipFile, info: zipfile.ZipInfo, rows: int, what: str) -> NDArray[np.int64]:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback.evaluation.sources.files import LocalFile
-from kullback.evaluation.sources.npz import DAMAGED
+from kullback.evaluation.sources.files import ByteReader
+from kullback.evaluation.sources.npz import DAMAGED, member_start
 
-__all__ = ["DAMAGES", "PLAIN", "Nothing", "holds_torch", "load", "load_stream", "of_words"]
+__all__ = ["DAMAGES", "PLAIN", "Nothing", "Placed", "holds_torch", "load", "load_stream", "of_words", "placed"]
 
 _DTYPES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bfloat16",
@@ -54,7 +54,15 @@ class _Storage(NamedTuple):
     dtype: str
 
 
-def holds_torch(file: LocalFile) -> bool:
+class Placed(NamedTuple):
+    """Where a contiguous tensor lies: its type, its shape, and the first of its bytes in the file."""
+
+    dtype: np.dtype[Any] | str
+    shape: tuple[int, ...]
+    start: int
+
+
+def holds_torch(file: ByteReader) -> bool:
     """Whether an archive is one of `torch.save`, and not of NumPy."""
     try:
         with file.open() as stream, zipfile.ZipFile(stream) as archive:
@@ -70,7 +78,7 @@ DAMAGES: tuple[type[Exception], ...] = (
 )  # fmt: skip
 
 
-def load(file: LocalFile) -> Any:
+def load(file: ByteReader) -> Any:
     """Dicts, lists, numbers, text and tensors as they were saved; ValueError for a damaged file."""
     try:
         with file.open() as stream:
@@ -81,12 +89,31 @@ def load(file: LocalFile) -> Any:
 
 def load_stream(stream: Any) -> Any:
     """The same of an open file; one of DAMAGES where it is damaged."""
+    return _unpickled(stream, _Reader)
+
+
+def placed(file: ByteReader) -> dict[str, Placed]:
+    """Where the tensors lie that a file holds, by name; one alone is called "". ValueError for a damaged file."""
+    try:
+        with file.open() as stream:
+            found = _unpickled(stream, _Finder)
+    except DAMAGES as error:
+        raise ValueError(f"{file.path}: not a readable file of torch.save ({str(error)[:80]})") from None
+    named = {"": found} if isinstance(found, _Place) else found if isinstance(found, dict) else {}
+    tensors = {name: x for name, x in named.items() if isinstance(name, str) and isinstance(x, _Place)}
+    try:
+        return {name: x.of(file, f"{file.path}: tensor {name!r}") for name, x in tensors.items()}
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{file.path}: not a readable file of torch.save ({str(error)[:80]})") from None
+
+
+def _unpickled(stream: Any, reader: type[_Reader]) -> Any:
     with zipfile.ZipFile(stream) as archive:
         name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
         with archive.open(name) as text:
-            return _Reader(text, archive, root, ">" if order == b"big" else "<").load()
+            return reader(text, archive, root, ">" if order == b"big" else "<").load()
 
 
 class _Reader(pickle.Unpickler):
@@ -110,6 +137,56 @@ class _Reader(pickle.Unpickler):
             words = np.frombuffer(data, f"{self._order}u2", count).astype(np.uint32) << 16
             return words.view(np.float32)
         return np.frombuffer(data, np.dtype(f"{self._order}{kind.dtype}"), count)
+
+
+class _Stored(NamedTuple):
+    """The bytes of a storage: its type, and the member of the archive that has them."""
+
+    dtype: np.dtype[Any] | str
+    bytes: int
+    info: zipfile.ZipInfo
+
+
+class _Place(NamedTuple):
+    """A tensor in its storage."""
+
+    storage: _Stored
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def of(self, file: ByteReader, what: str) -> Placed:
+        storage, size = self.storage, tuple(self.size)
+        rows = [math.prod(size[i + 1 :]) for i in range(len(size))]
+        if any(n != 1 and step != row for n, step, row in zip(size, self.stride, rows, strict=True)):
+            raise ValueError(f"{what} of shape {size} is not contiguous; save it after .contiguous()")
+        info, first = storage.info, self.offset * storage.bytes
+        if self.offset < 0 or min(size, default=0) < 0 or first + math.prod(size) * storage.bytes > info.file_size:
+            raise ValueError(f"{what} reaches beyond its storage")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{what} is compressed, which torch.save does not do")
+        return Placed(storage.dtype, size, member_start(file, info) + first)
+
+
+class _Finder(_Reader):
+    """Reads where tensors are, and none of their bytes."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: (
+                _Place(storage, offset, size, stride) if isinstance(storage, _Stored) else storage
+            )
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        return Nothing if (module, name) in _CALLED else super().find_class(module, name)
+
+    def persistent_load(self, identity: Any) -> Any:
+        _, kind, key, _, _ = identity
+        if not isinstance(kind, _Storage):
+            return Nothing()
+        dtype = kind.dtype if kind.dtype == "bfloat16" else np.dtype(f"{self._order}{kind.dtype}")
+        info = self._archive.getinfo(f"{self._root}data/{key}")
+        return _Stored(dtype, 2 if isinstance(dtype, str) else dtype.itemsize, info)
 
 
 def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
