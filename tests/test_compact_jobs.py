@@ -1,6 +1,9 @@
 """Jobs with a compact reference as P: candidates, labels, checkpoints, tables of tokens, the command."""
 
+import contextlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 import kullback as kb
 from kullback.cli import main
+from kullback.evaluation.sources import open_logits
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 V, T, K = 300, 150, 20
@@ -140,3 +144,36 @@ def test_models_that_run(tmp_path, base):
         LiveComparison(tmp_path / "r", jensen_shannon=True)
     with pytest.raises(ValueError, match="write it with vocab_size"):
         LiveComparison(tmp_path / "r", vocab_size=V - 1)
+
+
+def sent(path, data):
+    """A thread that writes `data` into a FIFO."""
+
+    def write():
+        with open(path, "wb") as file, contextlib.suppress(BrokenPipeError):
+            file.write(data)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_a_stream_becomes_a_reference_and_the_dense_dump_never_exists(tmp_path):
+    data = (EXAMPLES / "f16.kld").read_bytes()
+    kb.write_reference(tmp_path / "a", EXAMPLES / "f16.kld", top_k=K)
+    os.mkfifo(tmp_path / "P")
+    thread = sent(tmp_path / "P", data)
+    kb.write_reference(tmp_path / "b", tmp_path / "P", top_k=K)
+    thread.join()
+    rows = open_logits(tmp_path / "a").shape[0]
+    a, b = (open_logits(tmp_path / name) for name in "ab")
+    assert a.records(0, rows).tobytes() == b.records(0, rows).tobytes() and np.array_equal(a.tokens, b.tokens)
+    # a writer that died is gone on with when all is sent again
+    thread = sent(tmp_path / "P", data[: len(data) * 2 // 3])
+    with pytest.raises((OSError, ValueError)):
+        kb.write_reference(tmp_path / "c", tmp_path / "P", top_k=K, chunk_bytes=1 << 20)
+    thread.join()
+    thread = sent(tmp_path / "P", data)
+    kb.write_reference(tmp_path / "c", tmp_path / "P", top_k=K, resume=True)
+    thread.join()
+    assert open_logits(tmp_path / "c").records(0, rows).tobytes() == a.records(0, rows).tobytes()

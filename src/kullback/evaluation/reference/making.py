@@ -105,10 +105,14 @@ def write_reference(
             progress(writer.rows, total)
         if not total:
             writer.add(np.empty((0, vocab), source.dtype), vocab, None, None)
-        blocks = stack.enter_context(closing(chunks((source,), writer.rows, total, chunk_bytes)))
+        done = writer.rows
+        begin = 0 if source.streams() else done  # what a stream sends again is passed over
+        blocks = stack.enter_context(closing(chunks((source,), begin, total, chunk_bytes)))
         for start, stop, (block,) in blocks:
-            of = None if source.groups is None else source.groups[start:stop]
-            writer.add(block, vocab, None if ids is None else ids[start:stop], of)
+            if stop > done:
+                first = max(start, done)
+                of = None if source.groups is None else source.groups[first:stop]
+                writer.add(block[first - start :], vocab, None if ids is None else ids[first:stop], of)
             if progress is not None:
                 progress(stop, total)
 

@@ -101,7 +101,8 @@ def _divide(
         return
     np.maximum(a, _NOTHING, out=a)
     # Σ w·(a - beside), whose terms have one sign
-    found.rest_sum[t] = (w.dot(a) - beside * rest) / np.exp(beside)
+    np.multiply(w, a, out=a)  # no dot: BLAS has threads of its own
+    found.rest_sum[t] = (a.sum() - beside * rest) / np.exp(beside)
 
 
 def _powers(
