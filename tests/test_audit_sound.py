@@ -59,7 +59,7 @@ def test_the_sound_tokens_in_words():
     assert "1 token (0.0833 %) in 1 sequence (3.33 %); at sequence:position 3:4" in text
     assert "KL (k3) is inf with it and" in text and text.endswith(report.sound_in_words)
     alone = audit(rollout[3:4, 4:5], train[3:4, 4:5])
-    assert "1 token (all) in 1 sequence (all)" in str(alone) and "with it, and there is nothing else" in str(alone)
+    assert "1 token (all) in 1 sequence (all)" in str(alone) and "with it; no token is left without" in str(alone)
     assert "0 of 1 token are sound" in str(alone) and repr(alone) == "<AuditReport of 1 token: 1 finding>"
 
 

@@ -10,6 +10,8 @@ from test_rollouts import lines, run, written
 
 from kullback.cli import main
 from kullback.rlhf import importance_weights, rejection_mask
+from kullback.rlhf.auditing.findings import share_in_words
+from kullback.rlhf.auditing.sources import source_name
 from kullback.rollouts import audit_files
 
 
@@ -170,8 +172,8 @@ def test_what_is_one_is_not_many(here, capsys):
     for text in [*pages, *(line for _, *both in texts for line in both)]:
         assert not re.search(r"\b1 (tokens|rows|sequences|files|pieces|findings|errors|warnings)\b", text)
         assert not re.search(r"\bnan\b", text, re.IGNORECASE)
-    assert "1 sequence, 2 tokens" in texts[0][1] and "1 token (50 %) in 1 sequence (all)" in texts[0][1]
-    assert "KL (k3) is inf with it, and there is nothing else" in texts[1][1]
+    assert "1 sequence, 2 tokens" in texts[0][1] and "1 token (50.0 %) in 1 sequence (all)" in texts[0][1]
+    assert "KL (k3) is inf with it; no token is left without" in texts[1][1]
 
 
 def test_the_page_says_what_its_figures_are_of(here):
@@ -244,3 +246,27 @@ def test_no_two_marks_of_an_axis_read_the_same(ticks, texts):
     from kullback.rollouts.page import drawings
 
     assert [text for _, text in drawings._texts(ticks)] == texts
+
+
+def test_a_source_that_is_a_number_is_not_in_quotes():
+    """Worker '3' looked like a text; where there is no kind, a number alone would be none."""
+    assert [source_name(kind, label) for kind in ("worker", "") for label in ("3", "w3")] == [
+        "worker 3", "worker 'w3'", "source 3", "'w3'",
+    ]  # fmt: skip
+
+
+def test_shares_of_one_sentence_have_as_many_digits(here, capsys):
+    """12 % stood beside 12.5 %; and nearly all is not all."""
+    rows = [{"rollout": [-1.0] * 4, "train": [-1.0] * 4} for _ in range(8)]
+    rows[0]["rollout"] = [-9999.0] * 2 + [-1.0] * 2
+    (here / "log.jsonl").write_bytes(lines(rows))
+    _, out, _ = called(capsys, "log.jsonl", "--html", "page.html")
+    assert "2 tokens (6.25 %) in 1 sequence (12.5 %)" in out
+    rows[0]["rollout"] = [-9999.0] * 4
+    (here / "four.jsonl").write_bytes(lines(rows))
+    assert "4 tokens (12.5 %) in 1 sequence (12.5 %)" in called(capsys, "four.jsonl")[1]
+    assert [share_in_words(x) for x in (1.0, 0.12, 0.5, 0.99999, 0.000833)] == [
+        "all", "12.0 %", "50.0 %", "99.999 %", "0.0833 %",
+    ]  # fmt: skip
+    page = (here / "page.html").read_text(encoding="utf-8")
+    assert re.search(r"<b>1 [a-z]+</b><span>finding</span>", page)

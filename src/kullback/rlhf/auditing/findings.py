@@ -17,7 +17,16 @@ from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.sources import source_name
 from kullback.rlhf.auditing.state import State
 
-__all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "threshold", "two_sided", "without_echoes"]
+__all__ = [
+    "Finding",
+    "from_marks",
+    "from_rows",
+    "mean_k3",
+    "share_in_words",
+    "threshold",
+    "two_sided",
+    "without_echoes",
+]
 
 SHOWN = 5  # places named in a finding
 UNLIKE = 2.0  # times the mean -log-prob of sampled tokens: what those of a prompt have
@@ -79,7 +88,8 @@ class Finding:
     def share(self) -> str:
         """How much of the run it concerns, in words."""
         tokens, sequences = counted(self.tokens, "token"), counted(self.sequences, "sequence")
-        return f"{tokens} ({_share(self.share_of_tokens)}) in {sequences} ({_share(self.share_of_sequences)})"
+        of_tokens, of_sequences = map(share_in_words, (self.share_of_tokens, self.share_of_sequences))
+        return f"{tokens} ({of_tokens}) in {sequences} ({of_sequences})"
 
     @property
     def effect_in_words(self) -> str:
@@ -89,12 +99,16 @@ class Finding:
         if math.isnan(with_):
             return "is not known of any token"
         if math.isnan(without):
-            return f"is {with_:.4g} with {what}, and there is nothing else"
+            return f"is {with_:.4g} with {what}; no token is left without"
         return f"is {with_:.4g} with {what} and {without:.4g} without"
 
 
-def _share(share: float) -> str:
-    return "all" if share == 1.0 else f"{100 * share:.3g} %"
+def share_in_words(share: float) -> str:
+    """Three digits, and as many more as tell nearly all from all."""
+    if share == 1.0:
+        return "all"
+    text = f"{100 * share:#.3g}".removesuffix(".")
+    return f"{text if text != '100' else f'{100 * share:.8g}'} %"
 
 
 def _percent(confidence: float) -> str:

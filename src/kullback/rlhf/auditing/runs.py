@@ -167,7 +167,7 @@ def _sources(state: State, free: Rows) -> Iterator[tuple[Finding, Rows]]:
                 continue
             p_value = min(two_sided(z / TAIL) * tests, TESTED)
             others = [other for other in groups if other != name]
-            whom = f"source, {others[0]!r}" if len(others) == 1 else f"{len(others)} sources"
+            whom = f"source, {source_name(kind, others[0])}" if len(others) == 1 else f"{len(others)} sources"
             count = counted(int(np.count_nonzero(groups[name])), "sequence")
             seen = (
                 f"{source_name(kind, name)} has {times:.3g} times the differences of log-odds of the other {whom}, in "

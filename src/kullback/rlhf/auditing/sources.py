@@ -61,7 +61,9 @@ def kinds_of(column: Texts) -> dict[str, Texts]:
 
 
 def source_name(kind: str, label: str) -> str:
-    """As a finding names it."""
+    """As a finding names it: text in quotes, a number as it is."""
+    if label.isdecimal():
+        return f"{kind or 'source'} {label}"
     return f"{kind} {label!r}" if kind else repr(label)
 
 
