@@ -45,7 +45,7 @@ def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) 
     table_arguments(command("table", "rank candidates of one base: results of compare --json, sizes, frontier"))
     _rollouts(command("rollouts", "audit the log-probs in logs of RL training: what is wrong with a run, and where"))
     _merge(command("merge", "bring together the checkpoints of a job that was split by --rows"))
-    _info(command("info", "say what a file of logits holds"))
+    _info(command("info", "say what a file of logits holds, or whether and how several can be compared"))
     _convert(command("convert", "write logits as .npy, .safetensors or a llama.cpp dump (.kld)"))
     _bench(command("bench", "measure this machine's throughput for a minute"))
     return parser
@@ -96,14 +96,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
     add("--by", metavar="FILE", help="labels of rows or documents (Parquet, CSV, JSON lines, .npy): figures by label")
     add("--by-column", metavar="NAME", action="append", help="of FILE take this column only (again for others)")
     _reading(parser)
-    add(
-        "--read",
-        metavar="FILE:OPTION=VALUE",
-        type=_own_option,
-        action="append",
-        default=[],
-        help="one of these six for one file: p, q (all candidates) or a name, as in q:norm=model",
-    )
+    _own_reading(parser)
     _outputs(parser)
     _keeping(parser)
     add("--dask", metavar="SCHEDULER", help="compute on the cluster of this Dask scheduler (tcp://host:8786)")
@@ -250,6 +243,17 @@ def _reading(parser: argparse.ArgumentParser) -> None:
     add("--layer", metavar="L", type=int, help="with --lm-head: take this one of the layers in states (T, L, H)")
 
 
+def _own_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--read",
+        metavar="FILE:OPTION=VALUE",
+        type=_own_option,
+        action="append",
+        default=[],
+        help="one of these six for one file: p, q (all candidates) or a name, as in q:norm=model",
+    )
+
+
 def _own_option(text: str) -> Any:
     from kullback.evaluation.own_options import parse
 
@@ -260,9 +264,14 @@ def _own_option(text: str) -> Any:
 
 
 def _info(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a file, folder or URL; - or a FIFO")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add = parser.add_argument
+    add("files", metavar="FILE", nargs="+", help="a file, folder or URL; - or a FIFO. Several: can they be compared?")
+    add("--json", action="store_true", help="as JSON")
     _reading(parser)
+    _own_reading(parser)
+    add("--given", choices=("logits", "log_probs", "probs"), help="of several files: what they hold (logits)")
+    add("--tokens", metavar="FILE", help="of several files: target token of each row, where no file has them")
+    add("--vocab-size", metavar="N", type=int, help="of several files: the first N columns only")
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
