@@ -38,7 +38,43 @@ def _table(*names):
     return "\n".join(lines[1:-1])  # without the comments that mark a file
 
 
-BLOCKS = {"README.md": {"demo": demo}, "docs/table.md": {"candidates": candidates, "logs": logs}}
+def commands():
+    """Of each command what it does, an example, and all its arguments."""
+    from kullback.cli.program import EXAMPLES, parser
+
+    (several,) = (action for action in parser()._actions if action.dest == "command")
+    return "\n\n".join(_command(name, one, EXAMPLES[name]) for name, one in several.choices.items())
+
+
+def _command(name, parser, example):
+    lines = [
+        f"## kullback {name}",
+        "",
+        f"{_cell(parser.description)}.",
+        "",
+        f"    kullback {example}",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    for action in parser._actions:
+        if action.dest != "help":
+            shown = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else "")
+            places = {"+": f"{shown} [{shown} ...]", "*": f"[{shown} ...]"}.get(action.nargs, shown)
+            words = [*action.option_strings[-1:], *([] if action.nargs == 0 else [places])]
+            lines.append(f"| `{' '.join(words)}` | {_cell(action.help)} |")
+    return "\n".join(lines)
+
+
+def _cell(text):
+    return text.replace("%%", "%").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+BLOCKS = {
+    "README.md": {"demo": demo},
+    "docs/table.md": {"candidates": candidates, "logs": logs},
+    "docs/commands.md": {"commands": commands},
+}
 
 
 def with_blocks(text, page="README.md"):

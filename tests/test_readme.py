@@ -26,13 +26,23 @@ def generators():
     sys.path.remove(str(DOCS))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/table.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/table.md", "docs/commands.md"])
 def test_generated_blocks_are_fresh(page):
     import generate
 
-    assert {*generate.BLOCKS} == {"README.md", "docs/table.md"}
+    assert {*generate.BLOCKS} == {"README.md", "docs/table.md", "docs/commands.md"}
     text = (ROOT / page).read_text(encoding="utf-8")
     assert generate.with_blocks(text, page) == text, "run `make generated`"
+
+
+def test_the_examples_of_commands_are_commands():
+    """They parse, and each command has one."""
+    from kullback.cli.program import EXAMPLES, parser
+
+    names = {action.dest: action for action in parser()._actions}["command"].choices
+    assert {*EXAMPLES} == {"", *names}
+    for name, example in EXAMPLES.items():
+        assert parser().parse_args(example.split()).command == (name or "compare")
 
 
 @pytest.mark.parametrize("name", sorted({*KEPT_PICTURES} - MINUTES))

@@ -23,7 +23,23 @@ from kullback.cli.reference import reference
 from kullback.cli.rollouts import rollouts
 from kullback.cli.table import table
 
+# what `kullback COMMAND --help` shows; docs/commands.md too
+EXAMPLES = {
+    "": "compare base.kld q4.kld",
+    "compare": "compare base.kld q8.kld q4.kld --html report.html --json results.json",
+    "eval": "eval models/base models/int8 --text wiki.txt --html report.html",
+    "reference": "reference base.kld base.kbref --top-k 256",
+    "table": "table results.json --size q4=models/q4.gguf --markdown table.md",
+    "rollouts": "rollouts logs/*.jsonl --by step --html audit.html",
+    "merge": "merge part-1.log part-2.log --json results.json",
+    "info": "info base.kld",
+    "convert": "convert base.safetensors base.npy --to-dtype float16",
+    "bench": "bench",
+}
 _EXIT_CODES = """\
+example:
+  kullback {example}
+
 exit codes:
   0    done
   1    {gates}
@@ -55,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = argparse.Namespace()
     try:
         _prepare_streams()
-        _parser().parse_args(arguments, options)
+        parser().parse_args(arguments, options)
         if threading.current_thread() is threading.main_thread():  # only it may set this
             signal.signal(signal.SIGTERM, _terminate)
         code: int = options.run(options)
@@ -134,7 +150,8 @@ def _show_traceback(error: Exception) -> None:
         print(visible("".join(traceback.format_exception(error)), "\n"), end="", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     from kullback.evaluation.arguments import build_parser
 
     return build_parser(
@@ -149,11 +166,11 @@ def _parser() -> argparse.ArgumentParser:
             "convert": convert,
             "bench": bench,
         },
-        _exit_codes,
+        _epilog,
     )
 
 
-def _exit_codes(command: str) -> str:
-    """What the exit codes of a command mean, or of all for ""."""
-    text = _EXIT_CODES.format(gates=_GATES.get(command, ""), resume=_RESUME.get(command, ""))
+def _epilog(command: str) -> str:
+    """An example of a command and what its exit codes mean, or those of all for ""."""
+    text = _EXIT_CODES.format(example=EXAMPLES[command], gates=_GATES.get(command, ""), resume=_RESUME.get(command, ""))
     return "".join(line for line in text.splitlines(keepends=True) if line.split() != ["1"])

@@ -29,7 +29,7 @@ def build_parser(commands: Mapping[str, Command], epilog: Callable[[str], str]) 
         epilog=epilog(""), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
 
     def command(name: str, description: str) -> argparse.ArgumentParser:
         new = subparsers.add_parser(
