@@ -1,5 +1,7 @@
 """LiveComparison: the bits of compare_files over the same rows, in whatever pieces; an error changes nothing."""
 
+import os
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,6 +129,25 @@ def test_a_dump_as_the_reference(tmp_path):
     assert live.summary() == expected
     with pytest.raises(ValueError, match="holds log-probabilities"):
         LiveComparison(DUMP, given="probs")
+
+
+def test_a_stream_as_the_reference(tmp_path, q_file):
+    """While it is written; a wrong update reads nothing of it."""
+    np.save(tmp_path / "p.npy", P)
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_bytes((tmp_path / "p.npy").read_bytes()))
+    writer.start()
+    with LiveComparison(path) as live:
+        for start in range(0, T, 13):
+            for wrong in (Q[start : start + 2, 1:], np.zeros((T + 1, V))):
+                with pytest.raises(ValueError, match=r"vocabulary|too many"):
+                    live.update(wrong, tokens=np.zeros(len(wrong), int))
+            with pytest.raises(ValueError, match="holds the id 999 at"):
+                live.update(Q[start : start + 2], tokens=[0, 999])
+            live.update(Q[start : start + 13], tokens=np.arange(T)[start : start + 13])
+    writer.join()
+    assert live.summary() == compare_files(tmp_path / "p.npy", q_file, tokens=np.arange(T))
 
 
 def padded(lengths, left):

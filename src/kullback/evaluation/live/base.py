@@ -31,11 +31,16 @@ class Known:
         self.cells = source.cells if isinstance(source, Reference) else None
         self.asked = self.cells is None or source.tokens is not None
         self.most = rows_per_chunk([source], CHUNK_BYTES)
+        self._streams = source.streams()
         dtype, shape = row_type(source)
         self._room = np.empty((0, *shape), dtype)
 
     def rows(self, start: int, stop: int) -> NDArray[Any]:
         """Valid until the next call."""
+        if self._streams:  # from here on read in order
+            for stream in self._streams:
+                stream.forward()
+            self._streams = []
         if len(self._room) < stop - start:
             self._room = np.empty((stop - start, *self._room.shape[1:]), self._room.dtype)
         return read_rows(self.source, start, stop, self._room[: stop - start])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from kullback._engine import Given, keywords
+from kullback._engine import Given, arrays as layouts, keywords
 from kullback.comparison import CandidateComparison, ComparisonSummary
 from kullback.evaluation.candidates import Summing
 from kullback.evaluation.checkpoint import Candidates
@@ -190,6 +190,11 @@ class LiveComparison:
         arrays = [*qs.values()] if p is None else [p, *qs.values()]
         facts: dict[str, dict[str, Any]] = {}
         plan = self._plan
+        vocab = self._base.vocab if isinstance(self._base, Known) else p.shape[-1] if p is not None else 0
+        if vocab:  # what can be refused is, before rows are read that may not come again
+            plan = replace(plan, vocab=self._vocabulary(vocab, qs))
+            if rows.tokens is not None:
+                layouts.token_ids(rows.tokens, "tokens", rows.tokens.shape, plan.vocab, plan.ignore_index)
         for first, end in batch.spans(arrays, self._most(arrays)):
             start, stop = rows.start + first, rows.start + end
             if p is None:
@@ -200,7 +205,8 @@ class LiveComparison:
                 facts[""] = live_facts("p", "live", stop, base)
             others = [batch.rows(q, name, first, end) for name, q in qs.items()]
             facts |= {name: live_facts(name, "live", stop, x) for name, x in zip(qs, others, strict=True)}
-            plan = replace(plan, vocab=self._vocabulary(base, others, list(qs)))
+            if not vocab:
+                plan = replace(plan, vocab=self._vocabulary(base.shape[1], qs))
             kept += self._look.part(base, others, kept)
             cells, told = (None, True) if self._base is None else (self._base.cells, self._base.asked)
             asked = None if rows.tokens is None or not told else rows.tokens[first:end]
@@ -220,16 +226,13 @@ class LiveComparison:
         row: int = 2 * sum(x.dtype.itemsize * x.shape[-1] for x in arrays)
         return max(1, CHUNK_BYTES // row)
 
-    def _vocabulary(self, p: NDArray[Any], qs: Sequence[NDArray[Any]], names: Sequence[str]) -> int:
-        sizes: list[int] = [
-            self._base.vocab if isinstance(self._base, Known) else p.shape[1],
-            *(q.shape[1] for q in qs),
-        ]
+    def _vocabulary(self, p: int, qs: Mapping[str, NDArray[Any]]) -> int:
+        sizes: list[int] = [p, *(q.shape[-1] for q in qs.values())]
         if self._vocab is not None:
             if self._vocab > min(sizes):
                 raise ValueError(f"`vocab_size` is {self._vocab}, expected from 1 to {min(sizes)}")
             return self._vocab
-        for name, size in zip(names, sizes[1:], strict=True):
+        for name, size in zip(qs, sizes[1:], strict=True):
             if size != sizes[0]:
                 base = "p" if self._base is None else self._base.name
                 raise ValueError(
