@@ -70,28 +70,44 @@ def deliver(comparison: Any, options: argparse.Namespace, sizes: dict[str, Any])
         worst_tokens = summary.parts.get("worst_tokens")
         if decode is not None and isinstance(worst_tokens, WorstTokens):
             worst_tokens.add_text(decode)
-    text = json_text(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+    tree = comparison.to_dict() | _verdict(comparison, sizes, options.margin)
+    text = json_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     if options.json and options.json != "-":
         with atomic_file(options.json) as file:
             file.write(text.encode())
     if options.html:
         from kullback.evaluation.report import write_report
 
-        write_report(comparison, options.html, sizes=sizes, frontier=options.frontier)
+        write_report(comparison, options.html, sizes=sizes, frontier=options.frontier, margin=options.margin)
     if options.markdown:
         with atomic_file(options.markdown) as file:
-            file.write(_markdown(comparison, sizes).encode())
-    show(lambda: sys.stdout.write(text) if options.json == "-" else print_comparison(comparison, sizes=sizes))
+            file.write(_markdown(comparison, sizes, options.margin).encode())
+    show(
+        lambda: (
+            sys.stdout.write(text) if options.json == "-" else print_comparison(comparison, None, sizes, options.margin)
+        )
+    )
     return _gate(comparison, options)
 
 
-def _markdown(comparison: Any, sizes: dict[str, Any]) -> str:
+def _verdict(comparison: Any, sizes: dict[str, Any], margin: float | None) -> dict[str, Any]:
+    """What the JSON has more by the rule with a margin."""
+    from kullback.evaluation.ranking import rank
+    from kullback.evaluation.verdict import verdict_tree
+
+    if margin is None or len(comparison) < 2:
+        return {}
+    bytes_of = {name: size.bytes for name, size in sizes.items()}
+    return {"verdict": verdict_tree(comparison, rank(comparison, margin), bytes_of)}
+
+
+def _markdown(comparison: Any, sizes: dict[str, Any], margin: float | None) -> str:
     """Several candidates as `kullback table` shows them; of a single one the figures of its summary."""
     from kullback.evaluation.marks import marked
     from kullback.evaluation.table import table_of
 
     if len(comparison) > 1:
-        return table_of(comparison, sizes=sizes).to_markdown()
+        return table_of(comparison, sizes=sizes, margin=margin).to_markdown()
     return marked(comparison.summaries[0].to_markdown())
 
 

@@ -141,6 +141,21 @@ class CandidateComparison(CandidateExports, Mapping[str, ComparisonSummary]):
             for (label, pair), d, p, q in zip(asked, found, p_values, adjusted, strict=True)
         ]
 
+    def not_worse(self, margin: float) -> dict[str, float]:
+        """Of each candidate the p-value of the claim that its mean KL is above that of the best by less than `margin`.
+
+        The best is not known: the claim must hold against every other candidate, each by a one-sided test, and its
+        p-value is the greatest of theirs (R. L. Berger, "Multiparameter hypothesis testing and acceptance sampling",
+        1982). Adjusted for the number of candidates by Holm's method; NaN where it is not known.
+        """
+        margin = keywords.number(margin, "margin", 0.0, math.inf)
+        worst = dict.fromkeys(self, 0.0)
+        for a, b in combinations(self, 2):
+            for one, other in ((a, b), (b, a)):
+                p = self.difference(one, other).kl.p_below(margin)
+                worst[one] = math.nan if math.isnan(p + worst[one]) else max(worst[one], p)
+        return dict(zip(worst, holm(list(worst.values())), strict=True))
+
     def ranking(self) -> list[str]:
         """The candidates by mean KL, the least first; NaN last."""
         return sorted(self._summaries, key=lambda name: (math.isnan(x := self._summaries[name].kl.mean), x))

@@ -118,6 +118,20 @@ class Difference(Grouped):
         """
         return _equivalent(self, margin, level)
 
+    def p_below(self, limit: float) -> float:
+        """p-value of the claim that the mean difference is below `limit`, one-sided.
+
+        With a margin as the limit: that a is not worse than b by so much (non-inferiority), where less is better.
+        """
+        limit = keywords.number(limit, "limit", -math.inf, math.inf)
+        mean, error = self.mean, self.standard_error
+        if math.isinf(mean):
+            return float(mean > 0)
+        if not error > 0:
+            return math.nan if math.isnan(error) else float(not mean < limit)
+        tail = student_tail(abs(limit - mean) / error, self.degrees_of_freedom)
+        return tail if mean < limit else 1.0 - tail
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         tree: dict[str, Any] = {

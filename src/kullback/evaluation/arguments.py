@@ -156,6 +156,10 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     size_arguments(parser)
     add("--frontier", choices=STATISTICS, default="kl.mean", help="what the report draws against size (kl.mean)")
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
+    add(
+        "--margin", metavar="NATS", type=limit,
+        help="ship the smallest candidate that is shown not to be worse than the best by so much in mean KL(p‖q)",
+    )  # fmt: skip
     add("--fail-above", metavar="NATS", type=limit, help="exit with 1 if the mean KL(p‖q) is above this, or NaN")
     add(
         "--fail-if",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Difference, holm
 
-__all__ = ["LEVEL", "Ranking", "Test", "rank"]
+__all__ = ["LEVEL", "Margin", "Ranking", "Test", "rank"]
 
 LEVEL = 0.05
 _SHOWN = 20  # pairs; of more, each candidate and the next in the ranking
@@ -30,6 +30,24 @@ class Test(NamedTuple):
 
 
 @dataclass
+class Margin:
+    """Which candidates are shown not to be worse than the best by `margin` or more.
+
+    Attributes
+    ----------
+    margin : float
+    p_values : dict of str to float
+        Of each candidate, adjusted for their number.
+    not_worse : list of str
+        Those of which it is shown at 95 %, in the order of the ranking.
+    """
+
+    margin: float
+    p_values: dict[str, float]
+    not_worse: list[str]
+
+
+@dataclass
 class Ranking:
     """Candidates in the order of their mean KL.
 
@@ -43,12 +61,15 @@ class Ranking:
         Of each candidate but the first.
     why_not : str
         Why nothing is said of differences; empty where something is.
+    margin : Margin, optional
+        Where the rule of what to ship has one.
     """
 
     order: list[str]
     pairs: list[Test]
     to_best: dict[str, Test]
     why_not: str
+    margin: Margin | None = None
 
     @property
     def alike(self) -> list[str]:
@@ -56,8 +77,9 @@ class Ranking:
         return [name for name in self.order if name == self.order[0] or not self.to_best[name].shown]
 
 
-def rank(candidates: Mapping[str, ComparisonSummary]) -> Ranking:
-    """Order candidates of one base by their mean KL; with the differences that a CandidateComparison knows."""
+def rank(candidates: Mapping[str, ComparisonSummary], margin: float | None = None) -> Ranking:
+    """Order candidates of one base by their mean KL; with the differences that a CandidateComparison knows, and with a
+    `margin` those that are not worse than the best by so much."""
     if not isinstance(candidates, CandidateComparison):
         means = {name: s.kl.mean for name, s in candidates.items()}
         order = sorted(means, key=lambda name: (math.isnan(means[name]), means[name]))
@@ -71,7 +93,11 @@ def rank(candidates: Mapping[str, ComparisonSummary]) -> Ranking:
     pairs = _tests(candidates, listed)
     to_best = pairs if few else _tests(candidates, [(best, other) for other in others])
     found = {test.high: test for test in to_best if test.low == best}
-    return Ranking(order, pairs, found, _why_not(found))
+    within = None
+    if margin is not None:
+        p_values = candidates.not_worse(margin)
+        within = Margin(margin, p_values, [name for name in order if p_values[name] < LEVEL])
+    return Ranking(order, pairs, found, _why_not(found), within)
 
 
 def _tests(candidates: CandidateComparison, pairs: Sequence[tuple[str, str]]) -> list[Test]:

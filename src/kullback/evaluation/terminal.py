@@ -31,9 +31,12 @@ _ROWS = (
 
 
 def print_comparison(
-    comparison: CandidateComparison, file: IO[str] | None = None, sizes: Mapping[str, ModelSize] | None = None
+    comparison: CandidateComparison,
+    file: IO[str] | None = None,
+    sizes: Mapping[str, ModelSize] | None = None,
+    margin: float | None = None,
 ) -> None:
-    """Several candidates side by side, and how they differ; then each one."""
+    """Several candidates side by side, how they differ and what to ship, if so with a `margin`; then each one."""
     bytes_of = {name: size.bytes for name, size in (sizes or {}).items()}
     out = Output(file)
     if len(comparison) > 1:
@@ -41,7 +44,7 @@ def print_comparison(
         print_differences(out, comparison)
         print_differences_by_label(out, comparison)
         out.print()
-        for line in verdict_of_many(comparison, rank(comparison), bytes_of):
+        for line in verdict_of_many(comparison, rank(comparison, margin), bytes_of):
             out.print(Paragraph(line))
     print_summaries(comparison.summaries, file)
 

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kullback.comparison import ComparisonSummary, Mean, share_text
+from kullback.comparison import ComparisonSummary, Mean, json_number, share_text
 from kullback.evaluation.figures import ratio_text
 from kullback.evaluation.parts import Clipping
-from kullback.evaluation.ranking import Ranking
+from kullback.evaluation.ranking import LEVEL, Margin, Ranking
 from kullback.evaluation.table.sizes import size_text
 from kullback.evaluation.text import short
 
-__all__ = ["RULE", "left_out", "verdict_of_many", "verdict_of_one"]
+__all__ = ["RULE", "left_out", "rule_of", "verdict_of_many", "verdict_of_one", "verdict_tree"]
 
 RULE = "the smallest of the candidates whose mean KL cannot be told from the lowest"
+
+
+def rule_of(ranking: Ranking, unit: str) -> str:
+    """By which rule it is said what to ship: RULE, or that with a margin."""
+    if ranking.margin is None:
+        return RULE
+    return (
+        "the smallest of the candidates whose mean KL is shown not to be above that of the best by "
+        f"{ranking.margin.margin:g} {unit} or more"
+    )
+
+
+def verdict_tree(
+    candidates: Mapping[str, ComparisonSummary], ranking: Ranking, sizes: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """For JSON, by the rule with a margin: the p-values, who passes, what to ship (null where that is not known)."""
+    margin = ranking.margin
+    assert margin is not None
+    return {
+        "rule": rule_of(ranking, candidates[ranking.order[0]].unit), "margin": margin.margin, "level": 1 - LEVEL,
+        "lowest": ranking.order[0], "not_worse": margin.not_worse,
+        "adjusted_p_values": {name: json_number(p) for name, p in margin.p_values.items()},
+        "ship": _smallest(margin.not_worse, sizes or {}),
+    }  # fmt: skip
 
 
 def verdict_of_many(
     candidates: Mapping[str, ComparisonSummary], ranking: Ranking, sizes: Mapping[str, float] | None = None
 ) -> list[str]:
-    """Sentences: which candidate is nearest, which cannot be told from it, which to ship by RULE."""
+    """Sentences: which candidate is nearest, which cannot be told from it, which to ship by the rule."""
     name = ranking.order[0]
     best = candidates[name]
     lowest = f"{name} has the lowest mean KL, {short(best.kl.mean)} {best.unit}"
@@ -53,16 +78,37 @@ def verdict_of_many(
             "This takes tokens as independent, which those of one text are not, and the files do not say which are of "
             "one: it is less sure than 95 %."
         )
-    return [*lines, _shipped(alike, sizes or {}), *rounding]
+    rule, among = rule_of(ranking, best.unit), alike
+    if ranking.margin is not None:
+        among = ranking.margin.not_worse
+        lines.append(_within(ranking.margin, best.unit))
+    return [*lines, _shipped(rule, among, sizes or {}), *rounding]
 
 
-def _shipped(among: Sequence[str], sizes: Mapping[str, float]) -> str:
+def _within(margin: Margin, unit: str) -> str:
+    by = f"the best by {margin.margin:g} {unit} or more"
+    how = "95 %, one-sided against every other candidate, Holm over candidates"
+    if margin.not_worse:
+        return f"Shown not to be worse than {by}: {_listed(margin.not_worse)} ({how})."
+    return f"No candidate is shown not to be worse than {by} ({how}): that takes more rows, or a wider margin."
+
+
+def _shipped(rule: str, among: Sequence[str], sizes: Mapping[str, float]) -> str:
+    if not among:
+        return f"To ship, by the rule “{rule}”: none."
     if len(among) == 1:
-        return f"To ship, by the rule “{RULE}”: {among[0]}, which is the only one."
-    if any(name not in sizes for name in among):
-        return f"To ship, by the rule “{RULE}”: one of {_listed(among)}; not all their sizes are known here."
-    pick = min(among, key=lambda name: sizes[name])
-    return f"To ship, by the rule “{RULE}”: {pick}, of {size_text(sizes[pick])}."
+        return f"To ship, by the rule “{rule}”: {among[0]}, which is the only one."
+    pick = _smallest(among, sizes)
+    if pick is None:
+        return f"To ship, by the rule “{rule}”: one of {_listed(among)}; not all their sizes are known here."
+    return f"To ship, by the rule “{rule}”: {pick}, of {size_text(sizes[pick])}."
+
+
+def _smallest(among: Sequence[str], sizes: Mapping[str, float]) -> str | None:
+    if len(among) == 1:
+        return among[0]
+    known = bool(among) and all(name in sizes for name in among)
+    return min(among, key=lambda name: sizes[name]) if known else None
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

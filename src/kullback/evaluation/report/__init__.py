@@ -31,7 +31,7 @@ from kullback.evaluation.table import STATISTICS
 from kullback.evaluation.table.sizes import by_candidate, measured
 from kullback.evaluation.terminal import side_labels
 from kullback.evaluation.text import short, unlike, visible
-from kullback.evaluation.verdict import RULE, verdict_of_many, verdict_of_one
+from kullback.evaluation.verdict import rule_of, verdict_of_many, verdict_of_one
 
 __all__ = ["check_library", "fill_page", "render_report", "write_report"]
 
@@ -50,6 +50,7 @@ def write_report(
     title: str | None = None,
     sizes: Mapping[str, Any] | None = None,
     frontier: str = "kl.mean",
+    margin: float | None = None,
 ) -> None:
     """Write the report of one comparison, or of several candidates with one base, as a single HTML file.
 
@@ -65,6 +66,8 @@ def write_report(
         or its bytes. The rule of what to ship takes the smallest of those that cannot be told from the nearest one.
     frontier : str
         What is drawn against size: "kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9" or "kl.max".
+    margin : float, optional
+        Ship the smallest candidate that is shown not to be worse than the best by so much in mean KL.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def write_report(
     inputs = [s.facts for s in _by_name(summaries).values()]
     check_outputs({"`path`": path}, named_paths(inputs), force=True)
     with atomic_file(os.fspath(path)) as file:
-        file.write(render_report(summaries, title=title, sizes=sizes, frontier=frontier).encode())
+        file.write(render_report(summaries, title=title, sizes=sizes, frontier=frontier, margin=margin).encode())
 
 
 def render_report(
@@ -87,6 +90,7 @@ def render_report(
     title: str | None = None,
     sizes: Mapping[str, Any] | None = None,
     frontier: str = "kl.mean",
+    margin: float | None = None,
 ) -> str:
     """The page as a string; see `write_report`."""
     found = _by_name(summaries)
@@ -94,7 +98,7 @@ def render_report(
     known = by_candidate(measured(sizes), list(found))
     bytes_of = {name: size.bytes for name, size in known.items()}
     base, names = side_labels(list(found.values()))[0], list(found)
-    ranking = rank(found)
+    ranking = rank(found, margin)
     ordered = [tables.candidate(found[name], name, k, known.get(name)) for k, name in enumerate(ranking.order)]
     drawn = ranking.order[:_MOST_DRAWN]
     shown = [found[name] for name in drawn]
@@ -104,7 +108,7 @@ def render_report(
         base=base,
         candidates=ordered,
         drawn=ordered[:_MOST_DRAWN],
-        rule=RULE,
+        rule=rule_of(ranking, found[ranking.order[0]].unit),
         verdict=verdict_of_many(found, ranking, bytes_of) if len(names) > 1 else [],
         verdict_of_one=verdict_of_one(found[names[0]]),
         differences=tables.difference_rows(ranking, found),

@@ -59,6 +59,8 @@ class RankedCandidates:
     groups : str
         What the letters rest on, or why there are none.
     warnings : list of str
+    not_worse : tuple of float and list of str, or None
+        A margin, and the candidates that are shown not to be worse than the best by so much in mean KL.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class RankedCandidates:
         sizes: Mapping[str, ModelSize] | None = None,
         differences: Sequence[Mapping[str, Any]] = (),
         warnings: Sequence[str] = (),
+        not_worse: tuple[float, list[str]] | None = None,
     ) -> None:
         keywords.choice(statistic, "statistic", STATISTICS)
         self.statistic = statistic
@@ -83,6 +86,7 @@ class RankedCandidates:
             for i, row in enumerate(rows)
         ]
         self.warnings = list(warnings)
+        self.not_worse = not_worse
 
 
 def frontier(points: Sequence[tuple[float, float] | None]) -> set[int]:

@@ -13,7 +13,7 @@ from kullback.evaluation.table import words
 from kullback.evaluation.table.figures import Figures, candidate_trees, figures_of
 from kullback.evaluation.table.llama_log import is_log, log_figures
 from kullback.evaluation.table.picture import write_picture
-from kullback.evaluation.table.rows import RankedCandidates
+from kullback.evaluation.table.rows import LEVEL, RankedCandidates
 from kullback.evaluation.table.same_base import check_comparable
 from kullback.evaluation.table.sizes import measured
 from kullback.evaluation.text import labels
@@ -66,15 +66,21 @@ def table_of(
     statistic: str = "kl.mean",
     sizes: Mapping[str, Any] | None = None,
     parameters: int | None = None,
+    margin: float | None = None,
 ) -> CandidateTable:
-    """The candidates of `compare_candidates` as a table; the parameters are those of `read_table`."""
+    """The candidates of `compare_candidates` as a table; the parameters are those of `read_table`, and `margin`: name
+    the candidates that are shown not to be worse than the best by so much."""
     tree = comparison.to_dict()
     names = list(comparison)
     trees = zip(candidate_trees(tree, ""), names, strict=True)
     found = [figures_of(one, name, "the comparison") for one, name in trees]
+    not_worse = None
+    if margin is not None and len(names) > 1:
+        not_worse = margin, [name for name, p in comparison.not_worse(margin).items() if p < LEVEL]
     return CandidateTable(
-        found, statistic=statistic, sizes=measured(sizes, parameters), differences=tree.get("differences", ())
-    )
+        found, statistic=statistic, sizes=measured(sizes, parameters), differences=tree.get("differences", ()),
+        not_worse=not_worse,
+    )  # fmt: skip
 
 
 def read_table(
@@ -127,20 +133,23 @@ def read_table(
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise TypeError(f"`paths` is one path, {keywords.shown(paths)}; expected a sequence of them")
-    found, differences = _read([os.fspath(path) for path in paths])
+    found, differences, not_worse = _read([os.fspath(path) for path in paths])
     warnings = check_comparable(found, force)
     return CandidateTable(
-        found, statistic=statistic, sizes=measured(sizes, parameters), differences=differences, warnings=warnings
-    )
+        found, statistic=statistic, sizes=measured(sizes, parameters), differences=differences, warnings=warnings,
+        not_worse=not_worse,
+    )  # fmt: skip
 
 
-def _read(paths: list[str]) -> tuple[list[Figures], list[dict[str, Any]]]:
-    """All candidates, under names that tell them apart, and the differences where one result has them all."""
+def _read(paths: list[str]) -> tuple[list[Figures], list[dict[str, Any]], tuple[float, list[str]] | None]:
+    """All candidates, under names that tell them apart; where one result has them all, their differences and which are
+    not worse than the best by a margin."""
     if not paths:
         raise ValueError("`paths` is empty, expected one result at least")
     seen: dict[str, str] = {}
     entries: list[tuple[str, str, Any]] = []  # result, the candidate's path, its tree or the text of a log
     differences: list[dict[str, Any]] = []
+    verdict: Any = None
     for path in paths:
         real = os.path.realpath(path)
         if real in seen:
@@ -153,6 +162,7 @@ def _read(paths: list[str]) -> tuple[list[Figures], list[dict[str, Any]]]:
         trees = candidate_trees(content, path)
         for i, tree in enumerate(trees):
             entries.append((path, _own_name(tree) or f"candidate {i + 1}", tree))
+        verdict = content.get("verdict") if len(paths) == 1 else None
         listed = content.get("differences")
         differences = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     names = _names([(path, name) for path, name, _ in entries])
@@ -163,7 +173,17 @@ def _read(paths: list[str]) -> tuple[list[Figures], list[dict[str, Any]]]:
     return [
         log_figures(content, name, path) if isinstance(content, str) else figures_of(content, name, path)
         for (path, _, content), name in zip(entries, names, strict=True)
-    ], differences
+    ], differences, _not_worse(verdict, shown)  # fmt: skip
+
+
+def _not_worse(verdict: Any, shown: Mapping[str, str]) -> tuple[float, list[str]] | None:
+    """What a result says of a margin, where it does."""
+    if not isinstance(verdict, dict) or not isinstance(verdict.get("not_worse"), list):
+        return None
+    margin = verdict.get("margin")
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        return None
+    return float(margin), [shown[str(name)] for name in verdict["not_worse"] if str(name) in shown]
 
 
 def _own_name(tree: Mapping[str, Any]) -> str:

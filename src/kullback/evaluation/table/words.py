@@ -88,6 +88,8 @@ def notes(table: RankedCandidates) -> list[str]:
     found.append(_order(table))
     if len(rows) > 1:
         found.append(_about_groups(table))
+    if table.not_worse is not None:
+        found.append(_within_margin(table))
     if any(not math.isnan(row.figures.error) for row in rows):
         kinds = {row.figures.grouped for row in rows if not math.isnan(row.figures.error)}
         found.append(
@@ -109,6 +111,20 @@ def notes(table: RankedCandidates) -> list[str]:
         if len(sized) < len(rows):
             found.append(f"{len(rows) - len(sized)} of {len(rows)} candidates are without a size")
     return found
+
+
+def _within_margin(table: RankedCandidates) -> str:
+    assert table.not_worse is not None
+    margin, names = table.not_worse
+    by = (
+        f"shown not to be worse than the best by {margin:g} {table.rows[0].figures.base.unit} or more in mean KL (95 %)"
+    )
+    inside = [row for row in table.rows if row.name in names]
+    sized = [row for row in inside if row.size is not None]
+    smallest = ""
+    if inside and len(sized) == len(inside):
+        smallest = f"; the smallest is {min(sized, key=lambda row: _bytes(table, row.name)).name}"
+    return f"{by}: {', '.join(row.name for row in inside) or 'none'}{smallest}"
 
 
 def _bytes(table: RankedCandidates, name: str) -> int:
