@@ -10,7 +10,7 @@ from test_rollouts import lines, run, written
 
 from kullback.cli import main
 from kullback.rlhf import importance_weights, rejection_mask
-from kullback.rlhf.auditing.findings import share_in_words
+from kullback.rlhf.auditing.findings import share_words
 from kullback.rlhf.auditing.sources import source_name
 from kullback.rollouts import audit_files
 
@@ -265,7 +265,7 @@ def test_shares_of_one_sentence_have_as_many_digits(here, capsys):
     rows[0]["rollout"] = [-9999.0] * 4
     (here / "four.jsonl").write_bytes(lines(rows))
     assert "4 tokens (12.5 %) in 1 sequence (12.5 %)" in called(capsys, "four.jsonl")[1]
-    assert [share_in_words(x) for x in (1.0, 0.12, 0.5, 0.99999, 0.000833)] == [
+    assert [share_words(x) for x in (1.0, 0.12, 0.5, 0.99999, 0.000833)] == [
         "all", "12.0 %", "50.0 %", "99.999 %", "0.0833 %",
     ]  # fmt: skip
     page = (here / "page.html").read_text(encoding="utf-8")

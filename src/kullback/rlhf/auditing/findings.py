@@ -17,16 +17,7 @@ from kullback.rlhf.auditing.marks import SIDES
 from kullback.rlhf.auditing.sources import source_name
 from kullback.rlhf.auditing.state import State
 
-__all__ = [
-    "Finding",
-    "from_marks",
-    "from_rows",
-    "mean_k3",
-    "share_in_words",
-    "threshold",
-    "two_sided",
-    "without_echoes",
-]
+__all__ = ["Finding", "from_marks", "from_rows", "mean_k3", "share_words", "threshold", "two_sided", "without_echoes"]
 
 SHOWN = 5  # places named in a finding
 UNLIKE = 2.0  # times the mean -log-prob of sampled tokens: what those of a prompt have
@@ -88,7 +79,7 @@ class Finding:
     def share(self) -> str:
         """How much of the run it concerns, in words."""
         tokens, sequences = counted(self.tokens, "token"), counted(self.sequences, "sequence")
-        of_tokens, of_sequences = map(share_in_words, (self.share_of_tokens, self.share_of_sequences))
+        of_tokens, of_sequences = map(share_words, (self.share_of_tokens, self.share_of_sequences))
         return f"{tokens} ({of_tokens}) in {sequences} ({of_sequences})"
 
     @property
@@ -103,7 +94,7 @@ class Finding:
         return f"is {with_:.4g} with {what} and {without:.4g} without"
 
 
-def share_in_words(share: float) -> str:
+def share_words(share: float) -> str:
     """Three digits, and as many more as tell nearly all from all."""
     if share == 1.0:
         return "all"
