@@ -207,3 +207,61 @@ def test_the_places_of_labels_hold_in_what_is_drawn(tmp_path, monkeypatch):
 
 def test_logs_without_sizes_have_no_frontier():
     assert not any(row.frontier for row in read_table([LOG]).rows)
+
+
+EARLY = """
+chunk        PPL          ln(PPL(Q)/PPL(base))          KL-Divergence           Same top
+   1        4.0102       0.00104 ±    0.00247       0.00107 ±    0.00008    0.98431 ± 0.00778
+   2        4.8437       0.00262 ±    0.00211       0.00131 ±    0.00007    0.97451 ± 0.00699
+
+===== KL-divergence statistics
+Average:   0.001312 ±  0.000071
+Median :   0.000655
+Maximum:   0.019284
+KLD_99 :   0.010112
+KLD_95 :   0.004811
+KLD_90 :   0.003012
+Minimum:  -0.000021
+KLD_01 :   0.000001
+KLD_05 :   0.000005
+KLD_10 :   0.000013
+"""
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-16", "cp1252"])
+def test_logs_of_early_2024(tmp_path, coding):
+    """As perplexity.cpp printed them from January to April of 2024, by its own format strings; they were refused."""
+    (tmp_path / "q6.txt").write_bytes(EARLY.encode(coding))
+    (row,) = read_table([tmp_path / "q6.txt"]).rows
+    found = row.figures
+    assert (row.value, found.error, found.same_top1) == (0.001312, 7.1e-5, 0.97451)
+    assert [found.kl[x] for x in ("median", "max", "p99", "p95", "p90", "p1", "p5", "p10")] == [
+        0.000655, 0.019284, 0.010112, 0.004811, 0.003012, 1e-6, 5e-6, 1.3e-5,
+    ]  # fmt: skip
+    assert (found.perplexity_ratio, found.perplexity_ratio_error) == (
+        pytest.approx(np.exp(0.00262)), pytest.approx(0.00211 * np.exp(0.00262)),
+    )  # fmt: skip
+    assert found.base.perplexity == pytest.approx(4.8437 / np.exp(0.00262))
+    assert found.base.tokens is None
+    assert math.isnan(found.kl.get("p99.9", math.nan))
+
+
+def test_logs_of_early_2024_are_of_one_base_as_far_as_their_digits_tell(tmp_path):
+    """The base's perplexity follows from two rounded figures: logs of one base agree, those of others do not."""
+    (tmp_path / "a.txt").write_text(EARLY)
+    # another candidate of the base of perplexity 4.83102609: exp(ln ratio) times it
+    other = EARLY.replace("4.8437       0.00262", "4.9286       0.02000").replace("0.001312", "0.011312")
+    (tmp_path / "b.txt").write_text(other)
+    assert [row.name for row in read_table([tmp_path / "b.txt", tmp_path / "a.txt"]).rows] == ["a.txt", "b.txt"]
+    (tmp_path / "c.txt").write_text(EARLY.replace("4.8437", "4.8537"))
+    with pytest.raises(ValueError, match=r"c.txt has a base of perplexity"):
+        read_table([tmp_path / "a.txt", tmp_path / "c.txt"])
+    (tmp_path / "far.txt").write_text(EARLY.replace("0.00262", "800.00000"))
+    assert math.isnan(read_table([tmp_path / "far.txt"]).rows[0].figures.perplexity_ratio)
+    (tmp_path / "d.txt").write_text(EARLY + EARLY)
+    with pytest.raises(ValueError, match="logs of several runs"):
+        read_table([tmp_path / "d.txt"])
+    (tmp_path / "e.txt").write_text(EARLY.partition("=====")[1] + EARLY.partition("=====")[2])
+    (row,) = read_table([tmp_path / "e.txt"]).rows
+    assert row.value == 0.001312
+    assert math.isnan(row.figures.same_top1) and math.isnan(row.figures.base.perplexity)

@@ -11,7 +11,7 @@ from kullback.evaluation.argument_types import condition, is_number, limit, numb
 from kullback.evaluation.model_arguments import model_arguments
 from kullback.evaluation.reference_arguments import reference_arguments
 from kullback.evaluation.sources.base import FLOAT_DTYPES, UNNAMED
-from kullback.evaluation.table_arguments import STATISTICS, size_arguments, table_arguments
+from kullback.evaluation.table_arguments import size_arguments, table_arguments
 from kullback.evaluation.text import visible
 
 __all__ = ["READER_OPTIONS", "ROLLOUT_PRESETS", "build_parser"]
@@ -153,8 +153,7 @@ def _outputs(parser: argparse.ArgumentParser) -> None:
     add("--markdown", metavar="FILE", help="write a table in Markdown, for pull requests and model cards")
     add("--json", metavar="FILE", help="write the results as JSON; - for standard output, without the table")
     add("--html", metavar="FILE", help="write a report, one page that needs nothing else")
-    size_arguments(parser)
-    add("--frontier", choices=STATISTICS, default="kl.mean", help="what the report draws against size (kl.mean)")
+    size_arguments(parser, frontier=True)
     add("--tokenizer", metavar="FILE", help="a tokenizer.json, to show the worst tokens as text")
     add(
         "--margin", metavar="NATS", type=limit,

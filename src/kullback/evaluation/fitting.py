@@ -21,10 +21,10 @@ from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.terminal import print_facts
 from kullback.evaluation.tokens import common_rows, common_vocabulary
 
-__all__ = ["Fit", "fit", "print_fit"]
+__all__ = ["FilesFit", "fit", "print_fit"]
 
 
-class Fit(TypedDict):
+class FilesFit(TypedDict):
     """What `fit` found, ready for JSON."""
 
     files: list[dict[str, Any]]  # facts about each that can be read
@@ -42,7 +42,7 @@ def fit(
     vocab_size: int | None = None,
     read: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Unpack[ReaderOptions],
-) -> Fit:
+) -> FilesFit:
     """Whether the first of some files can be compared with the others, and what stands in the way.
 
     Parameters
@@ -54,7 +54,7 @@ def fit(
 
     Returns
     -------
-    Fit
+    FilesFit
 
     Raises
     ------
@@ -68,7 +68,9 @@ def fit(
     own = resolved(read, names_of(names[1:]))
     with ExitStack() as stack:
         sources, problems = _opened(stack, names, own, options)
-        found = Fit(files=[s.facts() for s in sources], comparable=False, problems=problems, remarks=[], command=None)
+        found = FilesFit(
+            files=[s.facts() for s in sources], comparable=False, problems=problems, remarks=[], command=None
+        )
         if problems:
             return found
         p, *qs = sources
@@ -165,7 +167,7 @@ def _command(
     return shlex.join(words)
 
 
-def print_fit(found: Fit) -> None:
+def print_fit(found: FilesFit) -> None:
     """The files, whether they can be compared, and what is to be known before."""
     out = Output()
     for facts in found["files"]:

@@ -33,7 +33,8 @@ def table_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def size_arguments(parser: argparse.ArgumentParser) -> None:
+def size_arguments(parser: argparse.ArgumentParser, frontier: bool = False) -> None:
+    """How large the candidates are; with `frontier` what is drawn against it, where nothing is ranked by another."""
     add = parser.add_argument
     add(
         "--size",
@@ -44,6 +45,8 @@ def size_arguments(parser: argparse.ArgumentParser) -> None:
         help="how large a candidate is: its GGUF or safetensors file or folder, or bytes (4100000000, 4.1GB, 3.9GiB)",
     )
     add("--parameters", metavar="N", type=_amount, help="parameters (7.6B) of models whose files do not tell")
+    if frontier:
+        add("--frontier", choices=STATISTICS, default="kl.mean", help="what the report draws against size (kl.mean)")
 
 
 def _size(text: str) -> tuple[str, str]:
