@@ -230,6 +230,10 @@ def test_what_is_refused(folder, tmp_path, capsys):
     os.mkdir(tmp_path / "empty")
     text = str(folder / "text.txt")
     for arguments, message in (
+        ([str(folder / "base")], "expected candidates to compare, or --reference OUT to write"),
+        ([str(folder / "base"), str(folder / "q8"), "--reference", "r"], "expected candidates to compare, or"),
+        ([str(folder / "base"), "--reference", "r", "--json", "j"], "--json is of a comparison"),
+        ([text, "--reference", str(tmp_path / "r")], "is no folder; expected"),
         (["meta-llama/Llama-3", "b"], "is no folder; expected one with a model's config.json"),
         ([str(folder / "base"), str(tmp_path / "empty")], "has no config.json"),
         ([str(folder / "q4"), str(folder / "base")], "q4: has no tokenizer"),
@@ -254,3 +258,52 @@ def test_what_is_refused(folder, tmp_path, capsys):
         compare_models(folder / "base", [tmp_path / "larger"], text)
     found = compare_models(folder / "base", [tmp_path / "larger", folder / "q4"], text, vocab_size=32, context=16)
     assert found["larger"].kl.mean == pytest.approx(found["q4"].kl.mean, rel=1e-6)
+
+
+def test_a_reference_stands_for_the_base(folder, tmp_path, monkeypatch, capsys):
+    """Written whole, or gone on with after a kill; a candidate compared with it, its tokenizer and windows checked."""
+    monkeypatch.chdir(tmp_path)
+    base, text = str(folder / "base"), str(folder / "text.txt")
+    how = ["--text", text, "--split", "--context", "16", "--batch", "3", "--quiet"]
+    # a vocabulary that is listed in whole: bounds that meet
+    assert main(["eval", base, "--reference", "all.kbref", "--reference-top-k", "32", *how]) == 0
+    assert main(["eval", base, "--reference", "all.kbref", *how]) == 2
+    assert "--resume" in capsys.readouterr().err
+    code = main(["eval", "all.kbref", str(folder / "q8"), "--js", "--json", "r.json", *how])
+    assert code == 2
+    assert "compact reference" in capsys.readouterr().err
+    assert main(["eval", "all.kbref", str(folder / "q8"), str(folder / "q4"), "--json", "r.json", *how]) == 0
+    for name, one in zip(("q8", "q4"), json.loads((tmp_path / "r.json").read_text())["candidates"], strict=True):
+        check(one, by_hand(folder, name, overlapping(DOCUMENTS, 16, 8)))
+        low, high = one["kl"]["bounds"]
+        assert low <= one["kl"]["mean"] <= high < low + 1e-6
+        assert one["kl"]["groups"] == 7
+        assert one["p"]["text"] == text
+
+    # of a part the KL lies within the bounds; stopped half-way and gone on with, to the same bytes
+    from kullback.evaluation.models import reference_of_model
+
+    common = {"split": True, "context": 16, "batch": 3, "top_k": 4}
+    rows = reference_of_model(base, text, "r.kbref", **common)
+
+    def stop(done, total):
+        assert total == rows
+        if done > rows / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reference_of_model(base, text, "again.kbref", progress=stop, **common)
+    assert reference_of_model(base, text, "again.kbref", resume=True, **common) == rows
+    both = [folder / "q4", folder / "q8"]  # q4 has no tokenizer of its own
+    found = [compare_models(path, both, text, split=True, context=16)["q4"] for path in ("r.kbref", "again.kbref")]
+    assert found[0] == found[1]
+    low, high = found[0].to_dict()["kl"]["bounds"]
+    assert low <= by_hand(folder, "q4", overlapping(DOCUMENTS, 16, 8))[0].mean() <= high
+
+    with pytest.raises(ValueError, match=r"r.kbref has 143 rows, the text makes 63: .* must be those that it was"):
+        compare_models("r.kbref", [folder / "q8"], text, split=True, context=16, windows="llama.cpp")
+    (tmp_path / "other.txt").write_text("\n\n".join(DOCUMENTS).replace("cat", "sat"))
+    with pytest.raises(ValueError, match=r"r.kbref has the token 3 at row \d+, the text 4: "):
+        compare_models("r.kbref", [folder / "q8"], "other.txt", split=True, context=16)
+    with pytest.raises(ValueError, match="q4: has no tokenizer"):
+        compare_models("r.kbref", [folder / "q4"], text, split=True, context=16)

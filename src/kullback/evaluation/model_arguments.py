@@ -11,8 +11,12 @@ __all__ = ["model_arguments"]
 
 def model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("base", metavar="BASE", help="the folder of a transformers model, with its tokenizer; nothing is downloaded")
-    add("candidates", metavar="CANDIDATE", nargs="+", help="folders of candidates; the base runs once for all of them")
+    add(
+        "base",
+        metavar="BASE",
+        help="the folder of a transformers model, with its tokenizer (nothing is downloaded); or a reference of it",
+    )
+    add("candidates", metavar="CANDIDATE", nargs="*", help="folders of candidates; the base runs once for all")
     add("--text", metavar="FILE", required=True, help="UTF-8 text, or JSON lines (.jsonl) with a document in each")
     add("--field", metavar="NAME", default="text", help="the field of JSON lines that has the text (text)")
     add("--split", action="store_true", help="plain text is several documents, with blank lines between")
@@ -28,4 +32,10 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="what models compute in")
     add("--device", metavar="NAME", default="cpu", help="where the models run, as torch calls it (cpu)")
     add("--batch", metavar="N", type=positive, default=1, help="windows that a model reads at a time (1)")
+    add(
+        "--reference",
+        metavar="OUT",
+        help="without a candidate: write the base as a compact reference, OUT.kbref",
+    )
+    add("--reference-top-k", metavar="K", type=positive, default=256, help="outcomes that it lists of each row (256)")
     add("--vocab-size", metavar="N", type=positive, help="compare the first N columns only")

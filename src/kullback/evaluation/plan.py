@@ -120,7 +120,7 @@ class Job:
         return {
             "p": self.p.facts(),
             "q": [q.facts() for q in self.qs],
-            "files": [_stamp(source) for source in (self.p, *self.qs)],
+            "files": [stamp_of(source) for source in (self.p, *self.qs)],
             "plan": asdict(self.plan),
             "rows": [self.start, self.stop],
             "tokens": None
@@ -247,7 +247,7 @@ def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: x for name, x in facts.items() if name not in ("rows_read", "clipped_targets")}
 
 
-def _stamp(source: Source) -> dict[str, Any]:
+def stamp_of(source: Source) -> dict[str, Any]:
     """Size of everything that is read, and a digest of what tells its files from others under their names."""
     found = source.stamp()
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()

@@ -11,19 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import library
-from kullback.evaluation.models.windows import Window
+from kullback.evaluation.models.windows import Window, first_row, padded
 
-__all__ = ["Model", "check_same", "encoded", "load_tokenizer"]
+__all__ = ["DTYPES", "Model", "check_folder", "check_same", "encoded", "is_model", "load_tokenizer"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def is_model(path: str) -> bool:
+    return os.path.exists(os.path.join(path, "config.json"))
 
 
 def check_folder(path: str) -> None:
     """Refuse what is no folder of a model: its name would be looked for on a hub."""
     if not os.path.isdir(path):
         raise ValueError(f"{path}: is no folder; expected one with a model's config.json (nothing is downloaded)")
-    if not os.path.exists(os.path.join(path, "config.json")):
+    if not is_model(path):
         raise ValueError(f"{path}: has no config.json; expected the folder of a transformers model")
 
 
@@ -105,19 +109,3 @@ class Model:
                 use_cache=False, **({"logits_to_keep": rows} if self._keeps else {}),
             ).logits  # fmt: skip
         return found[:, -rows:].cpu()
-
-
-def first_row(windows: Sequence[Window]) -> int:
-    """The first place of any window that predicts a token asked for."""
-    return min(window.first for window in windows) - 1
-
-
-def padded(windows: Sequence[Window]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The ids of windows, (B, T), and which of them are tokens."""
-    longest = max(len(window.ids) for window in windows)
-    ids = np.zeros((len(windows), longest), np.int64)
-    there = np.zeros(ids.shape, np.bool_)
-    for row, known, window in zip(ids, there, windows, strict=True):
-        row[: len(window.ids)] = window.ids
-        known[: len(window.ids)] = True
-    return ids, there

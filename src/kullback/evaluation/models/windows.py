@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources.files import LocalFile
 
-__all__ = ["Window", "Windows", "batches", "read_documents", "windows_of"]
+__all__ = ["Window", "Windows", "batches", "first_row", "padded", "read_documents", "windows_of"]
 
 Windows = Literal["overlapping", "llama.cpp"]
 _LINES = (".jsonl", ".ndjson")
@@ -114,3 +114,19 @@ def batches(windows: Sequence[Window], size: int) -> Iterator[tuple[int, int, Se
         stop = row + sum(window.rows for window in some)
         yield row, stop, some
         row = stop
+
+
+def first_row(windows: Sequence[Window]) -> int:
+    """The first place of any window that predicts a token asked for."""
+    return min(window.first for window in windows) - 1
+
+
+def padded(windows: Sequence[Window]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The ids of windows, (B, T), and which of them are tokens."""
+    longest = max(len(window.ids) for window in windows)
+    ids = np.zeros((len(windows), longest), np.int64)
+    there = np.zeros(ids.shape, np.bool_)
+    for row, known, window in zip(ids, there, windows, strict=True):
+        row[: len(window.ids)] = window.ids
+        known[: len(window.ids)] = True
+    return ids, there
