@@ -8,6 +8,8 @@ from chart import Chart
 from lesson_pictures import LESSONS
 
 import kullback as kb
+from kullback.evaluation.report.frontier import size_picture
+from kullback.evaluation.table.sizes import ModelSize
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,4 +55,32 @@ def two_directions():
     return chart.svg()
 
 
-PICTURES = {"kl_per_token.svg": kl_per_token, "two_directions.svg": two_directions, **LESSONS}
+# bits a weight of llama.cpp's formats, and errors of logits that were made up to go with them
+QUANTS = {"q8_0": (8.5, 0.02), "q6_k": (6.6, 0.05), "q5_k_m": (5.7, 0.1), "q4_k_m": (4.85, 0.2), "iq4_xs": (4.3, 0.23),
+          "q3_k_s": (3.5, 0.7), "iq3_s": (3.5, 0.45), "q2_k": (3.0, 1.0)}  # fmt: skip
+SIZES_STYLE = (
+    "text { font: 13px system-ui, sans-serif; fill: #57606a } .name { fill: #24292f } .grid { stroke: #8c959f; "
+    "stroke-opacity: .3 } .axis { stroke: #8c959f } .line, .dot { stroke: #0969da } .line { fill: none; "
+    "stroke-width: 2 } .dot { fill: #0969da } .frontier { fill: none; stroke: #8c959f } "
+    "@media (prefers-color-scheme: dark) { text { fill: #8b949e } .name { fill: #e6edf3 } .line, .dot "
+    "{ stroke: #58a6ff } .dot { fill: #58a6ff } }"
+)
+
+
+def sizes():
+    """The mean KL of simulated candidates against the sizes that a model of 8 billion parameters would have."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(0, 2.5, (1500, 40))
+    hard = np.exp(rng.normal(0, 0.5, 30)).repeat(50)[:, None]
+    found = kb.compare_candidates(
+        base,
+        {name: base + error * hard * rng.normal(size=base.shape) for name, (_, error) in QUANTS.items()},
+        groups=np.arange(30).repeat(50),
+    )
+    models = {name: ModelSize(round(8e9 * bits / 8), 8 * 10**9) for name, (bits, _) in QUANTS.items()}
+    drawing = size_picture(found, found.ranking(), models, "kl.mean").drawing
+    head, body = drawing.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{SIZES_STYLE}</style>{body}'
+
+
+PICTURES = {"sizes.svg": sizes, "kl_per_token.svg": kl_per_token, "two_directions.svg": two_directions, **LESSONS}
