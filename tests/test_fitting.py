@@ -9,6 +9,7 @@ import pytest
 
 from kullback.cli import main
 from kullback.evaluation.fitting import fit
+from kullback.evaluation.reference.making import write_reference
 from kullback.evaluation.sources.convert import convert
 
 ROWS, VOCAB = 42, 33
@@ -32,6 +33,7 @@ def folder(tmp_path, monkeypatch):
     convert("p.npy", "p.kld", chunk_tokens=CHUNKS)
     convert("q.npy", "q.kld", chunk_tokens=CHUNKS)
     convert("q.npy", "other.kld", chunk_tokens=(CHUNKS + 1) % VOCAB)
+    write_reference("p.kbref", "p.npy", top_k=5)
     np.save("three.npy", np.zeros((ROWS, 2, VOCAB), np.float32))
     return tmp_path
 
@@ -56,6 +58,7 @@ FITTING = {
     "p.npy padded.npy q.npy --vocab-size 33": [],
     "p.npy two.npz --tensor a": [],
     "p.npy two.npz words.npy --read two.npz:tensor=a --read words.npy:dtype=bfloat16": [],
+    "p.kbref q.npy": ["p.kbref keeps the likeliest 5 of a row: KL comes with bounds"],
     "p.npy probs.npy": ["suspicious: probs.npy looks like probabilities"],
     "p.npy p.npy": ["suspicious: p.npy and p.npy hold the same numbers"],
 }

@@ -106,6 +106,20 @@ def test_memory(tmp_path):
     assert grown < 100e6
 
 
+def test_a_writer_that_is_killed(tmp_path):
+    """Not one that ends too early of itself: its shell says so too, and the exit code is that of the reader."""
+    np.save(tmp_path / "q.npy", np.zeros((50, 300), np.float32))
+    (tmp_path / "writer.py").write_text(
+        "import os; os.write(1, open('q.npy', 'rb').read()[: 128 + 20 * 1200 + 5]); os.kill(os.getpid(), 9)"
+    )
+    done = run("python writer.py | kullback compare q.npy - --json out.json --quiet", tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.endswith(
+        "kullback: -: the stream ended after 20 of 50 rows, 24133 bytes; its writer stopped too early\n"
+    )
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_an_interrupt_while_the_writer_is_silent(tmp_path):
     """No read that waits keeps the program from ending."""
     np.save(tmp_path / "q.npy", np.zeros((1000, 30), np.float32))  # more than are looked at before the work

@@ -75,7 +75,7 @@ def folder(tmp_path):
 
 
 def test_the_recipes_of_the_page(folder):
-    assert len(recipes()) == 3
+    assert len(recipes()) == 4
     for recipe in recipes():
         done = run(recipe, folder)
         assert done.returncode == 0, done.stderr
@@ -83,6 +83,8 @@ def test_the_recipes_of_the_page(folder):
     for name in ("q4.json", "both.json"):
         found = json.loads((folder / name).read_text())
         assert [found[key] == expected[key] for key in ("tokens", "kl", "perplexity_q")] == [True] * 3
+    low, high = json.loads((folder / "later.json").read_text())["kl"]["bounds"]
+    assert low <= expected["kl"]["mean"] <= high
     assert (folder / "q4.txt").read_text().startswith("[1]5.4321,[2]")
     convert(folder / "f16.kld", folder / "expected.npy", dtype="float16")
     assert (folder / "base.npy").read_bytes() == (folder / "expected.npy").read_bytes()

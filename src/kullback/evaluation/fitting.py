@@ -17,6 +17,7 @@ from kullback.evaluation.plan import Job, Path
 from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources import Dump, Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
+from kullback.evaluation.sources.reference import Reference
 from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.terminal import print_facts
 from kullback.evaluation.tokens import common_rows, common_vocabulary
@@ -145,6 +146,9 @@ def _remarks(job: Job, sources: Sequence[Source]) -> list[str]:
         found.append(f"16-bit codes, which end 16 nats or so under a maximum: {', '.join(dumps)}; KL is a lower bound")
     if isinstance(sources[0], Dump) and len(dumps) == 1 and job.plan.vocab == sources[0].shape[1]:
         found.append("--convention llama.cpp gives what llama-perplexity --kl-divergence prints too")
+    if isinstance(sources[0], Reference):
+        kept = sources[0].facts()["top_k"]
+        found.append(f"{sources[0].path} keeps the likeliest {kept} of a row: KL comes with bounds")
     return found + [f"suspicious: {line}" for line in dict.fromkeys(x for lines in job.remarks for x in lines)]
 
 
