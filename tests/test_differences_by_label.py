@@ -153,6 +153,21 @@ def test_jobs_that_go_on_and_jobs_in_parts(found, tmp_path):
     assert list(merge_logs([tmp_path / "files"])) == ["q8.npy", "q4.npy", "q2.npy"]
 
 
+def test_a_checkpoint_of_other_arrays_is_refused(tmp_path):
+    log = {"checkpoint": tmp_path / "log", "resume": True, "chunk_bytes": 5000}
+    found = kb.compare_candidates(BASE, {"q": QS["q8"]}, groups=GROUPS, rows=(0, 150), **log)
+    assert kb.compare_candidates(BASE.copy(), {"q": QS["q8"]}, groups=GROUPS, rows=(0, 150), **log) == found
+    for base, q, groups in (
+        (BASE, QS["q4"], GROUPS), (BASE + np.float32(1), QS["q8"], GROUPS), (BASE, QS["q8"], GROUPS // 2),
+        (BASE, QS["q8"], None),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"of another job .*crc32|longest_group"):
+            kb.compare_candidates(base, {"q": q}, groups=groups, rows=(0, 150), **log)
+    kb.compare_candidates(BASE, {"q": QS["q4"]}, groups=GROUPS, rows=(150, T), checkpoint=tmp_path / "other")
+    with pytest.raises(ValueError, match=r"of another job .*crc32"):
+        merge_logs([tmp_path / "log", tmp_path / "other"])
+
+
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 1], 7])
 def test_names_that_no_job_would_have(tmp_path, names):
     job = {

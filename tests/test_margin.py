@@ -112,7 +112,9 @@ def test_what_is_shipped(found):
     assert (tree["ship"], tree["margin"], tree["level"]) == ("q5", 0.002, 0.95)
     assert tree["adjusted_p_values"] == found.not_worse(0.002) and tree["not_worse"] == ranking.margin.not_worse
     assert verdict_tree(found, ranking)["ship"] is None
-    assert "not to be above that of the best by 0.002 nats" in render_report(found, sizes=SIZES, margin=0.002)
+    rule = "not to be above that of the best by 0.002 nats"
+    assert rule in render_report(found, sizes=SIZES, margin=0.002) and rule in found.to_html(margin=0.002)
+    assert "best by 0.002 nats or more in mean KL (95 %)" in found.to_markdown(margin=0.002)
 
 
 def test_the_command(found, tmp_path, monkeypatch, capsys):

@@ -48,9 +48,9 @@ class SummaryExports:
 class CandidateExports:
     """What a CandidateComparison is written as."""
 
-    def to_markdown(self, *, sizes: Mapping[str, Any] | None = None) -> str:
-        """The candidates, ranked, as a table of Markdown; `sizes` by candidate: its model's file, or bytes."""
-        return str(made_upstairs("table_of")(self, sizes=sizes).to_markdown())
+    def to_markdown(self, *, sizes: Mapping[str, Any] | None = None, margin: float | None = None) -> str:
+        """The candidates, ranked, as a table of Markdown; `sizes` and `margin` as in `to_html`."""
+        return str(made_upstairs("table_of")(self, sizes=sizes, margin=margin).to_markdown())
 
     def to_html(
         self,
@@ -59,6 +59,7 @@ class CandidateExports:
         title: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         frontier: str = "kl.mean",
+        margin: float | None = None,
     ) -> str | None:
         """The report, one page that needs nothing else: written to `path`, or returned where there is none.
 
@@ -72,8 +73,10 @@ class CandidateExports:
             By candidate, its model (a GGUF or safetensors file or folder) or its bytes.
         frontier : str
             What is drawn against size: "kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9" or "kl.max".
+        margin : float, optional
+            Ship the smallest candidate that is shown not to be worse than the best by so much in mean KL.
         """
-        return _page(self, path, title=title, sizes=sizes, frontier=frontier)
+        return _page(self, path, title=title, sizes=sizes, frontier=frontier, margin=margin)
 
     def _repr_html_(self) -> str:
         """For notebooks: a row a candidate, the nearest to the base first."""

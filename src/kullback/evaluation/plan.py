@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import Given, keywords
 from kullback.comparison import CandidateComparison, ComparisonSummary
-from kullback.evaluation.candidates import Summing
+from kullback.evaluation.candidates import ArraySource, Summing
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
@@ -249,6 +249,8 @@ def _lasting(facts: dict[str, Any]) -> dict[str, Any]:
 
 def stamp_of(source: Source) -> dict[str, Any]:
     """Size of everything that is read, and a digest of what tells its files from others under their names."""
+    if isinstance(source, ArraySource):
+        return {"crc32": source.crc32()}
     found = source.stamp()
     digest = hashlib.sha256(json.dumps(found).encode()).hexdigest()
     return {"files": len(found), "bytes": sum(entry[0] or 0 for entry in found), "stamp": digest[:32]}
