@@ -141,7 +141,7 @@ accuracy: $(VENV)/.installed-test ## measure the worst errors against long doubl
 
 coverage: $(VENV)/.installed-test ## how often intervals and claims hold: docs/intervals.md, docs/verdicts.md (minutes); REPEATS=, RUNS=
 	$(BIN)/python tests/interval_coverage.py --repeats $(or $(REPEATS),2000) --write
-	$(BIN)/python docs/verdicts.py --runs $(or $(RUNS),100)
+	$(BIN)/python docs/verdicts.py --runs $(or $(RUNS),300)
 
 docs: $(VENV)/.installed-docs ## build the site in build/site
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site

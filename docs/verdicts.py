@@ -230,7 +230,7 @@ def check(runs):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--only", choices=TABLES, help="a part of the tables")
     parser.add_argument("--print", action="store_true", help="print the tables and leave the page alone")
     parser.add_argument("--check", action="store_true", help="whether the promises hold, and no table")
