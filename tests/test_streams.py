@@ -236,6 +236,23 @@ def test_what_needs_a_file_is_refused_before_anything_is_waited_for(files, fifos
     )
 
 
+def test_a_header_is_enough_to_refuse(files, fifos):
+    """Rows come when the model has computed them, minutes after the header: what does not fit is told before."""
+    np.save(files / "short.npy", np.zeros((ROWS - 1, VOCAB)))
+    np.save(files / "narrow.npy", np.zeros((ROWS, VOCAB - 1)))
+    convert(files / "q.npy", files / "other_text.kld", chunk_tokens=(TABLE + 1) % VOCAB)
+    misfits = {
+        "short.npy": "41 rows, expected 42",
+        "narrow.npy": "a vocabulary of 40",
+        "other_text.kld": "have different tokens from row 0 on",
+    }
+    with open(os.open(fifos[0], os.O_RDWR), "wb", buffering=0) as stays:
+        for name, message in misfits.items():
+            stays.write((files / "p.kld").read_bytes()[:DUMP_HEADER])
+            with pytest.raises(ValueError, match=message):
+                compare_files(fifos[0], files / name)
+
+
 def test_rows_from_the_first(files, fifos):
     sent(fifos[0], (files / "p.kld").read_bytes())
     with pytest.raises(ValueError, match=r"`rows` begins at 3 .*, expected 0, or files"):
