@@ -42,7 +42,8 @@ class ExactSum:
     def __init__(self, values: ArrayLike = ()) -> None:
         self._units = 0
         self._special = 0.0
-        self.add(values)
+        if not isinstance(values, tuple) or values:  # most sums begin with nothing: of many groups, labels and pairs
+            self.add(values)
 
     def add(self, values: ArrayLike) -> None:
         """Add float64 numbers, any shape."""
