@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pictures import PICTURES
 from sample_report import sample_report
+from speed import speed_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +72,7 @@ def _cell(text):
 
 
 BLOCKS = {
-    "README.md": {"demo": demo},
+    "README.md": {"demo": demo, "speed": speed_table},
     "docs/table.md": {"candidates": candidates, "logs": logs},
     "docs/commands.md": {"commands": commands},
 }
