@@ -125,7 +125,10 @@ def test_an_interrupt_while_the_writer_is_silent(tmp_path):
     np.save(tmp_path / "q.npy", np.zeros((1000, 30), np.float32))  # more than are looked at before the work
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "kullback.cli", "compare", "-", str(tmp_path / "q.npy"), "--quiet"]
-    with subprocess.Popen(command, stdin=reading, stderr=subprocess.PIPE, text=True) as process:
+    attend = {
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    }  # ignored where tests run in the background
+    with subprocess.Popen(command, stdin=reading, stderr=subprocess.PIPE, text=True, **attend) as process:
         os.close(reading)
         with open(writing, "wb", buffering=0) as pipe:
             pipe.write((tmp_path / "q.npy").read_bytes()[:-1000])
