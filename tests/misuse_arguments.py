@@ -193,6 +193,7 @@ OVERRIDES = {
     "change_test": {name: lambda rng: -rng.exponential(1, (T, V)) for name in ("reference", "current")},
     "audit": {"tokens": lambda rng: rng.integers(0, V, (T, V))},
     "convert": {"path": lambda rng: "converted.npy"},
+    "write_reference": {"path": lambda rng: "made.kbref", "rows": rows},
     "load": {"path": lambda rng: "state.json"},
     "save": {"path": lambda rng: "saved.json"},
     "by_time": {
@@ -276,14 +277,14 @@ METHODS = {
 RIGHT |= {"candidates": lambda rng: {"x": rows(rng), "y": rows(rng)}}
 RIGHT |= {"other": lambda rng: None, "batch": lambda rng: RIGHT["reference"](rng)}
 FILES = ("open_logits", "open_sparse", "compare_files", "compare_candidates", "convert", "merge_logs")
-FILES += ("drift.load", "DriftState.save")
+FILES += ("drift.load", "DriftState.save", "write_reference")
 
 
 def public():
     """Name -> callable of all that a user may call; methods come bound to an object made for them."""
     found = {name: getattr(kb, name) for name in kb.__all__ if callable(getattr(kb, name))}
     records = ("Result", "TokenLoss", "TokenStatistics", "TopkDivergence", "TokenComparison", "ComparisonSummary")
-    records += ("CandidateComparison",)
+    records += ("CandidateComparison", "ReferenceWriter")  # the writer is to be closed; `write_reference` does that
     found = {name: value for name, value in found.items() if not name.endswith(records)}
     types = ("Result", "Report", "State", "Distribution", "Estimate", "Finding", "AuditCheck", "ChangeTest")
     types += ("WhatIf", "WhatIfRow")

@@ -175,7 +175,7 @@ OTHERS = {
     "mixture_kl", "mutual_information", "mutual_information_estimate", "open_logits", "open_sparse",
     "preference_score_gradient", "preference_scores", "register_kl", "registered_pairs", "sequence_sums",
     "show_config", "smooth", "sparse_divergence", "tail_weights", "tsne_objective", "vae_kl", "vae_kl_gradient",
-    "wasserstein_distance", "wasserstein_distance_histograms",
+    "wasserstein_distance", "wasserstein_distance_histograms", "write_reference",
 }  # fmt: skip
 
 
