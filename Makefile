@@ -14,7 +14,7 @@ DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==
 	'pandas<3' 'scikit-learn<1.7' statsmodels polars pyarrow
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table coverage docs clean
+.PHONY: help demo test test-jit test-integrations test-presets test-oldest test-python audit fuzz test-space nightly bench-check test-wheel lint format types bench bench-job bench-smoke generated accuracy audit-table references-table coverage docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -93,10 +93,11 @@ test-space: $(VENV)/.installed-test ## functions of rows on inputs nobody though
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(SETTLED),--settled)
 
-nightly: $(VENV)/.installed-test ## a million random rows, 30 minutes of the space of inputs, 10,000 misuses a function, the rates and intervals of the pages, faults in 200 RL runs; ROWS=..., FIRST=batch
+nightly: $(VENV)/.installed-test ## a million random rows, 100,000 against their compact references, 30 minutes of the space of inputs, 10,000 misuses a function, the rates and intervals of the pages, faults in 200 RL runs; ROWS=..., FIRST=batch
 	$(BIN)/python tests/random_rows.py --rows $(or $(ROWS),1000000) --first $(or $(FIRST),0)
 	$(BIN)/python tests/space.py --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python tests/misuse.py --calls $(or $(CALLS),10000) --seed $(or $(SEED),0)
+	$(BIN)/python tests/compact_rows.py --rows 100000 --seed $(or $(SEED),0)
 	$(BIN)/python docs/drift_rates.py --check --runs $(or $(RUNS),200)
 	$(BIN)/python docs/counts.py --check
 	$(BIN)/python tests/interval_coverage.py --check --repeats $(or $(REPEATS),300)
@@ -132,6 +133,9 @@ bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small input
 
 generated: accuracy ## rewrite every number and picture of README.md and docs/ that a command makes
 	$(BIN)/python docs/generate.py
+
+references-table: $(VENV)/.installed-test ## what compact references leave open, by their bytes: docs/references.md
+	$(BIN)/python docs/references_table.py
 
 audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and count what audits find: docs/audits.md; RUNS=
 	$(BIN)/python docs/audit_table.py --write --jobs $(or $(JOBS),2) --runs $(or $(RUNS),200) --first 1000

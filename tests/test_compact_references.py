@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -366,3 +367,23 @@ def test_other_versions_and_manifests(written):
     (written / MANIFEST).write_text(json.dumps(said))
     (written / part_name(0)).write_bytes(header_of({}, {"format": "kullback reference", "version": "2"}))
     refused(written, "kullback reference 2, expected kullback reference 1")
+
+
+def test_the_table_of_the_page_is_no_older_than_the_code():
+    """Some lines of it made anew; numbers may differ by their last digit between processors."""
+    sys.path.insert(0, str(EXAMPLES.parent / "docs"))
+    try:
+        from references_table import table
+    finally:
+        sys.path.pop(0)
+    page = (EXAMPLES.parent / "docs" / "references.md").read_text(encoding="utf-8")
+
+    def lines(text):
+        return {tuple(line.split("|")[1:3]): line for line in text.splitlines() if "| < 1e-9 |" in line}
+
+    shown = lines(page)
+    for key, line in lines(table(lists=(64, 256), buckets=(1,))).items():
+        numbers = [
+            [float(x.replace(",", "")) for x in re.findall(r"-?[\d.,]+(?:e-\d+)?", text)] for text in (line, shown[key])
+        ]
+        np.testing.assert_allclose(*numbers, rtol=0.03)

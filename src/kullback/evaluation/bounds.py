@@ -87,7 +87,7 @@ def bounds_lines(s: ComparisonSummary) -> list[tuple[str, str]]:
         ("mass not listed", f"p {short(bounds.rest.mean, 3)} a row, in buckets"),
     ]
     if high == math.inf:
-        lines.append(("no upper bound", "q is 0 where p may have mass that the reference does not list"))
+        lines.append(("no upper bound", "q is 0, or may be, where p may have mass that is not listed"))
     longer, facts = bounds.longer(), s.facts.get("p", {})
     if longer > 1 and "top_k" in facts:
         needed, vocab = longer * facts["top_k"], facts["shape"][1]

@@ -18,6 +18,7 @@ from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.own_options import resolved
 from kullback.evaluation.sources import Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
+from kullback.evaluation.sources.lists import open_lists
 from kullback.evaluation.statistics import Summarizer, joined, sets_in
 from kullback.evaluation.text import labels, unlike
 
@@ -100,6 +101,11 @@ def opened(
         inside = np.ascontiguousarray(inside, np.int64)
     base = p if isinstance(p, files) else ArraySource("p", p, inside)
     others = [x if isinstance(x, files) else ArraySource(name, x) for name, x in candidates.items()]
+    lists = open_lists([base, *others])
+    if lists is not None:
+        if read or any(options.values()):
+            raise ValueError(f"{lists[0].path}: lists of outcomes, for which no option of reading means a thing")
+        return lists
     return open_each(stack, [base, *others], resolved(read, list(candidates)), **options)
 
 

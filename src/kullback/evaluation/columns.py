@@ -12,6 +12,7 @@ from kullback._engine import Given, arrays, calls, engine, keywords, long_rows a
 from kullback.evaluation.clipped import compare_clipped
 from kullback.evaluation.llama_cpp import LlamaCppTokens, concatenate, token_values
 from kullback.evaluation.reference.comparison import compare_records
+from kullback.evaluation.reference.lists import compare_lists
 from kullback.evaluation.reference.rest import shortened
 from kullback.evaluation.sources.llama_cpp import decode
 from kullback.evaluation.sources.reference import Cells
@@ -93,6 +94,8 @@ def _all_columns(
     cells: Cells | None,
 ) -> Columns:
     """The columns of rows that are all compared; `numbers` are those of the rows in the file."""
+    if p.dtype.names is not None and "listed" in p.dtype.names:
+        return compare_lists(p, q, plan.vocab, ids) | {"null_kl": np.full(len(p), np.nan)}
     if cells is not None:
         columns = compare_records(p, cells, q, given=plan.given, tokens=ids, num_threads=threads)
         columns["null_kl"] = _null_control(plan, (q,), numbers)

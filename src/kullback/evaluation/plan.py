@@ -20,6 +20,7 @@ from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
+from kullback.evaluation.sources.lists import ListedRows
 from kullback.evaluation.sources.reference import FORMAT, Reference
 from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.suspicions import suspicions
@@ -105,7 +106,7 @@ class Job:
 
     def looked_at(self, warn: Callable[[str], None] | None, most_bytes: int) -> Job:
         """The job with what looks wrong in some rows of its files; `warn` is told each of these remarks once."""
-        if isinstance(self.p, Reference):  # of which no row can be looked at
+        if self.p.record is not None:  # of which no row can be looked at
             return self
         found = suspicions(self.p, self.qs, self.plan.given, self.tokens, (self.start, self.stop), most_bytes)
         remarks = tuple((*old, *new) for old, new in zip(self.remarks, found, strict=True))
@@ -182,6 +183,9 @@ def check_references(
     for q in qs:
         if isinstance(q, Reference):
             raise ValueError(f"{q.path}: a compact reference can only be P, which candidates are compared with")
+    if isinstance(p, ListedRows) and (jensen_shannon or top_k):
+        asked = "top_k" if top_k else "jensen_shannon"
+        raise ValueError(f"`{asked}` needs logits; {p.path} has lists of some outcomes")
     if not isinstance(p, Reference):
         return
     if vocab != p.shape[1]:
@@ -206,6 +210,8 @@ def note_facts(
     dumps = "llama.cpp" in (p["format"], q["format"])
     if p["format"] == FORMAT:
         method = REFERENCE_METHOD
+    elif "entries" in p:
+        method = LISTS_METHOD
     else:
         method = CLIPPED_METHOD if dumps else f"all entries, given as {plan.given}, normalised"
     summary.facts = {
@@ -234,6 +240,10 @@ CLIPPED_METHOD = (
 )
 REFERENCE_METHOD = (
     "the outcomes that the reference lists and the others in buckets: KLs are at least so much, acceptance at most"
+)
+LISTS_METHOD = (
+    "outcomes that both lists have and what is beside them: KLs are at least so much, acceptance at most; q may give "
+    "nothing to what it does not list"
 )
 DUMP_NOTE = (
     "The candidate is a 16-bit dump, not live logits as in llama.cpp: each of its log-probabilities is rounded "

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import Source
 from kullback.evaluation.sources.llama_cpp import Dump, code_dtype
-from kullback.evaluation.sources.reference import Reference
 
 __all__ = ["CHUNK_BYTES", "chunks", "read_rows", "row_type", "rows_per_chunk"]
 
@@ -26,11 +25,11 @@ _POLL_SECONDS = 1e-3
 
 
 def row_type(source: Source) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """How a row lies in memory: the codes of a llama.cpp dump, a record of a reference, the values of all else."""
+    """How a row lies in memory: the codes of a llama.cpp dump, the records of lists, the values of all else."""
     if isinstance(source, Dump):
         return code_dtype(source.shape[1]), ()
-    if isinstance(source, Reference):
-        return source.layout.record, ()
+    if source.record is not None:
+        return source.record, ()
     return source.dtype, (source.shape[1],)
 
 
@@ -38,7 +37,7 @@ def read_rows(source: Source, start: int, stop: int, into: NDArray[Any]) -> NDAr
     """Rows `start` to `stop` of a source in the memory `into`, as `row_type` says they lie."""
     if isinstance(source, Dump):
         source.codes(start, stop, into)
-    elif isinstance(source, Reference):
+    elif source.record is not None:
         source.records(start, stop, into)
     else:
         source.rows(start, stop, into)

@@ -49,6 +49,7 @@ class Source:
         Shape of that array as the file has it, where it may have three axes.
     """
 
+    record: np.dtype[Any] | None = None  # of a row of what has no logits, which `records` gives
     array: str | None = None
     stored: tuple[int, ...] | None = None
 
@@ -137,6 +138,10 @@ class Source:
 
     def __repr__(self) -> str:
         return f"<{self.format} {self.path!r}: {self.shape[0]} x {self.shape[1]} {self.dtype.name}>"
+
+    def records(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows `start` to `stop` of a source that has records."""
+        raise NotImplementedError
 
     def _range(self, start: int, stop: int) -> int:
         if not 0 <= start <= stop <= self.shape[0]:

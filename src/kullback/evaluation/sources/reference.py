@@ -218,6 +218,7 @@ class Reference(Source):
         self.cells = read_cells(path, self.layout, said.get("bucket_crc32"))
         tokens, groups = (self._whole(name) for name in ("tokens", "groups"))
         super().__init__(path, FORMAT, (done, self.layout.vocab_size), np.dtype(np.float32), tokens, groups)
+        self.record = self.layout.record
         self._held: tuple[int, NDArray[Any]] = (-1, np.empty(0, self.layout.record))
 
     def _whole(self, name: str) -> NDArray[np.int64] | None:
