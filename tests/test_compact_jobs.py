@@ -118,6 +118,10 @@ def test_the_command(tmp_path, capsys):
     low, high = json.loads(out.read_text())["kl"]["bounds"]
     assert 0 < low < high
     assert main(["compare", path, str(EXAMPLES / "q4_k_m.kld"), "--json", str(out), "--quiet"]) == 0  # ours: replaced
+    page = tmp_path / "page.html"
+    assert main(["compare", path, str(EXAMPLES / "q4_k_m.kld"), "--html", str(page), "--quiet"]) == 0
+    assert "every KL is at least the figure shown" in " ".join(page.read_text(encoding="utf-8").split())
+    capsys.readouterr()
     assert main(["info", path]) == 0 and "top k" in capsys.readouterr().out
     again = ["reference", str(EXAMPLES / "f16.kld"), path, "--top-k", "64", "--quiet"]
     assert main(again) == 2 and "--resume" in capsys.readouterr().err

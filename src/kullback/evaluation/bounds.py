@@ -76,6 +76,19 @@ class Bounds:
         }
 
 
+def bounds_remarks(s: ComparisonSummary) -> list[str]:
+    """What a reader must know of the KL where p is known in part only."""
+    bounds = s.parts.get("bounds")
+    if not isinstance(bounds, Bounds):
+        return []
+    low, high = bounds.kl
+    most = "has no upper bound" if high == math.inf else f"is at most {short(high)}"
+    return [
+        "p is known by its likeliest outcomes: every KL is at least the figure shown, every acceptance at most; "
+        f"the mean KL(p‖q) is at least {short(low)} and {most}"
+    ]
+
+
 def bounds_lines(s: ComparisonSummary) -> list[tuple[str, str]]:
     """The name and the text of each line that a summary shows of its bounds; none without a compact reference."""
     bounds = s.parts.get("bounds")
@@ -83,7 +96,7 @@ def bounds_lines(s: ComparisonSummary) -> list[tuple[str, str]]:
         return []
     low, high = bounds.kl
     lines = [
-        ("bounds of KL(p‖q)", f"{short(low)} to {short(high)} in the mean: p is known by its likeliest outcomes"),
+        ("bounds of KL(p‖q)", f"{short(low)} to {short(high)} in the mean"),
         ("mass not listed", f"p {short(bounds.rest.mean, 3)} a row, in buckets"),
     ]
     if high == math.inf:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from kullback.comparison import CandidateComparison, ComparisonSummary, Mean, share_text
-from kullback.evaluation.bounds import bounds_lines
+from kullback.evaluation.bounds import bounds_lines, bounds_remarks
 from kullback.evaluation.differences import print_differences, print_differences_by_label
 from kullback.evaluation.figures import percent, ratio_text
 from kullback.evaluation.label_tables import print_labels
@@ -68,7 +68,7 @@ def remarks(s: ComparisonSummary) -> list[str]:
             f"rows without a distribution in p or q: {s.undefined} (NaN, +inf or no mass) of {s.tokens}; "
             "all figures are without these rows"
         )
-    return found + _without_infinite(s)
+    return found + bounds_remarks(s) + _without_infinite(s)
 
 
 def _without_infinite(s: ComparisonSummary) -> list[str]:
