@@ -134,8 +134,8 @@ bench-smoke: $(VENV)/.installed-bench ## run every benchmark once on small input
 generated: accuracy ## rewrite every number and picture of README.md and docs/ that a command makes
 	$(BIN)/python docs/generate.py
 
-references-table: $(VENV)/.installed-test ## what compact references leave open, by their bytes: docs/references.md
-	$(BIN)/python docs/references_table.py
+references-table: $(VENV)/.installed-integrations ## what compact references leave open, by their bytes: docs/references.md
+	$(BIN)/python docs/references_table.py --model
 
 audit-table: $(VENV)/.installed-test ## put faults into simulated RL runs and count what audits find: docs/audits.md; RUNS=
 	$(BIN)/python docs/audit_table.py --write --jobs $(or $(JOBS),2) --runs $(or $(RUNS),200) --first 1000

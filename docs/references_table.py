@@ -39,33 +39,72 @@ def line(folder, top_k, buckets, rows, truth):
     return "| " + " | ".join(cells) + " |"
 
 
-def table(lists=LISTS, buckets=BUCKETS, data=EXAMPLES):
-    """The table: by the length of the list, and at 256 by the number of buckets."""
+def dumps(data=EXAMPLES):
+    """The rows of the base and of the quant, and how many of the first are to learn from."""
     p, q = (open_logits(data / name) for name in ("f16.kld", "q4_k_m.kld"))
-    rows = *(x.rows(0, x.shape[0]) for x in (p, q)), min(64, p.shape[0] // 2)
-    whole = kb.compare(rows[0][rows[2] :], rows[1][rows[2] :])
+    return *(x.rows(0, x.shape[0]) for x in (p, q)), min(64, p.shape[0] // 2)
+
+
+def model(vocab=32_000, scale=20.0):
+    """The same of a small random transformers model, as peaked as a language model, and its weights in 8 bits."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=vocab, **sizes)).eval()
+    ids = torch.randint(0, vocab, (4, 64))
+    matrices = [x for x in base.parameters() if x.dim() > 1]
+    with torch.inference_mode():
+        for x in matrices:
+            x.mul_(4)
+        base.lm_head.weight.mul_(scale / 4)
+        p = base(ids).logits.reshape(-1, vocab).numpy()
+        for x in matrices:
+            step = x.abs().amax(1, keepdim=True) / 127
+            x.copy_((x / step).round() * step)
+        q = base(ids).logits.reshape(-1, vocab).numpy()
+    return p, q, 64
+
+
+def table(lists=LISTS, buckets=BUCKETS, rows=None):
+    """The table: by the length of the list, and at 256 by the number of buckets."""
+    rows = dumps() if rows is None else rows
+    p, q, learnt = rows
+    whole = kb.compare(p[learnt:], q[learnt:])
     truth = whole.kl.mean(), whole.acceptance.mean()
-    count = len(whole.kl)
-    lines = [f"{count} tokens, V = {p.shape[1]:,}. Whole rows: KL {truth[0]:.4g}, acceptance {truth[1]:.4f}.", "", HEAD]
+    vocab = len(p["code"][0]) if p.dtype.names else p.shape[1]
+    lines = [
+        f"{len(whole.kl)} tokens, V = {vocab:,}. Whole rows: KL {truth[0]:.4g}, acceptance {truth[1]:.4f}.",
+        "",
+        HEAD,
+    ]
     lines.append("|" + "---:|" * (HEAD.count("|") - 1))
     with tempfile.TemporaryDirectory() as folder:
-        lines += [line(folder, k, 64, rows, truth) for k in lists]
+        lines += [line(folder, k, 64, rows, truth) for k in lists if k < vocab]
         lines += [line(folder, 256, b, rows, truth) for b in buckets if b != 64]
     return "\n".join(lines)
+
+
+def into_page(name, lines):
+    text = PAGE.read_text(encoding="utf-8")
+    before, start, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->\n")
+    assert start and end
+    PAGE.write_text(f"{before}{start}{lines}\n{end}{after}", encoding="utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="print that of another f16.kld and q4_k_m.kld, and write nothing")
+    parser.add_argument("--model", action="store_true", help="write the table of a transformers model too")
     options = parser.parse_args()
     if options.data:
-        print(table(data=options.data))
+        print(table(rows=dumps(options.data)))
         return
-    text = PAGE.read_text(encoding="utf-8")
-    before, start, rest = text.partition("<!-- table -->\n")
-    _, end, after = rest.partition("<!-- /table -->\n")
-    assert start and end
-    PAGE.write_text(f"{before}{start}{table()}\n{end}{after}", encoding="utf-8")
+    into_page("table", table())
+    if options.model:
+        into_page("model", table((64, 256, 1024, 4096, 16384), (), model()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sizes on the page and acceptance: KL against size with the frontier, what `compare --size` takes, pictures of what
 speculative decoding refuses."""
 
+import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -15,6 +16,7 @@ from kullback.comparison import share_text
 from kullback.evaluation.job import compare_candidates
 from kullback.evaluation.report import drawings, render_report
 from kullback.evaluation.report.frontier import size_picture
+from kullback.evaluation.table import read_table
 from kullback.evaluation.table.sizes import ModelSize
 
 T, V = 300, 16
@@ -138,6 +140,28 @@ def test_compare_takes_sizes(tmp_path, monkeypatch, capsys):
         assert words in capsys.readouterr().err
         assert not (tmp_path / "never.log").exists()  # before any work
     assert (tmp_path / "model.bin").read_bytes() == bytes(5000)
+
+
+def test_results_keep_the_sizes(tmp_path, monkeypatch, capsys):
+    """So that `kullback table` knows them; what is given there comes before."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    p = rng.normal(size=(60, 9))
+    for name, noise in (("p", 0), ("near", 1e-3), ("far", 0.5)):
+        np.save(f"{name}.npy", p + noise * rng.normal(size=p.shape))
+    sizes = ["--size", "near=8GB", "--size", "far=4GB", "--parameters", "8000000000"]
+    assert main(["compare", "p.npy", "near.npy", "far.npy", "--quiet", *sizes, "--json", "r.json"]) == 0
+    assert main(["compare", "p.npy", "far.npy", "--quiet", "--size", "far=4GB", "--json", "one.json"]) == 0
+    capsys.readouterr()
+    rows = {row.name: row for row in read_table(["r.json"], sizes={"far": 5_000_000_000}).rows}
+    assert rows["near.npy"].size == ModelSize(8_000_000_000, 8_000_000_000)
+    assert rows["far.npy"].size == ModelSize(5_000_000_000)
+    assert read_table(["one.json"]).rows[0].size == ModelSize(4_000_000_000)
+    assert main(["compare", "p.npy", "far.npy", "--quiet", "--json", "one.json"]) == 0  # one of ours is replaced
+    for wrong in ({"bytes": -1}, {"bytes": 1.5}, {"bytes": True}, 7, {"bytes": 3, "parameters": "x"}):
+        tree = json.loads((tmp_path / "one.json").read_text()) | {"size": wrong}
+        (tmp_path / "wrong.json").write_text(json.dumps(tree))
+        assert read_table(["wrong.json"]).rows[0].size is None
 
 
 def test_acceptance_by_confidence_and_position_is_that_of_the_rows():

@@ -71,6 +71,9 @@ def deliver(comparison: Any, options: argparse.Namespace, sizes: dict[str, Any])
         if decode is not None and isinstance(worst_tokens, WorstTokens):
             worst_tokens.add_text(decode)
     tree = comparison.to_dict() | _verdict(comparison, sizes, options.margin)
+    for name, one in zip(comparison, tree.get("candidates", [tree]), strict=True):
+        if name in sizes:
+            one["size"] = sizes[name].to_dict()
     text = json_text(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     if options.json and options.json != "-":
         with atomic_file(options.json) as file:

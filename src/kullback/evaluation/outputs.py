@@ -172,7 +172,7 @@ _RESULT = frozenset({
 _RESULT_MAY_HAVE = frozenset({
     "without_infinite", "by_confidence", "by_position", "null_control", "worst_tokens", "clipping", "jensen_shannon",
     "top_k_agreement", "llama_cpp", "bounds", "p", "q", "vocab_size", "rows", "given", "method", "warnings",
-    "missing_rows", "name", "by", "labels",
+    "missing_rows", "name", "by", "labels", "size",
 })  # fmt: skip
 _COLUMN = re.compile(
     "candidate|row|group|position|token|ignored|kl(_lower|_upper)?|reverse_kl|acceptance(_lower)?|rest_p|half_width|jensen_shannon|"

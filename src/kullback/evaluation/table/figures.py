@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kullback._engine import keywords
+from kullback.evaluation.table.sizes import ModelSize, size_of
 
 __all__ = ["Base", "Figures", "candidate_trees", "figures_of"]
 
@@ -48,6 +49,8 @@ class Figures:
     same_top1, perplexity_ratio, perplexity_ratio_error, acceptance : float
     remarks : tuple of str
         What a reader must know before the figures.
+    size : ModelSize or None
+        Where the result says it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Figures:
     perplexity_ratio_error: float = math.nan
     acceptance: float = math.nan
     remarks: tuple[str, ...] = ()
+    size: ModelSize | None = None
 
 
 def with_normal_interval(mean: float, error: float) -> tuple[float, float]:
@@ -98,6 +102,7 @@ def figures_of(tree: Mapping[str, Any], name: str, path: str) -> Figures:
     return Figures(
         name, path, _base(read), kl, error, grouped, _intervals(read, kl["mean"], error),
         read.number("same_top1", "mean"), ratio, ratio * ratio_error, read.number("acceptance", "mean"), _remarks(read),
+        size_of(tree.get("size")),
     )  # fmt: skip
 
 

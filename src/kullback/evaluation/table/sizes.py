@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kullback._engine import keywords, library
+from kullback.comparison import json_number
 from kullback.evaluation.sources.files import LocalFile
 from kullback.evaluation.sources.safetensors import parse_header, recognised
 
-__all__ = ["ModelSize", "amount", "by_candidate", "measured", "model_size", "size_text"]
+__all__ = ["ModelSize", "amount", "by_candidate", "measured", "model_size", "size_of", "size_text"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([kmgt])(i?)b?|(b?))", re.IGNORECASE)
@@ -44,6 +45,10 @@ class ModelSize(NamedTuple):
         """Of the tensors, or of the whole files where these were not read; NaN without a number of parameters."""
         held = self.bytes if self.tensor_bytes is None else self.tensor_bytes
         return 8 * held / self.parameters if self.parameters else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `size_of` reads it."""
+        return self._asdict() | {"bits_per_weight": json_number(self.bits_per_weight)}
 
 
 def amount(text: str, b: int = 1) -> int | None:
@@ -172,6 +177,17 @@ def measured(sizes: Mapping[str, Any] | None, parameters: int | None = None) -> 
         else model_size(str(int(given)) if isinstance(given, int | float) else os.fspath(given), parameters)
         for name, given in (sizes or {}).items()
     }
+
+
+def size_of(tree: Any) -> ModelSize | None:
+    """What a result says of a candidate's size; None where it says nothing that holds."""
+    if not isinstance(tree, dict):
+        return None
+    found: list[Any] = [tree.get(name) for name in ModelSize._fields]
+    whole = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
+    if not whole[0] or not all(ok or x is None for ok, x in zip(whole, found, strict=True)):
+        return None
+    return ModelSize(*found)
 
 
 def by_candidate(sizes: Mapping[str, ModelSize], names: list[str]) -> dict[str, ModelSize]:

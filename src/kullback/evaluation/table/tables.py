@@ -15,7 +15,7 @@ from kullback.evaluation.table.llama_log import is_log, log_figures
 from kullback.evaluation.table.picture import write_picture
 from kullback.evaluation.table.rows import LEVEL, RankedCandidates
 from kullback.evaluation.table.same_base import check_comparable
-from kullback.evaluation.table.sizes import measured
+from kullback.evaluation.table.sizes import by_candidate, measured
 from kullback.evaluation.text import labels
 
 __all__ = ["CandidateTable", "read_table", "table_of"]
@@ -100,7 +100,7 @@ def read_table(
     statistic : str
         What ranks: one of "kl.mean", "kl.median", "kl.p90", "kl.p95", "kl.p99", "kl.p99.9", "kl.max".
     sizes : mapping of str to path or int
-        By candidate, the model: its GGUF or safetensors file or folder, or its bytes.
+        By candidate, the model: its GGUF or safetensors file or folder, or its bytes; else what results say themselves.
     parameters : int, optional
         Of models whose files do not tell.
     force : bool
@@ -135,8 +135,10 @@ def read_table(
         raise TypeError(f"`paths` is one path, {keywords.shown(paths)}; expected a sequence of them")
     found, differences, not_worse = _read([os.fspath(path) for path in paths])
     warnings = check_comparable(found, force)
+    known = {one.name: one.size for one in found if one.size is not None}
+    given = by_candidate(measured(sizes, parameters), [one.name for one in found])
     return CandidateTable(
-        found, statistic=statistic, sizes=measured(sizes, parameters), differences=differences, warnings=warnings,
+        found, statistic=statistic, sizes=known | given, differences=differences, warnings=warnings,
         not_worse=not_worse,
     )  # fmt: skip
 
