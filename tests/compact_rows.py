@@ -9,7 +9,7 @@ import numpy as np
 
 from kullback.evaluation.reference.comparison import compare_records
 from kullback.evaluation.reference.rest import buckets_of, records_of
-from kullback.evaluation.sources.reference import Cells, Layout
+from kullback.evaluation.sources.reference_files import Cells, Layout
 
 DTYPES = (np.float64, np.float32, np.float16)
 BATCH = 20  # rows that share a vocabulary, a list and buckets

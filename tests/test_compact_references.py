@@ -15,7 +15,7 @@ from compact_rows import check
 import kullback as kb
 from kullback.evaluation.reference import parts
 from kullback.evaluation.sources import open_logits
-from kullback.evaluation.sources.reference import BUCKETS, MANIFEST, part_name
+from kullback.evaluation.sources.reference_files import BUCKETS, MANIFEST, part_name
 from kullback.evaluation.sources.safetensors import header_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import nullcontext
 from typing import Any
 
-from kullback.cli.delivery import check_before, deliver, model_sizes, reader_options
+from kullback.cli.delivery import check_before, deliver, labels_of, model_sizes, reader_options
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -18,8 +20,6 @@ def compare(options: argparse.Namespace) -> int:
     own = collected(options.read)
     more = heads({"lm_head": options.lm_head, "read": own})
     check_before(options, [options.p, *options.q, options.tokens, options.by, *more])
-    if options.by_column and options.by is None:
-        raise ValueError("--by-column needs --by")
     check_names(options.fail_if, names_of(options.q))
     if any(condition.labelled for condition in options.fail_if):
         check_labels(options.fail_if, names_of(options.q), _labels(options))
@@ -33,7 +33,7 @@ def compare(options: argparse.Namespace) -> int:
         "top_k": options.top_k,
         "convention": options.convention,
         "ignore_index": options.ignore_index,
-        "by": dict.fromkeys(options.by_column, options.by) if options.by_column else options.by,
+        "by": labels_of(options),
         "chunk_bytes": options.chunk_mib << 20,
         "num_threads": options.threads,
         "warn": lambda line: say(f"suspicious: {line}"),
@@ -55,9 +55,14 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _labels(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:
-    """The labels in the file of --by, by set: read once more than is needed, before hours of work."""
+    """The labels in the file of --by, or in the reference, by set: read once more than is needed, before the work."""
+    from kullback.comparison import label_sets
     from kullback.evaluation.label_files import load_labels
+    from kullback.evaluation.sources import open_logits
+    from kullback.evaluation.sources.reference import Reference
 
     if options.by is None:
-        return {}
+        with open_logits(options.p, salvage=options.salvage) if os.path.isdir(options.p) else nullcontext() as p:
+            by = p.labels() if isinstance(p, Reference) else None
+        return {} if by is None else {name: labels.names for name, labels in label_sets(by).items()}
     return {name: labels.names for name, labels in load_labels(options.by, options.by_column).items()}

@@ -17,6 +17,13 @@ def reader_options(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in READER_OPTIONS}
 
 
+def labels_of(options: argparse.Namespace) -> Any:
+    """--by and --by-column as functions take them."""
+    if options.by_column and options.by is None:
+        raise ValueError("--by-column needs --by")
+    return dict.fromkeys(options.by_column, options.by) if options.by_column else options.by
+
+
 def check_before(options: argparse.Namespace, inputs: list[str | None]) -> None:
     """Refuse before hours of work what would fail after them."""
     from kullback.evaluation.outputs import check_outputs

@@ -15,7 +15,7 @@ from kullback.evaluation.reference.comparison import compare_records
 from kullback.evaluation.reference.lists import compare_lists
 from kullback.evaluation.reference.rest import shortened
 from kullback.evaluation.sources.llama_cpp import decode
-from kullback.evaluation.sources.reference import Cells
+from kullback.evaluation.sources.reference_files import Cells
 from kullback.rows import jensen_shannon_divergence
 
 __all__ = ["IGNORE_INDEX", "LLAMA_CPP_PREFIX", "Plan", "compare_rows"]

@@ -72,6 +72,10 @@ class JobLabels:
         """The labels of each set, in the order of their numbers."""
         return {name: labels.names for name, labels in self.sets.items()}
 
+    def cut(self, rows: slice) -> dict[str, LabelSet]:
+        """The sets of some rows."""
+        return {name: LabelSet(labels.names, labels.codes[rows]) for name, labels in self.sets.items()}
+
     def columns(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Of a chunk."""
         return {column_name(i): labels.codes[rows] for i, labels in enumerate(self.sets.values())}

@@ -21,7 +21,8 @@ from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.parts import Convention, position_width
 from kullback.evaluation.sources import Dump, Source
 from kullback.evaluation.sources.lists import ListedRows
-from kullback.evaluation.sources.reference import FORMAT, Reference
+from kullback.evaluation.sources.reference import Reference
+from kullback.evaluation.sources.reference_files import FORMAT
 from kullback.evaluation.sources.streams import refuse_streams
 from kullback.evaluation.suspicions import suspicions
 from kullback.evaluation.tokens import common_rows, common_vocabulary, target_groups, target_tokens
@@ -100,6 +101,8 @@ class Job:
         windows = tuple(source.window if isinstance(source, Dump) else 0.0 for source in (p, *qs))
         groups, positions, remarks = target_groups(p, qs)
         path = os.fspath(tokens) if isinstance(tokens, (str, os.PathLike)) else None
+        if by is None and isinstance(p, Reference):
+            by = p.labels()
         labels = None if by is None else JobLabels.of_job(by, total, groups)
         remarked = (remarks,) * len(qs)
         return cls(p, tuple(qs), plan, start, stop, ids, groups, positions, remarked, windows, path, labels)

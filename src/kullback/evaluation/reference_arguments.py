@@ -16,6 +16,8 @@ def reference_arguments(parser: argparse.ArgumentParser) -> None:
     add("--buckets", metavar="N", type=positive, default=64, help="buckets that the others are divided into (64)")
     add("--given", choices=("logits", "log_probs", "probs"), default="logits", help="what the file holds")
     add("--tokens", metavar="FILE", help="target token of each row, where the file has none (.npy, .json, text)")
+    add("--by", metavar="FILE", help="labels of rows or documents to keep (Parquet, CSV, JSON lines, .npy)")
+    add("--by-column", metavar="NAME", action="append", help="of FILE take this column only (again for others)")
     add("--vocab-size", metavar="N", type=int, help="take the first N columns only")
     add("--ignore-index", metavar="ID", type=int, default=-100, help="rows with this id are left out later (-100)")
     add("--resume", action="store_true", help="go on with what is there (or begin, if there is nothing)")

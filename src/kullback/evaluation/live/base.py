@@ -15,7 +15,8 @@ from kullback.evaluation.live.batch import kernels, viewed
 from kullback.evaluation.reading import CHUNK_BYTES, read_rows, row_type, rows_per_chunk
 from kullback.evaluation.sources import Dump, Source, open_each
 from kullback.evaluation.sources.base import ReaderOptions
-from kullback.evaluation.sources.reference import Cells, Reference
+from kullback.evaluation.sources.reference import Reference
+from kullback.evaluation.sources.reference_files import Cells
 
 __all__ = ["Called", "Known", "base_of"]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import Given, calls, engine, keywords
 from kullback.evaluation.reference.rest import BLOCK_BYTES, POWERS, Floats, Rest, divided, logs_of
-from kullback.evaluation.sources.reference import Cells
+from kullback.evaluation.sources.reference_files import Cells
 from kullback.rows import bregman_terms
 
 __all__ = ["compare_records"]

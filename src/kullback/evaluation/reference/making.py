@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import Given, keywords
 from kullback.evaluation.candidates import opened
+from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.outputs import named_paths
 from kullback.evaluation.reading import CHUNK_BYTES, chunks
 from kullback.evaluation.reference.writer import IGNORE_INDEX, ReferenceWriter
@@ -41,6 +42,7 @@ def write_reference(
     chunk_bytes: int = CHUNK_BYTES,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    by: Any = None,
     **options: Unpack[ReaderOptions],
 ) -> None:
     """Write a compact reference: of each row the likeliest outcomes and what the others come to.
@@ -61,6 +63,9 @@ def write_reference(
         Bytes read at a time; four chunks are in memory.
     progress : callable, optional
         Called with the rows done and the rows in all.
+    by : path-like, array_like, or mapping of str to either, optional
+        Labels of the rows or groups, as `compare_files` takes them. Comparisons with the reference then have figures by
+        label, unless they are given others.
     **options
         Of `open_logits`.
 
@@ -99,6 +104,7 @@ def write_reference(
             )
         )  # fmt: skip
         total, vocab = source.shape
+        labels = None if by is None else JobLabels.of_job(by, total, source.groups)
         if writer.rows > total:
             raise ValueError(f"{writer.path}: has {writer.rows} rows, more than the {total} of {source.path}")
         if progress is not None:
@@ -112,7 +118,8 @@ def write_reference(
             if stop > done:
                 first = max(start, done)
                 of = None if source.groups is None else source.groups[first:stop]
-                writer.add(block[first - start :], vocab, None if ids is None else ids[first:stop], of)
+                sets = None if labels is None else labels.cut(slice(first, stop))
+                writer.add(block[first - start :], vocab, None if ids is None else ids[first:stop], of, sets)
             if progress is not None:
                 progress(stop, total)
 

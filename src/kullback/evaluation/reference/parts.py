@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.comparison import LabelSet
 from kullback.evaluation.checkpoint import locked
 from kullback.evaluation.outputs import atomic_file
-from kullback.evaluation.sources.reference import BUCKETS, FORMAT, MANIFEST, VERSION, Layout, part_name
+from kullback.evaluation.sources.reference_files import (
+    BUCKETS,
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    Layout,
+    label_column,
+    part_name,
+)
 from kullback.evaluation.sources.safetensors import TABLE_DTYPES, header_of
 
 _PART_BYTES = 16 << 20
@@ -22,16 +31,31 @@ _PART_ROWS = 4096
 _LOCK = ".writing"
 
 
-class Made(NamedTuple):
-    """Records and what belongs to them."""
+class RowBlock(NamedTuple):
+    """Rows as they came (of a llama.cpp dump they are codes), or the records of them, and what belongs to them."""
 
-    records: NDArray[Any]
+    rows: NDArray[Any]
     tokens: NDArray[np.int64] | None
     groups: NDArray[np.int64] | None
+    labels: NDArray[Any] | None  # text (n, sets)
 
-    def cut(self, part: slice) -> Made:
-        tokens, groups = (None if x is None else x[part] for x in self[1:])
-        return Made(self.records[part], tokens, groups)
+    def cut(self, part: slice) -> RowBlock:
+        return RowBlock(*(None if x is None else x[part] for x in self))  # type: ignore[arg-type]
+
+
+def joined(blocks: Sequence[RowBlock]) -> RowBlock:
+    """Blocks with the same columns, one after the other."""
+    columns = zip(*blocks, strict=True)
+    return RowBlock(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+
+
+def label_texts(sets: Mapping[str, LabelSet], rows: int) -> NDArray[Any]:
+    """The label of each row in each set, as text (n, sets)."""
+    for name, labels in sets.items():
+        if labels.codes.size != rows:
+            what = f"`by[{name!r}]`" if name else "`by`"
+            raise ValueError(f"{what} has {labels.codes.size} labels, expected {rows}, one a row")
+    return np.stack([np.array(x.names, object)[x.codes] for x in sets.values()], axis=1)
 
 
 def part_rows(layout: Layout) -> int:
@@ -39,9 +63,9 @@ def part_rows(layout: Layout) -> int:
     return max(1, min(_PART_ROWS, _PART_BYTES // layout.row_bytes))
 
 
-def write_part(folder: str, number: int, first: int, rows: Made, layout: Layout) -> None:
-    """Rows `first` and those that follow."""
-    records = rows.records
+def write_part(folder: str, number: int, first: int, rows: RowBlock, layout: Layout, sets: Sequence[str]) -> None:
+    """Rows `first` and those that follow; `sets`: what the sets of labels are called."""
+    records = rows.rows
     tensors: dict[str, tuple[str, NDArray[Any]]] = {}
     for name, dtype in layout.tensors.items():
         if name.startswith("ids"):
@@ -54,11 +78,17 @@ def write_part(folder: str, number: int, first: int, rows: Made, layout: Layout)
             tensors[name] = ("I32" if narrow else "I64", column)
     if rows.tokens is not None:
         tensors["log_prob"] = ("F64", records["log_prob"])
+    known = []
+    for i, name in enumerate(sets if rows.labels is not None else ()):
+        names, codes = np.unique(rows.labels[:, i].astype(np.str_), return_inverse=True)  # type: ignore[index]
+        tensors[label_column(i)] = ("I32", codes.reshape(-1))
+        known.append({"name": name, "labels": names.tolist()})
     said = {
         "format": FORMAT, "version": VERSION, "first": first, "rows": len(records), "top_k": layout.top_k,
         "vocab_size": layout.vocab_size, "buckets": layout.buckets,
     }  # fmt: skip
-    _write(os.path.join(folder, part_name(number)), tensors, {name: str(x) for name, x in said.items()})
+    texts = {name: str(x) for name, x in said.items()} | ({"labels": json.dumps(known)} if known else {})
+    _write(os.path.join(folder, part_name(number)), tensors, texts)
 
 
 def write_buckets(folder: str, bucket: NDArray[np.uint8]) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kullback._engine import Given, calls, keywords
 from kullback.evaluation.sources.llama_cpp import decode
-from kullback.evaluation.sources.reference import Cells, Layout
+from kullback.evaluation.sources.reference_files import Cells, Layout
 
 Floats = NDArray[np.float64]
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kullback._engine import Given, arrays, engine, keywords, views
+from kullback.comparison import LabelSet, label_sets
 from kullback.evaluation.checkpoint import difference
 from kullback.evaluation.reference.parts import (
-    Made,
+    RowBlock,
     clear,
     close_folder,
+    joined,
+    label_texts,
     open_folder,
     part_rows,
     write_buckets,
@@ -24,7 +28,7 @@ from kullback.evaluation.reference.parts import (
 )
 from kullback.evaluation.reference.rest import BLOCK_BYTES, buckets_of, mean_logs, records_of
 from kullback.evaluation.sources.base import integer_column
-from kullback.evaluation.sources.reference import (
+from kullback.evaluation.sources.reference_files import (
     LARGEST_VOCABULARY,
     MANIFEST,
     MOST_BUCKETS,
@@ -41,14 +45,6 @@ LEARNT = 64  # rows whose mean says which outcomes are likely
 IGNORE_INDEX = -100
 
 Path = str | os.PathLike[str]
-
-
-class Untaken(NamedTuple):
-    """Rows as they came; of a llama.cpp dump they are codes."""
-
-    rows: NDArray[Any]
-    tokens: NDArray[np.int64] | None
-    groups: NDArray[np.int64] | None
 
 
 class ReferenceWriter:
@@ -130,9 +126,9 @@ class ReferenceWriter:
         self._layout: Layout | None = None
         self._cells: Cells | None = None
         self._bucket_crc32: int | None = None
-        self._kept: tuple[bool, bool] | None = None  # whether there are tokens, and groups
-        self._waiting: list[Untaken] = []  # rows that come before the buckets are known
-        self._made: list[Made] = []
+        self._kept: tuple[bool, bool, tuple[str, ...]] | None = None  # whether there are tokens, groups; labels
+        self._waiting: list[RowBlock] = []  # rows that come before the buckets are known
+        self._made: list[RowBlock] = []
         self._parts = self.rows = self._on_disk = 0
         resume, overwrite = keywords.flag(resume, "resume"), keywords.flag(overwrite, "overwrite")
         self._lock: BinaryIO | None = open_folder(self.path, resume, overwrite)
@@ -145,7 +141,9 @@ class ReferenceWriter:
             self._unlock()
             raise
 
-    def write(self, logits: Any, tokens: ArrayLike | None = None, groups: ArrayLike | None = None) -> None:
+    def write(
+        self, logits: Any, tokens: ArrayLike | None = None, groups: ArrayLike | None = None, by: Any = None
+    ) -> None:
         """Add rows.
 
         Parameters
@@ -153,15 +151,20 @@ class ReferenceWriter:
         logits : array_like (..., V)
         tokens, groups : array_like of int (...), optional
             The token that each row should predict, and the document it is of; with every block or with none.
+        by : array_like (...), or mapping of str to such, optional
+            Labels of the rows, as `compare_files` takes them: a comparison then has its figures by label.
         """
         values = views.plain(logits, "logits")
         if values.ndim < 1 or not 1 <= values.shape[-1] <= LARGEST_VOCABULARY:
             raise ValueError(f"`logits` has shape {values.shape}, expected (..., V) with a vocabulary")
         if values.dtype.names is None and values.dtype.name not in (kind.name for kind in views.FLOATS):
             values = views.reals(values, "logits")
-        self.add(values.reshape(-1, values.shape[-1]), values.shape[-1], tokens, groups)
+        sets = None if by is None else label_sets(by)
+        self.add(values.reshape(-1, values.shape[-1]), values.shape[-1], tokens, groups, sets)
 
-    def add(self, rows: NDArray[Any], vocab: int, tokens: Any, groups: Any) -> None:
+    def add(
+        self, rows: NDArray[Any], vocab: int, tokens: Any, groups: Any, sets: Mapping[str, LabelSet] | None = None
+    ) -> None:
         """Add rows (n, V), or codes (n,) of a llama.cpp dump."""
         if self._lock is None:
             raise ValueError(f"{self.path}: is closed")
@@ -172,21 +175,22 @@ class ReferenceWriter:
         layout = self._layout or self._begin(vocab)
         if vocab != layout.vocab_size:
             raise ValueError(f"`logits` has rows of {vocab}, expected {layout.vocab_size} as before")
-        given = (tokens is not None, groups is not None)
+        given = (tokens is not None, groups is not None, tuple(sets or ()))
         if self._kept is None and len(rows):
             self._kept = given
         if len(rows) and given != self._kept:
-            raise ValueError("`tokens` and `groups` come with every block of rows or with none")
+            raise ValueError("`tokens`, `groups` and labels come with every block of rows or with none")
         ids = None
         if tokens is not None:
             ids = integer_column(views.plain(tokens, "tokens"), len(rows), "`tokens`")
             arrays.token_ids(ids, "tokens", (len(rows),), vocab, self._ignored)
         of = None if groups is None else integer_column(views.plain(groups, "groups"), len(rows), "`groups`")
+        block = RowBlock(rows, ids, of, label_texts(sets, len(rows)) if sets else None)
         self.rows += len(rows)
         if self._cells is not None:
-            self._take(layout, self._cells, Untaken(rows, ids, of))
+            self._take(layout, self._cells, block)
             return
-        self._waiting.append(Untaken(np.array(rows), ids, of))
+        self._waiting.append(block._replace(rows=np.array(rows)))
         if sum(len(block.rows) for block in self._waiting) >= LEARNT:
             self._learn(layout)
 
@@ -213,8 +217,6 @@ class ReferenceWriter:
         else:
             self._unlock()  # what is on disk can be gone on with
 
-    # ------------------------------------------------------------------------------------------------- the folder
-
     def _unlock(self) -> None:
         if self._lock is not None:
             close_folder(self.path, self._lock)
@@ -240,7 +242,7 @@ class ReferenceWriter:
         if parts:
             self._bucket_crc32 = said.get("bucket_crc32")
             self._cells = read_cells(self.path, layout, self._bucket_crc32)
-            self._kept = ("tokens" in parts[0].tensors, "groups" in parts[0].tensors)
+            self._kept = ("tokens" in parts[0].tensors, "groups" in parts[0].tensors, parts[0].sets)
             self.rows = self._on_disk = parts[-1].first + parts[-1].rows
 
     def _say(self, complete: bool) -> None:
@@ -250,8 +252,6 @@ class ReferenceWriter:
             "rows": self._on_disk,
         }  # fmt: skip
         write_manifest(self.path, self._layout, said)
-
-    # --------------------------------------------------------------------------------------------------- the rows
 
     def _learn(self, layout: Layout) -> None:
         """Find the buckets from the first rows, and take those that waited."""
@@ -269,11 +269,11 @@ class ReferenceWriter:
         for block in waiting:
             self._take(layout, self._cells, block)
 
-    def _take(self, layout: Layout, cells: Cells, block: Untaken) -> None:
+    def _take(self, layout: Layout, cells: Cells, block: RowBlock) -> None:
         step, most = max(1, BLOCK_BYTES // (8 * layout.vocab_size)), part_rows(layout)
         for start in range(0, len(block.rows), most):
-            rows = block.rows[start : start + most]
-            tokens, groups = (None if x is None else np.array(x[start : start + most]) for x in block[1:])
+            some = block.cut(slice(start, start + most))
+            rows, tokens = some.rows, some.tokens
             ids = None if tokens is None else np.where(tokens == self._ignored, -1, tokens)
             out = np.empty(len(rows), layout.record)
 
@@ -282,19 +282,16 @@ class ReferenceWriter:
                     part = slice(at, min(at + step, last))
                     out[part] = records_of(rows[part], layout, cells, None if ids is None else ids[part], self._given)
 
-            # some eight passes over a row in float64
-            engine.over_rows(work, len(rows), 64 * layout.vocab_size, self._threads)
-            self._made.append(Made(out, tokens, groups))
+            engine.over_rows(work, len(rows), 64 * layout.vocab_size, self._threads)  # eight passes in float64
+            self._made.append(RowBlock(out, *(None if x is None else np.array(x) for x in some[1:])))
             self._flush(layout, most)
 
     def _flush(self, layout: Layout, least: int) -> None:
         """Write parts while there are at least so many rows."""
         most = part_rows(layout)
-        while (count := sum(len(rows.records) for rows in self._made)) >= least:
-            records, *columns = zip(*self._made, strict=True)
-            tokens, groups = (None if column[0] is None else np.concatenate(column) for column in columns)
-            rows = Made(np.concatenate(records), tokens, groups)
-            write_part(self.path, self._parts, self._on_disk, rows.cut(slice(most)), layout)
+        while (count := sum(len(made.rows) for made in self._made)) >= least:
+            rows, sets = joined(self._made), self._kept[2] if self._kept else ()
+            write_part(self.path, self._parts, self._on_disk, rows.cut(slice(most)), layout, sets)
             self._parts += 1
             self._on_disk += min(count, most)
             self._made = [rows.cut(slice(most, None))] if count > most else []

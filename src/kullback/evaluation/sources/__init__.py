@@ -20,7 +20,8 @@ from kullback.evaluation.sources.npy import open_npy
 from kullback.evaluation.sources.npz import open_npz
 from kullback.evaluation.sources.output_layer import OutputLayer
 from kullback.evaluation.sources.places import file_at, names_in
-from kullback.evaluation.sources.reference import MANIFEST, Reference
+from kullback.evaluation.sources.reference import Reference
+from kullback.evaluation.sources.reference_files import MANIFEST
 from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
 from kullback.evaluation.sources.sparse import SparseRows
