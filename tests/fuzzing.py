@@ -26,6 +26,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch_writer
 from peak import peak
 
 from kullback.evaluation.job import compare_files
@@ -182,6 +183,22 @@ def distillkit(path):
     shutil.copytree(ROOT / "tests" / "data" / "distillkit" / "plain", path)
 
 
+def torch(path):
+    torch_writer.save(path, {"logits": ROWS, **COLUMNS})
+
+
+def top_k(path, save=np.savez_compressed):
+    """A group of ids and log-probabilities with what was read."""
+    group = {"ids": np.arange(48).reshape(12, 4) % 7, "log_probs": ROWS[:, :4], "token_ids": COLUMNS["tokens"]}
+    path.write_bytes(saved(save, **group, groups=COLUMNS["groups"]))
+
+
+def hfkldr(path):
+    head = struct.pack("<8sIIIIHHI", b"HFKLDR\0\0", 1, 9, 40, 3, 4, 0, 0)
+    blocks = [struct.pack("<4I4ffI", 1, 2, 3, 4, -0.5, -2, -3, -4, 0.1, 0) for _ in range(12)]
+    path.write_bytes(head + struct.pack("<27I", *range(27)) + b"".join(blocks))
+
+
 def pickled(path):
     """Files that would run code if anything unpickled them."""
     stream = io.BytesIO()
@@ -199,11 +216,11 @@ class Payload:
 
 
 WRITERS = (npy, npz, npz_deflated, safetensors, dump, hdf5, hdf5_chunked, zarr, zarr_2, parquet, parquet_plain)
-WRITERS = (*WRITERS, zarr_sharded, arrow, arrow_fixed, arrow_stream, answers, distillkit, pickled)
+WRITERS = (*WRITERS, zarr_sharded, arrow, arrow_fixed, arrow_stream, answers, distillkit, pickled, torch, top_k, hfkldr)
 WRITERS = (*WRITERS, log, tokens_text, tokens_json, tokens_npy)
 PIPED = {"piped_npy": npy, "piped_safetensors": safetensors, "piped_dump": dump}  # the same bytes as streams
 FORMATS = {writer.__name__: writer for writer in WRITERS} | PIPED
-SPARSE = ("answers", "distillkit")
+SPARSE = ("answers", "distillkit", "top_k", "hfkldr")
 BESIDE = ("log", "tokens_text", "tokens_json", "tokens_npy")  # files of other things than logits
 
 

@@ -75,6 +75,10 @@ def test_what_is_refused(tmp_path):
     refused("no array 'logits'")
     save(path, {"a": x, "b": x})
     refused("no array 'logits'; it holds a, b")
+    put = b"r" + (1 << 28).to_bytes(4, "little")  # remembers the dict at a place for which there would be a table
+    save(path, {"a": x}, more=text("b") + b"}" + put)
+    refused("a place in memory beyond the pickle's length")
+    save(path, {"a": x, "b": x})
     data = path.read_bytes()
     for i in range(60, len(data), 37):  # a byte damaged: an error of ours, or other numbers
         path.write_bytes(data[:i] + bytes([data[i] ^ 0xFF]) + data[i + 1 :])

@@ -28,6 +28,7 @@ def info(options: argparse.Namespace) -> int:
 
 def _facts(path: str, given: dict[str, Any]) -> dict[str, Any]:
     from kullback.evaluation.sources import Dump, holds_answers, open_logits, open_sparse
+    from kullback.evaluation.sources.sparse import TopKError
     from kullback.evaluation.sources.streams import is_stream
 
     if not is_stream(path) and holds_answers(path):
@@ -36,8 +37,11 @@ def _facts(path: str, given: dict[str, Any]) -> dict[str, Any]:
             option = f"--{meant[0].replace('_', '-')}"
             raise ValueError(f"{path}: top-k answers in JSON, for which {option} means nothing")
         return open_sparse(path).facts()
-    with open_logits(path, **given) as source:
-        return source.check() if isinstance(source, Dump) else source.facts()
+    try:
+        with open_logits(path, **given) as source:
+            return source.check() if isinstance(source, Dump) else source.facts()
+    except TopKError:
+        return open_sparse(path, over_listed=True).facts()
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, Unpack, cast
 
 from kullback._engine import keywords
-from kullback.evaluation.sources import arrow, hdf5, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
+from kullback.evaluation.sources import arrow, hdf5, hfkldr, llama_cpp, npy, npz, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.arrow import Arrow
 from kullback.evaluation.sources.base import ReaderOptions, Source
 from kullback.evaluation.sources.files import ByteReader
@@ -24,7 +24,7 @@ from kullback.evaluation.sources.reference import Reference
 from kullback.evaluation.sources.reference_files import MANIFEST
 from kullback.evaluation.sources.safetensors import HIDDEN_NAMES, LM_HEAD_NAMES, LOGITS_NAMES, open_safetensors
 from kullback.evaluation.sources.shards import concatenated, shard_names
-from kullback.evaluation.sources.sparse import SparseRows
+from kullback.evaluation.sources.sparse import SparseRows, TopKError
 from kullback.evaluation.sources.sparse_files import holds_answers, open_sparse
 from kullback.evaluation.sources.streams import StreamFile, open_stream, open_streams, refuse_streams
 from kullback.evaluation.sources.torch_file import holds_torch
@@ -245,6 +245,8 @@ def _open_file(
         return Arrow(file, tensor)
     if safetensors.recognised(file) or file.path.endswith(".safetensors"):
         return open_safetensors(file, tensor, names)
+    if head.startswith(hfkldr.MAGIC):
+        raise TopKError(f"{file.path}: HFKLDR, which holds top-k log-probabilities; `open_sparse` reads those")
     if holds_answers(file):
         raise ValueError(f"{file.path}: JSON, which holds top-k log-probabilities; `open_sparse` reads those")
     raise ValueError(

@@ -26,6 +26,7 @@ from kullback.evaluation.sources.base import (
     stored_dtype,
 )
 from kullback.evaluation.sources.files import ByteReader, LocalFile
+from kullback.evaluation.sources.sparse import Pick, refuse_topk
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -55,6 +56,7 @@ class Hdf5(Source):
         found = _datasets(self._handle, tensor, file.path, h5py)
         matrices = [name for name, d in found.items() if len(d.shape or ()) in (2, 3) and d.dtype.kind in "fV"]
         self._dataset = found[chosen(tensor and tensor.strip("/"), list(found), matrices, file.path)]
+        refuse_topk({name: x.shape for name, x in found.items()}, self._dataset.name.strip("/"), file.path)
         what = f"{file.path}: dataset {self._dataset.name!r}"
         stored = stored_dtype(self._dataset.dtype, dtype, what)
         shape = flat_shape(self._dataset.shape, what)
@@ -91,6 +93,24 @@ class Hdf5(Source):
 
     def close(self) -> None:
         self._handle.close()
+
+
+def load_arrays(file: ByteReader, pick: Pick) -> dict[str, NDArray[Any]]:
+    """Whole datasets at the root: those that `pick` takes, of the shapes of all."""
+    h5py = library("h5py", f"{file.path}: HDF5")
+    try:
+        with h5py.File(file.path if isinstance(file, LocalFile) else file.open(), "r") as handle:
+            datasets = _datasets(handle, None, file.path, h5py)
+            found = {}
+            for name in pick({name: x.shape or () for name, x in datasets.items()}):
+                what = f"{file.path}: dataset {name!r}"
+                unwritten.refuse(_written(datasets[name], file, what), False, what)
+                found[name] = np.asarray(datasets[name][()])
+            return found
+    except ValueError:
+        raise
+    except Exception as error:  # the library has one for each kind of damage
+        raise ValueError(f"{file.path}: not a readable HDF5 file ({error})") from None
 
 
 def _written(dataset: Any, file: ByteReader, what: str) -> NDArray[np.bool_] | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import lzma
+import math
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from kullback.evaluation.sources.base import (
 )
 from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.npy import LONGEST_HEADER, parse_header
+from kullback.evaluation.sources.sparse import Pick, refuse_topk
 
 MAGIC = b"PK\x03\x04"
 # no deflate stream expands further (zlib, "Technical Details"): a member that claims more is not read
@@ -43,6 +46,7 @@ def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None,
     members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
     candidates = [name for name in members if name not in ("tokens", "groups")]
     name = chosen(tensor, list(members), candidates, file.path)
+    refuse_topk(_Shapes(archive, members), name, file.path)
     info = members[name]
     if info.file_size > max(1, info.compress_size) * LARGEST_EXPANSION:
         raise ValueError(f"{file.path}: member {name!r} claims {info.file_size} bytes, more than it can hold")
@@ -69,6 +73,48 @@ def _open_member(file: ByteReader, archive: zipfile.ZipFile, tensor: str | None,
         source = Deflated(file, info, (rows, vocab_size), stored, header, *columns)
     source.array, source.stored = name, shape
     return source
+
+
+def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    with archive.open(info) as member:
+        return parse_header(member.read(LONGEST_HEADER), f"{archive.filename}: member {info.filename!r}")
+
+
+class _Shapes(Mapping[str, tuple[int, ...]]):
+    """The shapes of members, whose headers are read when they are asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> None:
+        self._archive, self._members = archive, members
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        return _head(self._archive, self._members[name])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+
+def load_arrays(file: ByteReader, pick: Pick) -> dict[str, NDArray[Any]]:
+    """Whole members: those that `pick` takes, of the shapes of all."""
+    found = {}
+    try:
+        with file.open() as stream, zipfile.ZipFile(stream) as archive:
+            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist() if i.filename.endswith(".npy")}
+            heads = {name: _head(archive, info) for name, info in members.items()}
+            for name in pick({name: head[0] for name, head in heads.items()}):
+                shape, fortran, dtype, offset = heads[name]
+                size, info = math.prod(shape) * dtype.itemsize, members[name]
+                most = max(1, info.compress_size) * LARGEST_EXPANSION
+                if fortran or dtype.kind not in "fiub" or size + offset != info.file_size or info.file_size > most:
+                    raise ValueError(
+                        f"{file.path}: member {name!r} is {dtype} of shape {shape}, expected numbers in C order"
+                    )
+                found[name] = np.frombuffer(archive.read(info), dtype, offset=offset).reshape(shape)
+    except (*DAMAGED, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{file.path}: not a readable .npz archive ({error})") from None
+    return found
 
 
 def member_start(file: ByteReader, info: zipfile.ZipInfo) -> int:

@@ -21,6 +21,7 @@ from kullback.evaluation.sources.base import FlatRows, Source, chosen, flat_shap
 from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.pipes import StreamFile
 from kullback.evaluation.sources.shards import Concatenated
+from kullback.evaluation.sources.sparse import Pick, refuse_topk
 
 # the limit of the reference implementation
 LONGEST_HEADER = 100_000_000
@@ -81,6 +82,22 @@ def _next_tokens(source: Source, file: ByteReader, tensor: Tensor, layers: int) 
             "the targets themselves, are others: remove one of them"
         )
     source.tokens = np.repeat(following, layers)
+
+
+def load_arrays(file: ByteReader, pick: Pick) -> dict[str, NDArray[Any]]:
+    """Whole tensors: those that `pick` takes, of the shapes of all."""
+    tensors = parse_header(file)
+    found = {}
+    for name in pick({name: tensor.shape for name, tensor in tensors.items()}):
+        tensor, what = tensors[name], f"{file.path}: tensor {name!r}"
+        if tensor.dtype in INTEGER_DTYPES or tensor.dtype == "BOOL":
+            dtype = np.dtype(INTEGER_DTYPES.get(tensor.dtype, "?"))
+        else:
+            dtype = float_dtype(DTYPES.get(tensor.dtype, tensor.dtype), what).newbyteorder("<")
+        _check_size(tensor, math.prod(tensor.shape) * dtype.itemsize, what)
+        data = file.read(tensor.stop - tensor.start, tensor.start)
+        found[name] = np.frombuffer(data, dtype).reshape(tensor.shape)
+    return found
 
 
 def recognised(file: ByteReader) -> bool:
@@ -156,7 +173,9 @@ def _find(tensors: dict[str, Tensor], tensor: str | None, usual: tuple[str, ...]
     if tensor is None and windows:
         return [name for _, name in sorted(windows)]
     matrices = [name for name, t in tensors.items() if t.dtype in DTYPES and len(t.shape) in (2, 3)]
-    return [chosen(tensor, list(tensors), matrices, path)]
+    name = chosen(tensor, list(tensors), matrices, path)
+    refuse_topk({name: t.shape for name, t in tensors.items()}, name, path)
+    return [name]
 
 
 def _check_order(tensors: dict[str, Tensor], names: list[str], path: str) -> None:

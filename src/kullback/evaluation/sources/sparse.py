@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,3 +138,117 @@ class SparseBuilder:
             vocab_size,
             counts | notes,
         )
+
+
+IDS = ("ids", "indices", "top_k_ids", "top_k_indices", "topk_ids", "topk_indices", "target_topk_token_ids", "token_ids")
+LOG_PROBS = ("log_probs", "logprobs", "top_k_log_probs", "topk_log_probs", "topk_logprobs", "top_k_log_softmax")
+LOGITS = ("logits", "top_k_logits", "topk_logits", "target_topk_logits")
+NORMALISERS = ("log_sum_exp", "logsumexp", "target_log_sum_exp_logits")
+_ENTRIES = 1 << 22  # looked at together
+
+
+# of the shapes of all arrays of a file, those that are to be loaded
+Pick = Callable[[Mapping[str, tuple[int, ...]]], list[str]]
+
+
+class TopK(NamedTuple):
+    """The arrays of a top-k group by name; of logits what normalises them, if it is there."""
+
+    ids: str
+    values: str
+    normaliser: str | None
+
+    @property
+    def logits(self) -> bool:
+        return self.values in LOGITS
+
+
+def topk_of(shapes: Mapping[str, tuple[int, ...]]) -> TopK | None:
+    """The ids and values of one shape among arrays; log-probabilities before logits."""
+    for values in (*LOG_PROBS, *LOGITS):
+        if values in shapes and len(shapes[values]) in (2, 3):
+            for ids in IDS:
+                if shapes.get(ids) == shapes[values]:
+                    normaliser = next((name for name in NORMALISERS if name in shapes), None)
+                    return TopK(ids, values, normaliser if values in LOGITS else None)
+    return None
+
+
+def refuse_topk(shapes: Mapping[str, tuple[int, ...]], chosen: str, path: str) -> None:
+    """ValueError if the array that is to be read as rows of a vocabulary has the values of some ids only."""
+    found = topk_of(shapes)
+    if found is not None and found.values == chosen:
+        raise TopKError(
+            f"{path}: {found.values!r} has the values of the ids in {found.ids!r}, not of a vocabulary; `open_sparse` "
+            "reads those"
+        )
+
+
+class TopKError(ValueError):
+    """What is to be read as rows of a vocabulary are some entries of each."""
+
+
+def of_arrays(
+    path: str,
+    format: str,
+    ids: NDArray[np.int64],
+    log_probs: NDArray[np.float64],
+    tokens: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    vocab_size: int | None,
+    notes: dict[str, Any],
+) -> SparseRows:
+    """Rows of ids and log-probabilities (T, K); what is no log-probability, or repeated, is left out and counted."""
+    if not ids.size:
+        raise ValueError(f"{path}: no position with log-probabilities")
+    too_large = log_probs > LARGEST_LOG_PROB
+    if too_large.any():
+        raise ValueError(f"{path}: {log_probs[too_large][0]} is no log-probability; are they logits?")
+    with np.errstate(invalid="ignore"):
+        known = (log_probs > SENTINEL) & (ids >= 0)
+    repeated = 0
+    step = max(1, _ENTRIES // ids.shape[1])
+    for first in range(0, len(ids), step):
+        part = slice(first, first + step)
+        order = np.argsort(ids[part], axis=1, kind="stable")
+        again = np.take_along_axis(ids[part], order, 1)
+        same = (again[:, 1:] == again[:, :-1]) & (again[:, 1:] >= 0)
+        if same.any():
+            row, place = np.nonzero(same)
+            known[first + row, order[row, place + 1]] = False
+            repeated += len(row)
+    listed = ids[known]
+    if vocab_size is not None and listed.size and listed.max() >= vocab_size:
+        raise ValueError(f"{path}: token ids up to {listed.max()}, expected 0 to {vocab_size - 1}")
+    hit = known & (ids == tokens[:, None])
+    target = np.where(hit.any(axis=1), np.where(hit, log_probs, 0.0).sum(axis=1), np.nan)
+    counts = {"sentinels": int(known.size - known.sum()) - repeated, "repeated": repeated}
+    indptr = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
+    return SparseRows(
+        path, format, indptr, listed, log_probs[known], tokens, target, groups, vocab_size, counts | notes
+    )
+
+
+def joined(path: str, parts: Sequence[SparseRows], vocab_size: int | None) -> SparseRows:
+    """The rows of several files one after the other; the groups of each are made distinct, counts added up."""
+    indptr, groups, entries, next_group = [np.zeros(1, np.int64)], [], 0, 0
+    for part in parts:
+        indptr.append(part.indptr[1:] + entries)
+        entries += int(part.indptr[-1])
+        groups.append(part.groups - part.groups.min() + next_group)
+        next_group = int(groups[-1].max()) + 1
+    notes: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.notes.items():
+            if isinstance(value, int):
+                notes[name] = notes.get(name, 0) + value
+            elif notes.setdefault(name, value) != value:
+                raise ValueError(f"{part.path}: its {name} is {value}, expected {notes[name]} as in the others")
+
+    def column(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return SparseRows(
+        path, parts[0].format, np.concatenate(indptr), column("ids"), column("log_probs"), column("tokens"),
+        column("target_log_probs"), np.concatenate(groups), vocab_size, notes | {"parts": len(parts)},
+    )  # fmt: skip

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 
-from kullback.evaluation.sources import parquet_footer, safetensors
+from kullback.evaluation.sources import hfkldr, parquet_footer, safetensors, zarr
 from kullback.evaluation.sources.completions import read_completions
 from kullback.evaluation.sources.distillkit import CONFIG_NAME, read_distillkit
 from kullback.evaluation.sources.files import ByteReader
 from kullback.evaluation.sources.places import file_at, names_in
 from kullback.evaluation.sources.shards import shard_names
 from kullback.evaluation.sources.sparse import SparseRows
+from kullback.evaluation.sources.topk_arrays import (
+    SUFFIXES,
+    Options,
+    holds_arrays,
+    read_topk_file,
+    read_topk_shards,
+    read_topk_zarr,
+)
 
 __all__ = ["holds_answers", "open_sparse"]
 
@@ -21,6 +29,7 @@ def open_sparse(
     config: str | os.PathLike[str] | None = None,
     vocabulary: dict[bytes, int] | None = None,
     vocab_size: int | None = None,
+    over_listed: bool = False,
 ) -> SparseRows:
     """Read sampled or top-k log-probabilities into memory.
 
@@ -30,7 +39,11 @@ def open_sparse(
         - JSON or JSON lines with answers of vLLM (`prompt_logprobs`), SGLang (`meta_info`) or OpenAI-style
         servers
           (`logprobs`), bare, in lists, or as a batch's result file;
-        - Parquet captured by DistillKit: one shard, or the folder with its `compression_config.yaml`.
+        - Parquet captured by DistillKit: one shard, or the folder with its `compression_config.yaml`;
+        - HFKLDR, the references of hipfire;
+        - safetensors, `.npz`, `.pt`, HDF5 or zarr, a file or a folder of them, with ids and log-probabilities (T, K) or
+          (B, T, K) under their names (`ids` and `log_probs`; those of mlx-kld's cache, of NeMo-Aligner, ...), or
+          logits and `log_sum_exp`; `tokens` beside them are targets, `token_ids` what was read, one step earlier.
     config : path-like, optional
         DistillKit's configuration, if it is not beside the shards.
     vocabulary : dict of bytes to int, optional
@@ -39,7 +52,10 @@ def open_sparse(
         comparison. Without it such ids mean something within this file only, which `facts` tells as
         "named_by": "text"; a file is refused that names another token by such an id.
     vocab_size : int, optional
-        Size of the vocabulary, which JSON answers do not tell; ids are checked against it.
+        Size of the vocabulary, which JSON answers and most arrays do not tell; ids are checked against it.
+    over_listed : bool
+        Take logits of the ids listed alone, as mlx-lm writes them for DWQ, for log-probabilities among these: `facts`
+        says "normalised_over". They are no log-probabilities over the vocabulary, and are refused without it.
 
     Returns
     -------
@@ -68,12 +84,22 @@ def open_sparse(
     (array([5, 7]), array([5]), array([0.83]))
     """
     name = os.fspath(path)
-    inside = names_in(name)
+    inside, options = names_in(name), Options(vocab_size, over_listed)
     if inside is None:
         file = file_at(name)
-        if not file.read(4).startswith(parquet_footer.MAGIC):
+        head = file.read(8)
+        if head == hfkldr.MAGIC:
+            return hfkldr.read_hfkldr(file)
+        if holds_arrays(file):
+            return read_topk_file(file, options)
+        if not head.startswith(parquet_footer.MAGIC):
             return read_completions(file, vocabulary, vocab_size)
         shards, folder = [file], name.rpartition("/")[0] or "."
+    elif zarr.MARKERS & set(inside):
+        return read_topk_zarr(name, options)
+    elif not any(one.endswith(".parquet") for one in inside):
+        names = shard_names(inside, SUFFIXES, name, False)
+        return read_topk_shards(name.rstrip("/"), names, inside, options)
     else:
         shards = [file_at(f"{name.rstrip('/')}/{s}") for s in shard_names(inside, (".parquet",), name, False)]
         folder = name.rstrip("/")

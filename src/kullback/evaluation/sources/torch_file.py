@@ -6,8 +6,10 @@ gets tensors as NumPy arrays, and of everything else that has a class of its own
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ _NAMES = {
     "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "bfloat16", "int64": "i8", "int32": "i4",
     "int16": "i2", "int8": "i1", "uint8": "u1", "bool": "b1",
 }  # fmt: skip
+_LONGEST_PICKLE = 1 << 24  # of a file of tensors by name
 PLAIN = {("collections", "OrderedDict"): dict, ("builtins", "set"): set, ("torch", "Size"): tuple}
 
 
@@ -109,17 +112,25 @@ def placed(file: ByteReader) -> dict[str, Placed]:
 
 def _unpickled(stream: Any, reader: type[_Reader]) -> Any:
     with zipfile.ZipFile(stream) as archive:
+        size = stream.seek(0, 2)
+        if any(info.compress_size > size for info in archive.infolist()):
+            raise ValueError("a member that is larger than the file")
         name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
         with archive.open(name) as text:
-            return reader(text, archive, root, ">" if order == b"big" else "<").load()
+            return reader(reader.sound(text), archive, root, ">" if order == b"big" else "<").load()
 
 
 class _Reader(pickle.Unpickler):
     def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str, order: str) -> None:
         super().__init__(stream)
         self._archive, self._root, self._order = archive, root, order
+
+    @staticmethod
+    def sound(text: Any) -> Any:
+        """The pickle, where it is looked through before it is read."""
+        return text
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
@@ -170,6 +181,17 @@ class _Place(NamedTuple):
 
 class _Finder(_Reader):
     """Reads where tensors are, and none of their bytes."""
+
+    @staticmethod
+    def sound(text: Any) -> Any:
+        """ValueError for a pickle too long to be of tensors, or that asks for more memory than it has bytes."""
+        data = text.read(_LONGEST_PICKLE + 1)
+        if len(data) > _LONGEST_PICKLE:
+            raise ValueError("more than tensors by name")
+        for operation, argument, _ in pickletools.genops(data):
+            if "PUT" in operation.name and isinstance(argument, int) and argument > len(data):
+                raise ValueError("a place in memory beyond the pickle's length")
+        return io.BytesIO(data)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

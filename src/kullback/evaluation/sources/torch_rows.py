@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kullback.evaluation.sources.base import FlatRows, chosen, flat_shape, float_dtype, integer_column
 from kullback.evaluation.sources.files import ByteReader
+from kullback.evaluation.sources.sparse import Pick, refuse_topk
 from kullback.evaluation.sources.torch_file import Placed, placed
 
-__all__ = ["open_torch", "tensor_of"]
+__all__ = ["load_arrays", "open_torch", "tensor_of"]
 
 
 def open_torch(file: ByteReader, tensor: str | None, usual: tuple[str, ...]) -> FlatRows:
@@ -21,6 +23,7 @@ def open_torch(file: ByteReader, tensor: str | None, usual: tuple[str, ...]) -> 
         tensor = next((name for name in usual if name in tensors), None)
     matrices = [name for name, x in tensors.items() if _is_float(x) and len(x.shape) in (2, 3)]
     name = chosen(tensor, list(tensors), matrices, file.path)
+    refuse_topk({name: x.shape for name, x in tensors.items()}, name, file.path)
     found, what = tensors[name], f"{file.path}: tensor {name!r}"
     dtype = float_dtype("bfloat16", what) if isinstance(found.dtype, str) else found.dtype
     float_dtype(dtype.newbyteorder("=").name, what)
@@ -41,6 +44,12 @@ def tensor_of(file: ByteReader, tensor: Placed) -> Any:
     if isinstance(tensor.dtype, str):
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values.reshape(tensor.shape)
+
+
+def load_arrays(file: ByteReader, pick: Pick) -> dict[str, NDArray[Any]]:
+    """Whole tensors: those that `pick` takes, of the shapes of all."""
+    tensors = placed(file)
+    return {name: tensor_of(file, tensors[name]) for name in pick({name: x.shape for name, x in tensors.items()})}
 
 
 def _is_float(tensor: Placed) -> bool:

@@ -26,6 +26,7 @@ from kullback.evaluation.sources.base import (
     stored_dtype,
 )
 from kullback.evaluation.sources.folder import Folder
+from kullback.evaluation.sources.sparse import Pick, refuse_topk
 
 MARKERS = {"zarr.json", ".zarray", ".zgroup"}
 # chunks that are looked for, however few files there are
@@ -54,6 +55,7 @@ class Zarr(Source):
 
     def _open(self, path: str, dtype: str | None, salvage: bool, arrays: dict[str, Any]) -> None:
         """Check what the array holds; the columns beside it."""
+        refuse_topk({name: x.shape for name, x in arrays.items()}, self._array.name.strip("/"), path)
         what = f"{path}: array {self._array.name!r}"
         stored = stored_dtype(self._array.dtype, dtype, what)
         shape = flat_shape(self._array.shape, what)
@@ -92,6 +94,27 @@ class Zarr(Source):
         except Exception as error:  # each codec of the library has its own errors
             raise OSError(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from error
         unwritten.blank(self._written, start, out)
+
+
+def load_arrays(path: str, pick: Pick) -> dict[str, NDArray[Any]]:
+    """Whole arrays of a group: those that `pick` takes, of the shapes of all."""
+    zarr = library("zarr", f"{path}: zarr")
+    folder = Folder(path)
+    try:
+        node = zarr.open(path, mode="r")
+        arrays = {} if isinstance(node, zarr.Array) else dict(node.arrays())
+        found = {}
+        for name in pick({name: x.shape for name, x in arrays.items()}):
+            chunks = _Chunks(arrays[name], folder, f"{path}: array {name!r}")
+            if arrays[name].dtype.kind == "f":  # zarr leaves out chunks of zeros, which are ids, but no log-probs
+                unwritten.refuse(chunks.written(), False, f"{path}: array {name!r}")
+            found[name] = np.asarray(arrays[name][...])
+        folder.check(list(folder.files))
+        return found
+    except (ValueError, ImportError, OSError):
+        raise
+    except Exception as error:  # each codec of the library has its own errors
+        raise ValueError(f"{path}: not a readable zarr group ({error})") from None
 
 
 class _Chunks:
