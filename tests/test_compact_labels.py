@@ -7,6 +7,7 @@ import pytest
 
 import kullback as kb
 from kullback.cli import main
+from kullback.evaluation import LiveComparison
 from kullback.evaluation.sources import open_logits
 
 T, V = 150, 90
@@ -37,6 +38,13 @@ def test_they_are_those_of_by(path, tmp_path):
     other = kb.compare_candidates(path, {"q": Q}, by=ROLES)["q"]  # what is given comes before
     assert set(other.by) == {"tool", "(none)"}
     assert kb.compare_candidates(tmp_path / "bare.kbref", {"q": Q})["q"].by == {}
+
+
+def test_models_that_run_have_them(path):
+    with LiveComparison(path) as live:
+        for at in range(0, T, 40):
+            live.update(Q[at : at + 40])
+        assert by_label(live.summary()) == by_label(kb.compare_candidates(path, {"q": Q})["q"])
 
 
 def test_a_writer_takes_them_by_the_block(path, tmp_path, monkeypatch):

@@ -46,6 +46,17 @@ def test_a_page_has_no_section_without_content():
     assert "Where they differ" in kb.compare(P, Q["near"]).summary(by=GROUPS).to_html()
 
 
+def test_the_worst_tokens_have_no_columns_for_what_nobody_told(found):
+    """Context, token and its log-probs stood there empty where tokens were not given."""
+    worst = found.to_html().partition("The worst tokens")[2].partition("The distribution")[0]
+    assert "<td></td>" not in worst
+    assert "context and token" not in worst
+    assert "ln p" not in worst
+    told = kb.compare_candidates(P, Q, tokens=np.zeros(60, int)).to_html().partition("The worst tokens")[2]
+    assert "context and token" in told
+    assert "<mark>0</mark>" in told
+
+
 def test_the_lower_floor_alone_has_its_page():
     """No import of the evaluation before, and none by `import kullback` or by comparing."""
     program = """

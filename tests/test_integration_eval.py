@@ -18,6 +18,8 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "it", "was", "not", "so",
 # fmt: on
 DOCUMENTS = [" ".join(WORDS[(i * i + 3 * i * n) % len(WORDS)] for i in range(n)) for n in (40, 1, 23, 9, 30, 14, 26)]
 
+KINDS = ["a", "a", None, "b", "b", "b", "a"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -48,7 +50,9 @@ def folder(tmp_path_factory):
         model.save_pretrained(path / name)
     tokenizer.save_pretrained(path / "q8")
     (path / "text.txt").write_text("\n\n".join(DOCUMENTS))
-    (path / "text.jsonl").write_text("".join(json.dumps({"body": d}) + "\n" for d in DOCUMENTS))
+    (path / "text.jsonl").write_text(
+        "".join(json.dumps({"body": d, "kind": KINDS[i]}) + "\n" for i, d in enumerate(DOCUMENTS))
+    )
     return path
 
 
@@ -307,3 +311,52 @@ def test_a_reference_stands_for_the_base(folder, tmp_path, monkeypatch, capsys):
         compare_models("r.kbref", [folder / "q8"], "other.txt", split=True, context=16)
     with pytest.raises(ValueError, match="q4: has no tokenizer"):
         compare_models("r.kbref", [folder / "q4"], text, split=True, context=16)
+
+
+def test_figures_by_a_field_of_the_lines(folder, tmp_path):
+    """Labels of documents, in a log that is gone on with too."""
+    common = {"field": "body", "context": 16, "by_fields": ["kind"], "checkpoint": tmp_path / "log"}
+    for resume in (False, True):
+        found = compare_models(
+            folder / "base",
+            [folder / "q4"],
+            folder / "text.jsonl",
+            resume=resume,
+            per_token=tmp_path / "t.csv",
+            **common,
+        )["q4"]
+        for kind in ("a", "b", None):
+            documents = [d for d, k in zip(DOCUMENTS, KINDS, strict=True) if k == kind]
+            check(found.by["kind"][kind or "(none)"].to_dict(), by_hand(folder, "q4", overlapping(documents, 16, 8)))
+        assert found.facts["labels"]["of"] == {"kind": "group"}
+    assert "label.kind" in (tmp_path / "t.csv").read_text().splitlines()[0]
+    assert main(["merge", str(tmp_path / "log"), "--json", str(tmp_path / "m.json")]) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["by"].keys() == found.to_dict()["by"].keys()
+    with pytest.raises(ValueError, match=r"which the windows of llama\.cpp do not tell apart"):
+        compare_models(folder / "base", [folder / "q4"], folder / "text.jsonl", windows="llama.cpp", by_fields=["kind"])
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Qwen3", "Gemma2", "Mamba"])
+def test_models_of_other_kinds(folder, tmp_path, family):
+    """Places that are learned, soft-capped logits, states instead of attention; batches that are padded."""
+    import torch
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+    if family == "GPT2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
+    elif family != "Mamba":
+        sizes |= {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(vocab_size=32, **sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    shutil.copytree(folder / "q8", tmp_path / "p")
+    model.save_pretrained(tmp_path / "p")
+    text = folder / "text.txt"
+    found = compare_models(tmp_path / "p", [folder / "q8"], text, split=True, context=16, batch=3)["q8"]
+    logs = []
+    for ids, first in overlapping(DOCUMENTS, 16, 8):
+        with torch.inference_mode():
+            rows = model(torch.tensor([ids])).logits[0, first - 1 : -1].double().log_softmax(-1).numpy()
+        logs += rows[np.arange(len(rows)), ids[first:]].tolist()
+    assert found.perplexity_p == pytest.approx(np.exp(-np.mean(logs)), rel=1e-5)

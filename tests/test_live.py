@@ -86,6 +86,21 @@ def test_two_live_models(cuts):
     assert found.parts["null_control"].count == 1  # of rows 0, 256, 512, ... where nobody knows how many there will be
 
 
+@pytest.mark.parametrize("by", [["a", "b", None, "a"], {"x": np.arange(T) % 3, "y": np.arange(4) > 1}])
+def test_labels(reference, q_file, by):
+    """Of the rows, or of the documents that the reference knows."""
+    expected = compare_files(reference, q_file, by=by)
+    live = LiveComparison(reference, by=by)
+    for part in pieces(CUTS["uneven"]):
+        live.update(Q[part])
+    found = live.summary()
+    assert found == expected
+    assert found.by.keys() == expected.by.keys()
+    assert found.facts["labels"] == expected.facts["labels"]
+    with pytest.raises(ValueError, match="`by` needs to know how many rows"):
+        LiveComparison(by=by)
+
+
 def test_a_part_of_the_reference(reference, q_file):
     expected = compare_files(reference, q_file, rows=(0, 30))
     live = LiveComparison(str(reference))

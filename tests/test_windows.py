@@ -53,11 +53,13 @@ def test_batches():
 def test_documents(tmp_path):
     path = tmp_path / "t.txt"
     path.write_bytes("\ufeffone\ntwo\n\n \t\nthrée\r\n\r\nfour\n\n".encode())
-    assert read_documents(path, "text", True) == ["one\ntwo", "thrée\r", "four"]
-    assert read_documents(path, "text", False) == ["one\ntwo\n\n \t\nthrée\r\n\r\nfour\n\n"]
+    assert read_documents(path, "text", True)[0] == ["one\ntwo", "thrée\r", "four"]
+    assert read_documents(path, "text", False)[0] == ["one\ntwo\n\n \t\nthrée\r\n\r\nfour\n\n"]
     lines = tmp_path / "t.jsonl"
     lines.write_text("\n".join([json.dumps({"a": "one\u2028\n\ntwo"}), "", json.dumps({"a": "three"}), ""]))
-    assert read_documents(lines, "a", False) == ["one\u2028\n\ntwo", "three"]
+    assert read_documents(lines, "a", False) == (["one\u2028\n\ntwo", "three"], {})
+    lines.write_text('{"text": " ", "d": 1}\n{"text": "x", "d": "b", "e": null}\n{"text": "y"}')
+    assert read_documents(lines, "text", False, ["d", "e"]) == (["x", "y"], {"d": ["b", None], "e": [None, None]})
 
 
 WRONG = {
@@ -65,6 +67,8 @@ WRONG = {
     "u.txt": (b"a\xff", {}, "not UTF-8 text .*at byte 1"),
     "t.jsonl": (b'{"a": "b"}\n{"text": 1}', {"field": "a"}, "t.jsonl:2: has no text called 'a'; see --field"),
     "u.jsonl": (b"{", {}, "u.jsonl:1: not a line of JSON"),
+    "v.txt": (b"a", {"by": ["d"]}, "are of JSON lines .* plain text"),
+    "w.jsonl": (b'{"text": "b"}', {"by": ["d"]}, "none of its lines has the field 'd'"),
     "v.jsonl": (b'{"text": "b"}', {"split": True}, "each of its lines is a document"),
 }
 

@@ -36,7 +36,7 @@ def evaluate(options: argparse.Namespace) -> int:
         comparison = compare_models(
             options.base, options.candidates, options.text, jensen_shannon=options.js, top_k=options.top_k,
             progress=report, warn=lambda line: say(f"suspicious: {line}"), checkpoint=options.checkpoint,
-            resume=options.resume, per_token=options.per_token, **_running(options),
+            resume=options.resume, per_token=options.per_token, by_fields=options.by_field, **_running(options),
         )  # fmt: skip
     return deliver(comparison, options, sizes)
 
@@ -45,7 +45,7 @@ def _reference(options: argparse.Namespace) -> int:
     from kullback.evaluation.models import reference_of_model
     from kullback.evaluation.progress import progress
 
-    for name in ("json", "html", "markdown", "per_token", "junit", "checkpoint", "fail_if"):
+    for name in ("json", "html", "markdown", "per_token", "junit", "checkpoint", "fail_if", "by_field"):
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} is of a comparison; --reference makes none")
     with progress(options.quiet, options.reference if options.resume else "") as report:

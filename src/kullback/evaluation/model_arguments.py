@@ -19,6 +19,13 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
     add("candidates", metavar="CANDIDATE", nargs="*", help="folders of candidates; the base runs once for all")
     add("--text", metavar="FILE", required=True, help="UTF-8 text, or JSON lines (.jsonl) with a document in each")
     add("--field", metavar="NAME", default="text", help="the field of JSON lines that has the text (text)")
+    add(
+        "--by-field",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a field with a label: figures by label (again for others)",
+    )
     add("--split", action="store_true", help="plain text is several documents, with blank lines between")
     add("--context", metavar="N", type=positive, default=512, help="tokens that a model reads at a time (512)")
     add("--stride", metavar="N", type=positive, help="tokens from one window to the next (half the context)")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import as_mask, keywords, views
+from kullback.evaluation.reading import CHUNK_BYTES
 from kullback.evaluation.sources.base import float_dtype
 
 __all__ = ["Incoming", "viewed"]
@@ -123,3 +124,26 @@ def names_of_candidates(x: Any, known: tuple[str, ...]) -> dict[str, Any]:
     if known and set(found) != set(known):
         raise ValueError(f"the candidates are {', '.join(found)}, expected {', '.join(known)} as in the first update")
     return {name: found[name] for name in known or found}
+
+
+def rows_together(arrays: Sequence[NDArray[Any]]) -> int:
+    """Rows of all of them, and of a reference, that are looked at together."""
+    row: int = 2 * sum(x.dtype.itemsize * x.shape[-1] for x in arrays)
+    return max(1, CHUNK_BYTES // row)
+
+
+def common_vocabulary(sizes: Mapping[str, int], asked: int | None) -> int:
+    """The vocabulary compared; ValueError where those of the base, which comes first, and a candidate differ."""
+    least = min(sizes.values())
+    if asked is not None:
+        if asked > least:
+            raise ValueError(f"`vocab_size` is {asked}, expected from 1 to {least}")
+        return asked
+    (base, first), *others = sizes.items()
+    for name, size in others:
+        if size != first:
+            raise ValueError(
+                f"{name} has a vocabulary of {size}, {base} one of {first}; if the further columns are padding, "
+                f"compare the first {least}: vocab_size={least}"
+            )
+    return first

@@ -17,12 +17,19 @@ from kullback.evaluation.candidates import Summing
 from kullback.evaluation.checkpoint import Candidates
 from kullback.evaluation.columns import IGNORE_INDEX, Plan, compare_rows
 from kullback.evaluation.live.base import Known, base_of, live_facts
-from kullback.evaluation.live.batch import Incoming, names_of_candidates, same_lead, viewed
+from kullback.evaluation.live.batch import (
+    Incoming,
+    common_vocabulary,
+    names_of_candidates,
+    rows_together,
+    same_lead,
+    viewed,
+)  # fmt: skip
+from kullback.evaluation.live.labels import labels_of_rows
 from kullback.evaluation.live.look import Look
 from kullback.evaluation.live.order import Numbered, Order
 from kullback.evaluation.parts import position_width
-from kullback.evaluation.plan import check_references, note_facts
-from kullback.evaluation.reading import CHUNK_BYTES
+from kullback.evaluation.plan import check_references, note_facts, note_labels
 from kullback.evaluation.sources import Dump
 from kullback.evaluation.sources.base import ReaderOptions
 from kullback.evaluation.statistics import joined
@@ -50,6 +57,8 @@ class LiveComparison:
         How many rows there will be, where the reference does not say.
     jensen_shannon, top_k, ignore_index, num_threads
         As in `compare_files`.
+    by : path-like, array_like, or mapping of str to either, optional
+        Labels as in `compare_files`, where it is known how many rows there will be.
     warn : callable, optional
         Called once with a line for each thing that looks wrong in the first rows (shifted tokens, permuted
         vocabularies, probabilities taken for logits, ...); the lines are in `facts["warnings"]` of the summaries too.
@@ -101,6 +110,7 @@ class LiveComparison:
         top_k: Sequence[int] = (),
         ignore_index: int = IGNORE_INDEX,
         num_threads: int | None = None,
+        by: Any = None,
         warn: Callable[[str], None] | None = None,
         taking: Callable[[int, int, Candidates], None] | None = None,
         **options: Unpack[ReaderOptions],
@@ -123,6 +133,9 @@ class LiveComparison:
         total = None if self._base is None else self._base.total
         if total is None and rows is not None:
             total = keywords.whole(rows, "rows", 0)
+        if by is not None and total is None:
+            raise ValueError("`by` needs to know how many rows there will be: give `rows`")
+        self._labels = labels_of_rows(source, by, total or 0)
         ignored = keywords.integer(ignore_index, "ignore_index")
         self._order = Order(source, total, ignored)
         self._plan = Plan(given, 0, _UNKNOWN_ROWS if total is None else total, js, ks, False, ignored)
@@ -195,7 +208,7 @@ class LiveComparison:
             plan = replace(plan, vocab=self._vocabulary(vocab, qs))
             if rows.tokens is not None:
                 layouts.token_ids(rows.tokens, "tokens", rows.tokens.shape, plan.vocab, plan.ignore_index)
-        for first, end in batch.spans(arrays, self._most(arrays)):
+        for first, end in batch.spans(arrays, rows_together(arrays)):
             start, stop = rows.start + first, rows.start + end
             if p is None:
                 assert self._base is not None
@@ -212,7 +225,7 @@ class LiveComparison:
             asked = None if rows.tokens is None or not told else rows.tokens[first:end]
             windows = (0.0 if self._base is None else self._base.window, 0.0)
             parts.append([compare_rows(plan, base, x, windows, start, asked, self._threads, cells) for x in others])
-        columns = [joined(some) | rows.columns() for some in zip(*parts, strict=True)]
+        columns = [joined(some) | rows.columns(self._labels) for some in zip(*parts, strict=True)]
         if not columns:
             self._order.add(rows, batch.groups)
             return
@@ -221,33 +234,19 @@ class LiveComparison:
         self._look.add(kept, rows.stop - rows.start)
         self._add(rows, batch.groups, columns)
 
-    def _most(self, arrays: Sequence[NDArray[Any]]) -> int:
-        """Rows that are looked at together."""
-        row: int = 2 * sum(x.dtype.itemsize * x.shape[-1] for x in arrays)
-        return max(1, CHUNK_BYTES // row)
-
     def _vocabulary(self, p: int, qs: Mapping[str, NDArray[Any]]) -> int:
-        sizes: list[int] = [p, *(q.shape[-1] for q in qs.values())]
-        if self._vocab is not None:
-            if self._vocab > min(sizes):
-                raise ValueError(f"`vocab_size` is {self._vocab}, expected from 1 to {min(sizes)}")
-            return self._vocab
-        for name, size in zip(qs, sizes[1:], strict=True):
-            if size != sizes[0]:
-                base = "p" if self._base is None else self._base.name
-                raise ValueError(
-                    f"{name} has a vocabulary of {size}, {base} one of {sizes[0]}; if the further columns are padding, "
-                    f"compare the first {min(sizes)}: vocab_size={min(sizes)}"
-                )
-        if self._plan.vocab not in (0, sizes[0]):
-            raise ValueError(f"the rows have a vocabulary of {sizes[0]}, those before had one of {self._plan.vocab}")
-        return sizes[0]
+        base = "p" if self._base is None else self._base.name
+        found = common_vocabulary({base: p} | {name: q.shape[-1] for name, q in qs.items()}, self._vocab)
+        if self._plan.vocab not in (0, found):
+            raise ValueError(f"the rows have a vocabulary of {found}, those before had one of {self._plan.vocab}")
+        return found
 
     def _add(self, rows: Numbered, given: NDArray[np.int64] | None, columns: Candidates) -> None:
         self._order.add(rows, given)
         width = position_width(self._order.longest)
         if self._summing is None:
-            self._summing = Summing(self._names, width, self._order.targets)
+            names = {} if self._labels is None else self._labels.names
+            self._summing = Summing(self._names, width, self._order.targets, names)
         self._summing.widen(width, self._order.targets)
         self._summing.add(columns)
         if self._taking is not None:
@@ -281,8 +280,8 @@ class LiveComparison:
         lines = self._look.now(names, self._order.targets) or [[] for _ in self._names]
         for name, summary, some in zip(self._names, found.summaries, lines, strict=True):
             if name in self._facts:
-                rows = (0, self._order.row)
-                note_facts(summary, base, self._facts[name], self._plan, rows)
+                note_facts(summary, base, self._facts[name], self._plan, (0, self._order.row))
+                note_labels(summary, {} if self._labels is None else self._labels.identity)
             if some or self._order.remarks:
                 summary.facts["warnings"] = [*self._order.remarks, *some]
         return found

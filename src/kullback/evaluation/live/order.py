@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.live.batch import Incoming
 from kullback.evaluation.sources import Source
 from kullback.evaluation.tokens import target_tokens
@@ -30,12 +31,14 @@ class Numbered:
     sequences: int = 0  # of the batch
     remark: str = ""
 
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self, labels: JobLabels | None) -> dict[str, NDArray[Any]]:
         """What a job's columns say of its rows, beside what is computed."""
         found: dict[str, NDArray[Any]] = {"row": np.arange(self.start, self.stop), "position": self.positions}
         if self.tokens is not None:
             found["token"] = self.tokens
-        return found if self.groups is None else found | {"group": self.groups}
+        if self.groups is not None:
+            found["group"] = self.groups
+        return found if labels is None else found | labels.columns(slice(self.start, self.stop))
 
 
 class Order:

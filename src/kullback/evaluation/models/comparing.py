@@ -46,6 +46,7 @@ def compare_models(
     checkpoint: Path | None = None,
     resume: bool = False,
     per_token: Path | None = None,
+    by_fields: Sequence[str] = (),
 ) -> CandidateComparison:
     """Run a base model and its candidates on a text and compare what they predict; no logits are written.
 
@@ -77,6 +78,8 @@ def compare_models(
         Windows that a model reads at a time.
     vocab_size, jensen_shannon, top_k, num_threads, progress, warn, checkpoint, resume, per_token
         As in `compare_files`.
+    by_fields : sequence of str
+        Fields of the JSON lines that are labels of the documents: `summary.by["domain"]["code"]`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def compare_models(
         If a folder has no model that transformers loads, tokenizers or vocabularies differ, or the text is too short.
     """
     folders = {name: os.fspath(path) for name, path in named(candidates).items()}
-    reading = Reading.of(text, field, split, context, stride, windows)
+    reading = Reading.of(text, field, split, context, stride, windows, by_fields)
     keywords.choice(dtype, "dtype", DTYPES)
     batch = keywords.whole(batch, "batch", 1)
     if keywords.flag(resume, "resume") and checkpoint is None:
@@ -100,9 +103,10 @@ def compare_models(
         running.open(stack)
         vocab = running.common(vocab_size)
         plan = Plan("logits", vocab, running.rows, jensen_shannon, tuple(sorted(set(top_k))), False, IGNORE_INDEX)
+        label_names = {} if running.labels is None else running.labels.names
         sinks: list[Callable[[int, int, Candidates], None]] = []
         if per_token is not None:
-            output = stack.enter_context(PerToken(per_token, list(folders.values())))
+            output = stack.enter_context(PerToken(per_token, list(folders.values()), label_names))
             sinks.append(lambda start, stop, columns: output.add(columns))
         if progress is not None:
             sinks.append(lambda start, stop, columns: progress(stop, running.rows))
@@ -113,7 +117,8 @@ def compare_models(
 
         live = LiveComparison(
             running.reference, candidates=list(folders), rows=running.rows, vocab_size=vocab,
-            jensen_shannon=jensen_shannon, top_k=top_k, num_threads=num_threads, warn=warn, taking=take,
+            jensen_shannon=jensen_shannon, top_k=top_k, num_threads=num_threads, by=running.labels, warn=warn,
+            taking=take,
         )  # fmt: skip
         if checkpoint is not None:
             given_names = {"names": list(folders)} if isinstance(candidates, Mapping) else {}

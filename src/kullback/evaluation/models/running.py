@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kullback._engine import keywords
-from kullback.comparison import CandidateComparison
+from kullback.comparison import CandidateComparison, LabelSet, encoded as encoded_labels
 from kullback.evaluation.columns import Plan
+from kullback.evaluation.label_files import JobLabels
 from kullback.evaluation.live import LiveComparison
 from kullback.evaluation.models.loading import Model, check_folder, check_same, encoded, is_model, load_tokenizer
 from kullback.evaluation.models.windows import Window, Windows, first_row, padded, read_documents, windows_of
-from kullback.evaluation.plan import note_facts, stamp_of
+from kullback.evaluation.plan import note_facts, note_labels, stamp_of
 from kullback.evaluation.sources import Source, open_logits
 
 __all__ = ["Reading", "Running"]
@@ -34,17 +35,30 @@ class Reading:
     windows: Windows
     field: str
     split: bool
+    by: tuple[str, ...] = ()  # fields of lines of JSON that are labels
 
     @classmethod
     def of(
-        cls, text: str | os.PathLike[str], field: str, split: bool, context: int, stride: int | None, windows: Windows
+        cls,
+        text: str | os.PathLike[str],
+        field: str,
+        split: bool,
+        context: int,
+        stride: int | None,
+        windows: Windows,
+        by: Sequence[str] = (),
     ) -> Reading:
         context = keywords.whole(context, "context", 2)
         stride = max(context // 2, 1) if stride is None else keywords.whole(stride, "stride", 1)
         if stride > context:
             raise ValueError(f"`stride` is {stride}, expected at most {context}, the context: tokens would be left out")
         keywords.choice(windows, "windows", ("overlapping", "llama.cpp"))
-        return cls(os.fspath(text), context, stride, windows, field, keywords.flag(split, "split"))
+        fields = tuple(dict.fromkeys(keywords.several(by, "by_fields", "names of fields")))
+        if fields and windows == "llama.cpp":
+            raise ValueError(
+                "`by_fields` (--by-field) label documents, which the windows of llama.cpp do not tell apart"
+            )
+        return cls(os.fspath(text), context, stride, windows, field, keywords.flag(split, "split"), fields)
 
     def facts(self) -> dict[str, Any]:
         return {"text": self.text, "context": self.context, "stride": self.stride, "windows": self.windows}
@@ -64,6 +78,7 @@ class Running:
     documents: int = 0
     vocab: int = 0
     models: list[Model] = field(default_factory=list)
+    labels: JobLabels | None = None
 
     def open(self, stack: ExitStack) -> None:
         """Read the text, check whatever can be checked, then load the models."""
@@ -82,7 +97,8 @@ class Running:
 
         Where the base is a reference, whose tokens are compared with those of the windows, by the first that is found.
         """
-        documents = read_documents(self.reading.text, self.reading.field, self.reading.split)
+        reading = self.reading
+        documents, by = read_documents(reading.text, reading.field, reading.split, reading.by)
         found = {folder: tokenizer for folder in folders if (tokenizer := load_tokenizer(folder)) is not None}
         if not found or (self.reference is None and self.base not in found):
             raise ValueError(f"{folders[0]}: has no tokenizer, and those of other folders may not be its own")
@@ -92,7 +108,6 @@ class Running:
             check_same((first, folder), (tokenizer, other), documents, ids)
         begin = tokenizer.bos_token_id
         begin = begin if begin is not None and any(len(some) and some[0] == begin for some in ids) else None
-        reading = self.reading
         self.windows = windows_of(ids, reading.context, reading.stride, reading.windows, begin)
         self.documents, self.rows = len(documents), sum(window.rows for window in self.windows)
         if not self.rows:
@@ -100,6 +115,17 @@ class Running:
             raise ValueError(
                 f"{reading.text}: its {count} tokens fill no window of {reading.context} with a token to be asked for"
             )
+
+        if by:
+            self.labels = self._labelled(by)
+
+    def _labelled(self, by: Mapping[str, list[Any]]) -> JobLabels:
+        """The labels of the documents, a code a row."""
+        of_rows = [window.group if self.documents > 1 else 0 for window in self.windows for _ in range(window.rows)]
+        path = self.reading.text
+        sets = {name: encoded_labels(labels, f"{path}: {name!r}") for name, labels in by.items()}
+        found = {name: LabelSet(labels.names, labels.codes[of_rows]) for name, labels in sets.items()}
+        return JobLabels(found, dict.fromkeys(found, "group"), (path,))
 
     def _check_reference(self, reference: Source) -> None:
         """Its rows must be those of these windows."""
@@ -178,7 +204,7 @@ class Running:
             "longest_group": int(counts.max()),
             "running": dict(self.settings),
             "folder": os.getcwd(),
-        }
+        } | ({} if self.labels is None else {"by": self.labels.identity})
 
     def noted(self, found: CandidateComparison, plan: Plan) -> CandidateComparison:
         """With the facts about the models and how they read the text."""
@@ -186,6 +212,7 @@ class Running:
         for q, summary in zip(others, found.summaries, strict=True):
             warnings = summary.facts.get("warnings")
             note_facts(summary, base, q, plan, (0, self.rows))
+            note_labels(summary, {} if self.labels is None else self.labels.identity)
             if warnings:
                 summary.facts["warnings"] = warnings
         return found

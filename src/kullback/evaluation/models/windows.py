@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,12 @@ class Window(NamedTuple):
         return len(self.ids) - self.first
 
 
-def read_documents(path: str | os.PathLike[str], field: str, split: bool) -> list[str]:
+def read_documents(
+    path: str | os.PathLike[str], field: str, split: bool, by: Sequence[str] = ()
+) -> tuple[list[str], dict[str, list[Any]]]:
     """The documents of a text: a line each of JSON lines, what stands between blank lines, or all of it.
+
+    With their labels, which are the fields `by` of the lines.
 
     Raises
     ------
@@ -44,30 +48,36 @@ def read_documents(path: str | os.PathLike[str], field: str, split: bool) -> lis
         text = file.read(file.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file.path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    found: list[tuple[str, dict[str, Any]]]
     if os.path.splitext(file.path)[1].lower() not in _LINES:
-        found = re.split(r"\n(?:[ \t\r]*\n)+", text) if split else [text]
+        if by:
+            raise ValueError(f"{file.path}: `by_fields` (--by-field) are of JSON lines (.jsonl), this is plain text")
+        found = [(document, {}) for document in (re.split(r"\n(?:[ \t\r]*\n)+", text) if split else [text])]
     elif split:
         raise ValueError(f"{file.path}: each of its lines is a document; blank lines divide plain text")
     else:
-        found = [_field(line, field, f"{file.path}:{number}") for number, line in _lines(text)]
-    found = [document for document in found if document.strip()]
+        found = [_entry(line, field, f"{file.path}:{number}") for number, line in _lines(text)]
+    found = [document for document in found if document[0].strip()]
     if not found:
         raise ValueError(f"{file.path}: is empty, expected text")
-    return found
+    missing = next((name for name in by if all(name not in entry for _, entry in found)), None)
+    if missing is not None:
+        raise ValueError(f"{file.path}: none of its lines has the field {missing!r}")
+    return [document for document, _ in found], {name: [entry.get(name) for _, entry in found] for name in by}
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
-def _field(line: str, field: str, where: str) -> str:
+def _entry(line: str, field: str, where: str) -> tuple[str, dict[str, Any]]:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not a line of JSON ({str(error)[:80]})") from None
     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
         raise ValueError(f"{where}: has no text called {field!r}; see --field")
-    return str(entry[field])
+    return str(entry[field]), entry
 
 
 def windows_of(
