@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 # whole suites: a file goes to whichever core is free, and stays there
 ON_ALL_CORES := -n auto --dist loadfile
 # what the integration tests compare with; torch is pinned because its wheels without CUDA are, transformers with it
-PEERS := torch==2.13.0 transformers==5.24.0 jax pandas polars xarray scikit-learn statsmodels axe-core-python 'pot>=0.9.6,<0.10' 'dask[array]' distributed
+PEERS := torch==2.13.0 transformers==5.24.0 jax pandas polars xarray scikit-learn statsmodels axe-core-python 'pot>=0.9.6,<0.10' 'dask[array]' distributed 'pynndescent>=0.7,<0.8'
 
 # the tools that drift presets are named after, verified together; they need what is older than the PEERS
 DRIFT_TOOLS := evidently==0.7.23 nannyml==0.13.1 feature-engine==1.9.4 frouros==0.9.0 deepchecks==0.19.1 \
