@@ -68,6 +68,7 @@ def test_sums_over_tokens():
     assert np.isnan(face.log_ratio_sum(logits, logits, 0, 1001))
 
 
+# not `kl`: pynndescent offers the distance of a pair to both sides, and so needs a symmetric one
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["jensen_shannon", "hellinger", "total_variation"])
 def test_as_a_metric_of_pynndescent(name):
