@@ -63,6 +63,17 @@ def test_every_container(tmp_path):
             open_sparse(tmp_path / name, vocab_size=39)
 
 
+def test_a_member_that_claims_more_than_its_file_has(tmp_path):
+    """Python's zipfile would ask for all of it at once."""
+    np.savez_compressed(tmp_path / "a.npz", **FLAT)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    at = data.index(b"PK\x01\x02")  # the entry of `ids` in the directory
+    data[at + 20 : at + 24] = struct.pack("<I", 1 << 30)
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(ValueError, match="member 'ids' claims 1073741824 bytes of"):
+        open_sparse(tmp_path / "a.npz", vocab_size=V)
+
+
 def test_a_cache_of_mlx_kld(tmp_path):
     """Batches of bfloat16 log-softmax with the tokens read: the next one of a sequence is the target."""
     mask = np.ones((B, T), np.bool_)

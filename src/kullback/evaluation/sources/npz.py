@@ -106,6 +106,8 @@ def load_arrays(file: ByteReader, pick: Pick) -> dict[str, NDArray[Any]]:
             for name in pick({name: head[0] for name, head in heads.items()}):
                 shape, fortran, dtype, offset = heads[name]
                 size, info = math.prod(shape) * dtype.itemsize, members[name]
+                if info.compress_size > file.size:  # so much would be asked for at once
+                    raise ValueError(f"{file.path}: member {name!r} claims {info.compress_size} bytes of {file.size}")
                 most = max(1, info.compress_size) * LARGEST_EXPANSION
                 if fortran or dtype.kind not in "fiub" or size + offset != info.file_size or info.file_size > most:
                     raise ValueError(
