@@ -103,3 +103,14 @@ def test_as_torch_writes_it(tmp_path):
     torch.save({"logits": x.transpose(1, 2)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="is not contiguous"):
         kb.open_logits(tmp_path / "a.pt")
+
+
+def test_a_member_that_claims_to_be_encrypted(tmp_path):
+    path = tmp_path / "a.pt"
+    save(path, {"logits": np.ones((3, 4), np.float32)})
+    data = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="a member that is encrypted"):
+        open_logits(path)

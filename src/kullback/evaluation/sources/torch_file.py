@@ -115,6 +115,8 @@ def _unpickled(stream: Any, reader: type[_Reader]) -> Any:
         size = stream.seek(0, 2)
         if any(info.compress_size > size for info in archive.infolist()):
             raise ValueError("a member that is larger than the file")
+        if any(info.flag_bits & 1 for info in archive.infolist()):
+            raise ValueError("a member that is encrypted")
         name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
         root = name.removesuffix("data.pkl")
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
