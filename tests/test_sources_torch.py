@@ -113,4 +113,4 @@ def test_a_member_that_claims_to_be_encrypted(tmp_path):
         data[data.index(mark) + flags] |= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match="a member that is encrypted"):
-        open_logits(path)
+        kb.open_logits(path)
